@@ -1,0 +1,71 @@
+"""Forward passes that compute logits only where they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def head_at(model: nn.Module, where: Tensor) -> Iterator[None]:
+    """Let the language-model head see the positions `where` alone, whatever the architecture.
+
+    The head costs vocabulary x hidden a position, and its logits are the largest tensor of a forward pass: with a
+    vocabulary of 128k they outweigh everything else. What a model does to its logits afterwards (scaling, capping) is
+    elementwise and stays as it is.
+
+    Args:
+        model: a Hugging Face causal language model; within the context its logits are `[1, K, V]`.
+        where: `[B, S]` boolean with K true entries, in row-major order.
+    """
+    head = model.get_output_embeddings()  # type: ignore[operator]
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][where].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def logits_at(model: nn.Module, where: Tensor, **inputs: Any) -> Tensor:
+    """Logits `[K, V]` at the K true positions of `where [B, S]`, in row-major order.
+
+    `inputs` are passed to the model: `input_ids [B, S]`, `attention_mask`, `position_ids`, `past_key_values`.
+    """
+    with head_at(model, where):
+        logits: Tensor = model(**inputs).logits
+    return logits[0]
+
+
+def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
+    """Log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, in float32 or better."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Position ids `[B, S]` of left- or right-padded rows: each row counts its own tokens from 0."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of sequences in batches of like lengths, each at most `budget` tokens with its padding.
+
+    A sequence longer than the budget stands alone.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,30 @@
+"""A group's advantages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Scaling = Literal["none", "group", "batch"]
+EPSILON = 1e-4
+"""Keeps a group of equal rewards from dividing by zero (TRL's value)."""
+
+
+def group_advantages(rewards: Tensor, group_size: int, scaling: Scaling = "none") -> Tensor:
+    """Advantages `[B]`: each reward minus its group's mean.
+
+    Args:
+        rewards: `[B]` total rewards, groups standing together.
+        group_size: G.
+        scaling: `none` is the paper's choice. `group` divides by the group's standard deviation: mind that a group whose
+            outcomes are all equal is then driven by tiny differences of saliency, blown up to unit variance. `batch`
+            divides by the standard deviation of all rewards of the update.
+    """
+    groups = rewards.view(-1, group_size)
+    centred = (groups - groups.mean(1, keepdim=True)).view(-1)
+    if scaling == "group":
+        return centred / (groups.std(1).repeat_interleave(group_size) + EPSILON)
+    if scaling == "batch":
+        return centred / (rewards.std() + EPSILON)
+    return centred

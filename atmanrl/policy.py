@@ -1,0 +1,149 @@
+"""The policy: a Hugging Face causal language model with its tokenizer, loaded when the trainer is ready for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from atmanrl.errors import UserError
+
+
+class PolicyError(UserError):
+    """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
+
+
+class Policy(nn.Module):
+    """A causal language model and its tokenizer.
+
+    Nothing is loaded before `build()`, which the LightningModules call in `configure_model`; so a policy can be named
+    in YAML and a wrong option is reported before gigabytes are read.
+
+    Args:
+        path: a folder in Hugging Face format, or a name on the Hugging Face hub.
+        pretrained: False draws new weights for the folder's configuration, from the current random state.
+        dtype: of the weights. At the paper's learning rate of 8e-7 weights in pure bf16 do not move: train in float32.
+        attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; None lets transformers choose.
+        revision: branch, tag or commit of a model on the hub.
+        trust_remote_code: whether code that comes with the model may run.
+
+    Attributes:
+        model: the language model, after `build()`.
+        tokenizer: its tokenizer, after `build()`.
+        eos_ids: the tokens that end a completion, after `build()`.
+        pad_id: the token used for padding, after `build()`; where it stands nothing attends to it.
+    """
+
+    model: Any
+    tokenizer: Any
+
+    def __init__(
+        self,
+        path: str,
+        pretrained: bool = True,
+        dtype: Literal["float32", "bfloat16", "float16", "float64"] = "float32",
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.pretrained = pretrained
+        self.dtype_name = dtype
+        self.attn_implementation = attn_implementation
+        self.revision = revision
+        self.trust_remote_code = trust_remote_code
+        self.model = None
+        self.tokenizer = None
+        self.eos_ids: tuple[int, ...] = ()
+        self.pad_id = 0
+
+    def build(self) -> Policy:
+        """Load tokenizer and model once; calling it again changes nothing.
+
+        Raises:
+            PolicyError: no such model, no tokenizer, or an attention implementation that this machine cannot run.
+        """
+        if self.model is None:
+            self.tokenizer = self._load_tokenizer()
+            self.model = self._load_model()
+            eos = self.model.generation_config.eos_token_id
+            eos = self.tokenizer.eos_token_id if eos is None else eos
+            if eos is None:
+                raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
+            self.eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
+            pad = self.tokenizer.pad_token_id
+            self.pad_id = self.eos_ids[0] if pad is None else pad
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights."""
+        return next(self.model.parameters()).device
+
+    @property
+    def context_length(self) -> int:
+        """The longest sequence, in tokens, that the model's configuration allows."""
+        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text."""
+        if self.tokenizer.chat_template is None:
+            return list(self.tokenizer(text).input_ids)
+        message = [{"role": "user", "content": text}]
+        return list(self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+
+    def encode_turn(self, text: str, reply: str) -> tuple[list[int], list[int]]:
+        """Token ids of a user's turn and of the assistant's reply with its end of sequence, for the warm start.
+
+        Raises:
+            PolicyError: the chat template's text with a reply does not begin with its text without.
+        """
+        prompt = self.encode_prompt(text)
+        if self.tokenizer.chat_template is None:
+            return prompt, [*self.tokenizer(" " + reply, add_special_tokens=False).input_ids, self.eos_ids[0]]
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+        whole = list(self.tokenizer.apply_chat_template(turns, return_dict=False))
+        if whole[: len(prompt)] != prompt:
+            raise PolicyError(f"{self.path}: the chat template changes the user's turn once a reply follows it.")
+        return prompt, whole[len(prompt) :]
+
+    def save(self, folder: Path) -> None:
+        """Write model (safetensors) and tokenizer in Hugging Face format."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _hub(self) -> dict[str, Any]:
+        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+
+    def _load_tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        folder = Path(self.path)
+        if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+            raise PolicyError(
+                f"{self.path} holds no tokenizer (tokenizer.json); copy the model's tokenizer files into that folder."
+            )
+        try:
+            return AutoTokenizer.from_pretrained(self.path, **self._hub())
+        except (OSError, ValueError) as error:
+            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {_first_line(error)}") from error
+
+    def _load_model(self) -> Any:
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        dtype = getattr(torch, self.dtype_name)
+        try:
+            options = {"dtype": dtype, "attn_implementation": self.attn_implementation}
+            if self.pretrained:
+                return AutoModelForCausalLM.from_pretrained(self.path, **options, **self._hub())
+            config = AutoConfig.from_pretrained(self.path, **self._hub())
+            return AutoModelForCausalLM.from_config(config, **options)
+        except (OSError, ValueError, ImportError) as error:
+            raise PolicyError(f"no model could be loaded from {self.path!r}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

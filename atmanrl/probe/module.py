@@ -1,0 +1,213 @@
+"""`MaskProbe`: the inner loop as a LightningModule. Its steps and the saliency reward call one and the same `solve`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.probe import mask as masks
+from atmanrl.probe.attention import ProbeError, attention_hook
+from atmanrl.probe.objective import Objective
+from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
+from atmanrl.probe.target import Target, target
+from atmanrl.rollouts.batch import Rollout, RolloutBatch
+
+SolverName = Literal["paper", "adaptive"]
+
+
+@dataclass
+class ProbeResult:
+    """What the probe found for B rollouts; NaN (or None) where a rollout has no delimiter or no reasoning.
+
+    Attributes:
+        reward: `[B]` saliency reward (Eq. 3), in the probe's orientation.
+        saliency: B lists, one value for each token of the reasoning.
+        loss_initial: `[B]` answer loss in nats a token under the initial mask.
+        loss_final: `[B]` the same under the optimized mask.
+        gradients: `[B]` gradients that each rollout took, 0 where it was not probed.
+        below_epsilon: share of gradient entries smaller than Adam's epsilon.
+        masks: B masks H, `[R, T]` each, if they were asked for.
+        seconds: of the whole solve.
+    """
+
+    reward: Tensor
+    saliency: list[list[float] | None]
+    loss_initial: Tensor
+    loss_final: Tensor
+    gradients: Tensor
+    below_epsilon: float
+    masks: list[Tensor | None]
+    seconds: float
+
+    def figures(self) -> dict[str, float]:
+        """Means over the probed rollouts, under the names of the logs."""
+        return {
+            "probe/loss_initial": float(self.loss_initial.nanmean()),
+            "probe/loss_final": float(self.loss_final.nanmean()),
+            "probe/gradients": float(self.gradients.float().mean()),
+            "probe/below_epsilon": self.below_epsilon,
+            "probe/seconds": self.seconds,
+        }
+
+
+class MaskProbe(LightningModule):
+    """Optimizes each rollout's attention mask towards the gold answer and reads the saliency off it.
+
+    Standing alone it loads its own policy; inside a reward it is handed the policy that is being trained and stores
+    nothing of it. Optimization is manual: masks change their shape with every batch and are never parameters.
+
+    Args:
+        policy: the model to probe with `atmanrl probe` or a Trainer; not needed inside a reward.
+        solver: `paper` (200 AdamW steps, the reference), `adaptive` (the same path with fewer gradients), or a
+            `Solver` by its class_path with options of its own.
+        init_value: c, the mask's initial value, below 0.
+        scale: the bias is `scale * min(H, 0)`.
+        orientation: of the reward, see `probe.mask.oriented`.
+        include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
+        batch_tokens: most reasoning, delimiter and answer tokens, padding counted, in one forward pass.
+        attention: `eager` or `sdpa`; `auto` takes eager on a CPU, where it is faster here, and sdpa elsewhere.
+        cache_prompts: read a problem's prompt once for all its rollouts; False for models whose cache cannot be shared.
+        keep_masks: whether results hold the masks themselves.
+    """
+
+    def __init__(
+        self,
+        policy: Policy | None = None,
+        solver: SolverName | Solver = "paper",
+        init_value: float = -0.4,
+        scale: float = 10.0,
+        orientation: masks.Orientation = "restored",
+        include_eos: bool = False,
+        batch_tokens: int = 1024,
+        attention: Literal["auto", "eager", "sdpa"] = "auto",
+        cache_prompts: bool = True,
+        keep_masks: bool = False,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        if init_value >= 0:
+            raise UserError(f"the probe's init_value is {init_value}; the mask suppresses, so give a number below 0.")
+        if scale <= 0 or batch_tokens < 1:
+            raise UserError("the probe's scale and batch_tokens must be above 0.")
+        self.policy = policy
+        self.solver: Solver = {"paper": PaperSolver, "adaptive": AdaptiveSolver}[solver]() if isinstance(solver, str) else solver
+        self.init_value, self.scale, self.orientation = init_value, scale, orientation
+        self.include_eos, self.batch_tokens = include_eos, batch_tokens
+        self.attention, self.cache_prompts, self.keep_masks = attention, cache_prompts, keep_masks
+
+    def solve(self, policy: Policy, batch: RolloutBatch) -> ProbeResult:
+        """Optimize the masks of all rollouts of a batch that can be probed.
+
+        The policy is left as it was found: parameters, gradients, mode, attention and caches.
+
+        Raises:
+            ProbeError: the model ignores the bias, its logits are not finite, or a rollout exceeds its context.
+        """
+        began = time.perf_counter()
+        probed = [i for i, rollout in enumerate(batch.rollouts) if rollout.can_be_probed]
+        size, device = len(batch), policy.device
+        nan = torch.full((size,), float("nan"), device=device)
+        result = ProbeResult(
+            reward=nan, saliency=[None] * size, loss_initial=nan.clone(), loss_final=nan.clone(),
+            gradients=torch.zeros(size, dtype=torch.long, device=device), below_epsilon=0.0, masks=[None] * size,
+            seconds=0.0,
+        )  # fmt: skip
+        if probed:
+            targets = [self._target(batch.rollouts[i], policy) for i in probed]
+            backend = ("eager" if device.type == "cpu" else "sdpa") if self.attention == "auto" else self.attention
+            # a trainer may validate in inference mode, in which nothing can be optimized
+            with torch.inference_mode(False), torch.enable_grad(), frozen(policy.model), attention_hook(policy.model, backend):  # fmt: skip
+                self._fill(result, policy, targets, probed)
+        result.seconds = time.perf_counter() - began
+        return result
+
+    def _fill(self, result: ProbeResult, policy: Policy, targets: list[Target], probed: list[int]) -> None:
+        objective = Objective(
+            policy.model, targets, self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts
+        )
+        solution = self.solver.solve(objective, self.init_value)
+        where, mask = objective.where, solution.mask
+        everyone = torch.arange(len(targets), device=mask.device)
+        final = objective.evaluate(mask, everyone, gradient=False)
+        rows = torch.tensor(probed, device=mask.device)
+        reward = masks.saliency_reward(mask, where, self.init_value, self.orientation)
+        result.reward[rows] = reward.to(result.reward.dtype)
+        result.loss_initial[rows] = solution.loss_initial.to(result.reward.dtype)
+        result.loss_final[rows] = final.loss.to(result.reward.dtype)
+        result.gradients[rows] = solution.gradients
+        result.below_epsilon = solution.below_epsilon
+        tokens = masks.token_saliency(mask, where, self.init_value, self.orientation).cpu()
+        for k, (i, t) in enumerate(zip(probed, targets, strict=True)):
+            result.saliency[i] = tokens[k, : t.cot].tolist()
+            result.masks[i] = mask[k, : t.rows, : t.cot].clone() if self.keep_masks else None
+
+    def _target(self, rollout: Rollout, policy: Policy) -> Target:
+        found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)
+        length = len(found.prompt) + found.rows
+        if length > policy.context_length:
+            raise ProbeError(f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}.")
+        return found
+
+    def configure_model(self) -> None:
+        """Load the policy, when the probe stands alone."""
+        if self.policy is None:
+            raise UserError("MaskProbe stands alone here and needs a policy: give model.policy.path.")
+        self.policy.build()
+
+    def configure_optimizers(self) -> None:
+        """None: `solve` makes its own."""
+
+    def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Probe a batch and log its means."""
+        self._step(batch, "")
+
+    def validation_step(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Probe a batch and log its means."""
+        self._step(batch, "val/")
+
+    def test_step(self, batch: RolloutBatch, batch_idx: int) -> None:
+        """Probe a batch and log its means."""
+        self._step(batch, "test/")
+
+    def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
+        """The rollouts with their saliency and reward."""
+        self._probe(batch)
+        return batch.rollouts
+
+    def _probe(self, batch: RolloutBatch) -> ProbeResult:
+        assert self.policy is not None
+        result = self.solve(self.policy, batch)
+        for rollout, saliency, reward in zip(batch.rollouts, result.saliency, result.reward.tolist(), strict=True):
+            rollout.saliency, rollout.rewards["saliency"] = saliency, reward
+        return result
+
+    def _step(self, batch: RolloutBatch, prefix: str) -> None:
+        result = self._probe(batch)
+        figures = {"saliency": float(result.reward.nanmean()), **result.figures()}
+        self.log_dict({prefix + name: value for name, value in figures.items()}, batch_size=len(batch))
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode with no trainable parameter; afterwards as it was."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        model.eval()
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+        for module, mode in modes:
+            module.training = mode

@@ -1,0 +1,64 @@
+"""What is probed: a rollout's prompt, its reasoning as sampled, the delimiter and the *gold* answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from atmanrl.probe.attention import ProbeError
+from atmanrl.rollouts.batch import Rollout
+from atmanrl.rollouts.split import decode
+from atmanrl.tasks import DELIMITER
+
+
+@dataclass(frozen=True)
+class Target:
+    """Token ids of one rollout to be probed.
+
+    Attributes:
+        prompt: P tokens.
+        tail: reasoning, delimiter and gold answer: T + D + N tokens.
+        cot: T.
+        answer: N, the last tokens of the tail.
+    """
+
+    prompt: tuple[int, ...]
+    tail: tuple[int, ...]
+    cot: int
+    answer: int
+
+    @property
+    def rows(self) -> int:
+        """R = T + D + N, the rows of the mask."""
+        return len(self.tail)
+
+
+def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Target:
+    """The target of a rollout that can be probed.
+
+    The delimiter stands as the policy wrote it; where its last token also holds what followed, it is written anew. White
+    space between delimiter and answer belongs to the delimiter, where the tokenizer lets it stand alone.
+
+    Args:
+        rollout: with `can_be_probed`.
+        tokenizer: of the policy.
+        eos_id: append this token to the answer (it is not in Eq. 2).
+
+    Raises:
+        ProbeError: the gold answer has no token.
+    """
+    parts = rollout.parts
+    cot = rollout.cot_ids
+    rest = rollout.completion.ids[len(cot) :]
+    end = next((k for k in range(1, len(rest) + 1) if DELIMITER in decode(tokenizer, rest[:k])), 0)
+    delimiter = rest[:end]
+    if decode(tokenizer, delimiter) != parts.straddle + DELIMITER:
+        delimiter = list(tokenizer(parts.straddle + DELIMITER, add_special_tokens=False).input_ids)
+    answer = list(tokenizer(" " + rollout.problem.gold.strip(), add_special_tokens=False).input_ids)
+    while len(answer) > 1 and not decode(tokenizer, answer[:1]).strip():
+        delimiter, answer = [*delimiter, answer[0]], answer[1:]
+    if not answer or not rollout.problem.gold.strip():
+        raise ProbeError(f"{rollout.problem.id}: the gold answer {rollout.problem.gold!r} has no token.")
+    if eos_id is not None:
+        answer = [*answer, eos_id]
+    return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *answer), len(cot), len(answer))

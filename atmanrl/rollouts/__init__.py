@@ -1,0 +1,8 @@
+"""Rollouts: sampling from the policy, splitting at the delimiter, and the batches that feed both LightningModules."""
+
+from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
+from atmanrl.rollouts.datamodule import RolloutDataModule
+from atmanrl.rollouts.sampling import Completion, sample
+from atmanrl.rollouts.split import Parts, split
+
+__all__ = ["Completion", "Parts", "Rollout", "RolloutBatch", "RolloutDataModule", "Sequences", "sample", "split"]

@@ -1,0 +1,114 @@
+"""`Rollout` and `RolloutBatch`: what both LightningModules are fed with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.split import Parts
+from atmanrl.tasks import Problem
+
+
+@dataclass
+class Rollout:
+    """One completion of one problem.
+
+    Attributes:
+        problem: what was asked.
+        row: the problem's row in the dataset; sample: which of the group's rollouts this is.
+        prompt: the user's turn, as text; prompt_ids: its tokens, chat template included.
+        completion: tokens and log-probabilities (empty for traces that were read from a file).
+        parts: the completion split at the delimiter.
+        right: whether the answer is right, once a task has judged it.
+        rewards: the rewards by name, once they are known; NaN where one abstained.
+        saliency: one value for each token of the reasoning, once it is known.
+    """
+
+    problem: Problem
+    row: int
+    sample: int
+    prompt: str
+    prompt_ids: list[int]
+    completion: Completion
+    parts: Parts
+    right: bool | None = None
+    rewards: dict[str, float] = field(default_factory=dict)
+    saliency: list[float] | None = None
+
+    @property
+    def cot_ids(self) -> list[int]:
+        """Tokens that lie wholly before the delimiter."""
+        return self.completion.ids[: self.parts.cot_length]
+
+    @property
+    def can_be_probed(self) -> bool:
+        """Whether there is a reasoning before a delimiter."""
+        return self.parts.answer is not None and bool(self.cot_ids) and bool(self.parts.cot.strip())
+
+
+@dataclass
+class Sequences:
+    """Prompt and completion of B rollouts, right-padded to S tokens.
+
+    Attributes:
+        input_ids, attention_mask: `[B, S]`.
+        before: `[B, S]` boolean, true where the next token belongs to the completion: where logits are needed.
+        completion: `[B, C]` boolean, true at tokens of the completion.
+        tokens: `[K]` the completion tokens in row-major order.
+        logprobs: `[B, C]` as they were sampled, 0 on padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    before: Tensor
+    completion: Tensor
+    tokens: Tensor
+    logprobs: Tensor
+
+
+@dataclass
+class RolloutBatch:
+    """Rollouts in whole groups: `rollouts[q * group_size : (q + 1) * group_size]` answer the same problem.
+
+    Attributes:
+        rollouts: Q x G of them.
+        group_size: G.
+        seconds: how long sampling took.
+    """
+
+    rollouts: list[Rollout]
+    group_size: int
+    seconds: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.rollouts)
+
+    def to(self, *args: Any, **kwargs: Any) -> RolloutBatch:
+        """Lightning moves batches to the device; tensors are made there when they are needed."""
+        return self
+
+    def sequences(self, indices: Sequence[int], pad_id: int, device: torch.device) -> Sequences:
+        """The chosen rollouts as padded tensors."""
+        rows = [self.rollouts[i] for i in indices]
+        size = len(rows)
+        whole = max(len(r.prompt_ids) + len(r.completion.ids) for r in rows)
+        longest = max(len(r.completion.ids) for r in rows)
+        ids = torch.full((size, whole), pad_id, dtype=torch.long)
+        mask = torch.zeros(size, whole, dtype=torch.long)
+        before = torch.zeros(size, whole, dtype=torch.bool)
+        completion = torch.zeros(size, longest, dtype=torch.bool)
+        logprobs = torch.zeros(size, longest)
+        for i, r in enumerate(rows):
+            p, c = len(r.prompt_ids), len(r.completion.ids)
+            ids[i, : p + c] = torch.tensor(r.prompt_ids + r.completion.ids)
+            mask[i, : p + c] = 1
+            before[i, p - 1 : p + c - 1] = True
+            completion[i, :c] = True
+            logprobs[i, :c] = torch.tensor(r.completion.logprobs)
+        tokens = torch.cat([torch.tensor(r.completion.ids) for r in rows])
+        return Sequences(*(t.to(device) for t in (ids, mask, before, completion, tokens, logprobs)))

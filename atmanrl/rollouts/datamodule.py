@@ -1,0 +1,222 @@
+"""`RolloutDataModule`: problems in, rollouts out. It feeds both LightningModules with the same `RolloutBatch`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, Sampler
+
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.rollouts import traces
+from atmanrl.rollouts.batch import Rollout, RolloutBatch
+from atmanrl.rollouts.sampling import sample
+from atmanrl.rollouts.seeds import uniforms
+from atmanrl.rollouts.split import split
+from atmanrl.tasks import Problem, Task
+
+Row = tuple[int, Problem]
+
+
+class ProblemBatch(list[Row]):
+    """Rows of problems, before they are answered."""
+
+    def to(self, *args: Any, **kwargs: Any) -> ProblemBatch:
+        """Nothing of it lives on a device."""
+        return self
+
+
+class TraceBatch(list[tuple[str, int, dict[str, Any]]]):
+    """Stored traces (where they stand, row, object), before they are tokenized."""
+
+    def to(self, *args: Any, **kwargs: Any) -> TraceBatch:
+        """Nothing of it lives on a device."""
+        return self
+
+
+class EpochOrder(Sampler[int]):
+    """A permutation for each epoch, by seed and epoch alone; after a restart it goes on where the run stood.
+
+    It keeps its full length after a restart, so that the trainer's count of batches stays right.
+    """
+
+    def __init__(self, size: int, seed: int, done: Callable[[], int]) -> None:
+        self.size, self.seed, self.done = size, seed, done
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist()[self.done() :])
+
+
+class RolloutDataModule(LightningDataModule):
+    """Rollouts sampled from the live policy, or read from a file of stored traces.
+
+    Sampling happens in `on_after_batch_transfer`, which runs once a batch, on the device, right before the step.
+
+    Args:
+        task: where problems come from and who judges the answers; not needed with `traces`.
+        traces: a JSONL file of stored traces (see `rollouts.traces`), for probing and prediction.
+        queries_per_device: problems of one update on each device.
+        group_size: rollouts of each problem.
+        max_new_tokens: longest completion, in tokens.
+        temperature: of sampling.
+        val_problems: training problems held out for `validate`, drawn by seed.
+        test_problems: test problems drawn by seed for `test` and `predict`.
+        eval_samples: rollouts of each problem in evaluation.
+        eval_queries: problems answered at once in evaluation.
+        seed: of the order of problems, of the held-out draw and of every sampled token.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        traces: str | None = None,
+        queries_per_device: int = 8,
+        group_size: int = 8,
+        max_new_tokens: int = 1024,
+        temperature: float = 1.0,
+        val_problems: int = 100,
+        test_problems: int = 500,
+        eval_samples: int = 4,
+        eval_queries: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if (task is None) == (traces is None):
+            raise UserError("give either data.task (rollouts of the live policy) or data.traces (stored ones).")
+        for name, value in {
+            "queries_per_device": queries_per_device, "max_new_tokens": max_new_tokens, "val_problems": val_problems,
+            "test_problems": test_problems, "eval_samples": eval_samples, "eval_queries": eval_queries,
+        }.items():  # fmt: skip
+            if value < 1:
+                raise UserError(f"data.{name} is {value}; give at least 1.")
+        if group_size < 2:
+            raise UserError(f"data.group_size is {group_size}; a group's advantage needs at least 2 rollouts.")
+        if temperature <= 0:
+            raise UserError(f"data.temperature is {temperature}; give a number above 0.")
+        self.task, self.traces = task, traces
+        self.queries_per_device, self.group_size = queries_per_device, group_size
+        self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.val_problems, self.test_problems = val_problems, test_problems
+        self.eval_samples, self.eval_queries = eval_samples, eval_queries
+        self.seed = seed
+        self.rows: dict[str, list[Row]] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the task's problems and hold some out. A row is a problem's number in its split's file."""
+        if self.task is None:
+            return
+        if stage in ("fit", "validate") and "train" not in self.rows:
+            rows = self._shuffled(self.task.problems("train"))
+            if len(rows) < self.val_problems + self.queries_per_device:
+                raise UserError(
+                    f"{type(self.task).__name__} has {len(rows)} training problems: too few to hold out "
+                    f"data.val_problems={self.val_problems} and to fill one update."
+                )
+            self.rows["val"], self.rows["train"] = rows[: self.val_problems], rows[self.val_problems :]
+        if stage in ("test", "predict") and "test" not in self.rows:
+            self.rows["test"] = self._shuffled(self.task.problems("test"))[: self.test_problems]
+
+    def train_dataloader(self) -> DataLoader[Row]:
+        """One batch of problems an update; the last, smaller batch of an epoch is left out."""
+        rows = self._rows("train", "fit")
+        order = EpochOrder(len(rows), self.seed, self._problems_done)
+        # a generator of its own keeps the loader from drawing on the global random state
+        return DataLoader(
+            rows, self.queries_per_device, sampler=order, collate_fn=ProblemBatch, drop_last=True,
+            generator=torch.Generator().manual_seed(self.seed),
+        )  # type: ignore[arg-type]  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[Row]:
+        """The held-out training problems."""
+        return self._evaluation(self._rows("val", "validate"))
+
+    def test_dataloader(self) -> DataLoader[Row]:
+        """The drawn test problems."""
+        return self._evaluation(self._rows("test", "test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The stored traces, or the drawn test problems."""
+        if self.traces is None:
+            return self.test_dataloader()
+        path = Path(self.traces)
+        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(traces.read(path))]
+        if not rows:
+            raise traces.TraceError(f"{path} holds no trace.")
+        size = self.queries_per_device * self.group_size
+        return DataLoader(rows, size, collate_fn=TraceBatch)  # type: ignore[arg-type]
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let the policy answer the problems."""
+        assert self.trainer is not None
+        policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment,union-attr]
+        if isinstance(batch, TraceBatch):
+            rollouts = [traces.from_json(trace, row, policy, where) for where, row, trace in batch]
+            return RolloutBatch(rollouts, group_size=1)
+        if not isinstance(batch, ProblemBatch):
+            return batch
+        split_name, update, samples = self._stage(self.trainer)
+        with self.trainer.precision_plugin.forward_context():
+            return self.answer(policy, batch, split_name, update, samples)
+
+    def answer(
+        self, policy: Policy, problems: Sequence[Row], split_name: str, update: int, samples: int
+    ) -> RolloutBatch:
+        """Sample `samples` rollouts of each problem, split them, and judge the answers."""
+        assert self.task is not None
+        began = time.perf_counter()
+        prompts = [self.task.prompt(problem) for _, problem in problems]
+        prompt_ids = [policy.encode_prompt(prompt) for prompt in prompts]
+        uniform = torch.stack([
+            torch.stack([
+                uniforms(self.seed, split_name, update, row, s, self.max_new_tokens) for s in range(samples)
+            ])
+            for row, _ in problems
+        ])  # fmt: skip
+        completions = sample(policy, prompt_ids, uniform, self.temperature)
+        rollouts = []
+        for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
+            for s, completion in enumerate(group):
+                parts = split(policy.tokenizer, completion.ids)
+                right = parts.answer is not None and self.task.is_right(parts.answer, problem)
+                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right))
+        return RolloutBatch(rollouts, samples, time.perf_counter() - began)
+
+    def _rows(self, split_name: str, command: str) -> list[Row]:
+        if self.task is None:
+            raise UserError(f"`{command}` samples from the live policy: give data.task instead of data.traces.")
+        return self.rows[split_name]
+
+    def _shuffled(self, problems: Sequence[Problem]) -> list[Row]:
+        order = torch.randperm(len(problems), generator=torch.Generator().manual_seed(self.seed))
+        return [(row, problems[row]) for row in order.tolist()]
+
+    def _evaluation(self, rows: list[Row]) -> DataLoader[Row]:
+        return DataLoader(rows, self.eval_queries, collate_fn=ProblemBatch)  # type: ignore[arg-type]
+
+    def _problems_done(self) -> int:
+        """How many problems of this epoch a restarted run has already used."""
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return progress.processed * self.queries_per_device
+
+    def _stage(self, trainer: Trainer) -> tuple[str, int, int]:
+        """Split, update and samples a problem, for the seeds; evaluation leaves the update out (0)."""
+        if trainer.training:
+            return "train", trainer.global_step, self.group_size
+        held_out = trainer.validating or trainer.sanity_checking
+        return ("val" if held_out else "test"), 0, self.eval_samples

@@ -1,0 +1,30 @@
+"""Every sampled token's own random number.
+
+A token is drawn with a uniform number that depends on (seed, split, update, dataset row, sample, token position) and
+on nothing else: not on the batch that the rollout stands in, on finished rows being dropped, on the number of
+processes or on a restart.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), float64 `[count]`; the t-th is for token position t, whatever `count` is."""
+    key = blake2b(f"{seed}/{split}/{update}/{row}/{sample}".encode(), digest_size=16).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
+    return torch.from_numpy(generator.random(count))
+
+
+def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`.
+
+    A token of probability zero is never drawn.
+    """
+    cdf = probabilities.double().cumsum(-1)
+    return torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)

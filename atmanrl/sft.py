@@ -1,0 +1,165 @@
+"""The supervised warm start: `SFTModule` and its data, worked solutions of a task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from lightning import LightningDataModule, LightningModule
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Sampler
+
+from atmanrl.errors import UserError
+from atmanrl.forward import logits_at, positions
+from atmanrl.policy import Policy
+from atmanrl.tasks import DELIMITER, Task
+
+
+@dataclass(frozen=True)
+class Example:
+    """Token ids of a prompt and of the completion that the policy is to learn."""
+
+    prompt: list[int]
+    completion: list[int]
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+class ByLength(Sampler[list[int]]):
+    """Batches of examples of about the same length, in an order drawn anew each epoch."""
+
+    def __init__(self, lengths: list[int], batch_size: int, seed: int, window: int = 32) -> None:
+        self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning tells the epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        batches: list[list[int]] = []
+        span = self.batch_size * self.window
+        for start in range(0, len(order), span):
+            chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
+            batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
+        whole = [batch for batch in batches if len(batch) == self.batch_size]
+        for i in torch.randperm(len(whole), generator=generator).tolist():
+            yield whole[i]
+
+
+class SFTDataModule(LightningDataModule):
+    """Worked solutions of a task's training problems, the last `val_problems` of them held out.
+
+    Args:
+        task: its problems need a `solution`.
+        batch_size: examples a step.
+        val_problems: how many training problems are held out to measure the loss.
+        seed: of the order of the examples.
+    """
+
+    def __init__(self, task: Task, batch_size: int = 64, val_problems: int = 500, seed: int = 0) -> None:
+        super().__init__()
+        self.task, self.batch_size, self.val_problems, self.seed = task, batch_size, val_problems, seed
+        self.examples: list[Example] = []
+        self.pad_id = 0
+
+    def setup(self, stage: str) -> None:
+        """Tokenize the solutions with the policy's tokenizer."""
+        assert self.trainer is not None
+        policy: Policy = self.trainer.lightning_module.policy.build()  # type: ignore[union-attr]
+        self.pad_id = policy.pad_id
+        for problem in self.task.problems("train"):
+            if problem.solution is None:
+                raise UserError(f"{problem.id} has no worked solution: {type(self.task).__name__} cannot be used for SFT.")
+            reply = f"{problem.solution}\n{DELIMITER} {problem.gold}"
+            self.examples.append(Example(*policy.encode_turn(self.task.prompt(problem), reply)))
+        if len(self.examples) <= self.val_problems:
+            raise UserError(f"val_problems is {self.val_problems}, but the task has only {len(self.examples)} problems.")
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        """Batches of like lengths."""
+        examples = self.examples[: -self.val_problems]
+        sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed)
+        return DataLoader(examples, batch_sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
+
+    def val_dataloader(self) -> DataLoader[Tensor]:
+        """The held-out problems."""
+        examples = sorted(self.examples[-self.val_problems :], key=len)
+        return DataLoader(examples, batch_size=self.batch_size, collate_fn=self.collate)  # type: ignore[arg-type]
+
+    def collate(self, examples: list[Example]) -> dict[str, Tensor]:
+        """Right-padded `input_ids`, `attention_mask` and `learn` (true on completion tokens), each `[B, S]`."""
+        ids = [torch.tensor(e.prompt + e.completion) for e in examples]
+        learn = [torch.arange(len(e)) >= len(e.prompt) for e in examples]
+        mask = [torch.ones(len(e), dtype=torch.long) for e in examples]
+        return {
+            "input_ids": pad_sequence(ids, batch_first=True, padding_value=self.pad_id),
+            "attention_mask": pad_sequence(mask, batch_first=True),
+            "learn": pad_sequence(learn, batch_first=True),
+        }
+
+
+class SFTModule(LightningModule):
+    """Cross-entropy on the completions, AdamW, linear warm-up and cosine decay to a tenth.
+
+    Args:
+        policy: the model to train.
+        lr: peak learning rate.
+        warmup_steps: steps of linear warm-up.
+        weight_decay: of AdamW.
+    """
+
+    def __init__(self, policy: Policy, lr: float = 2e-3, warmup_steps: int = 100, weight_decay: float = 0.05) -> None:
+        super().__init__()
+        self.policy, self.lr, self.warmup_steps, self.weight_decay = policy, lr, warmup_steps, weight_decay
+
+    def configure_model(self) -> None:
+        """Load the policy, or draw its weights."""
+        self.policy.build()
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean cross-entropy, in nats a token, of the completion tokens."""
+        learn = batch["learn"]
+        before = learn.roll(-1, dims=1)
+        before[:, -1] = False
+        mask = batch["attention_mask"]
+        logits = logits_at(
+            self.policy.model, before, input_ids=batch["input_ids"], attention_mask=mask, position_ids=positions(mask),
+            use_cache=False,
+        )  # fmt: skip
+        return torch.nn.functional.cross_entropy(logits.float(), batch["input_ids"][learn])
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One step."""
+        loss = self.loss(batch)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """The loss on held-out problems."""
+        self.log("val/loss", self.loss(batch), prog_bar=True, batch_size=len(batch["input_ids"]))
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]
+        """AdamW with the schedule, which spans the trainer's `max_steps`."""
+        optimizer = torch.optim.AdamW(
+            self.policy.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay
+        )
+        total = int(self.trainer.estimated_stepping_batches)
+
+        def scale(step: int) -> float:
+            if step < self.warmup_steps:
+                return (step + 1) / self.warmup_steps
+            progress = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
+            return 0.1 + 0.45 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

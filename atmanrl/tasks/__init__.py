@@ -1,0 +1,7 @@
+"""Tasks: what is asked, and when an answer is right. A plugin point: subclass `Task` in a module of your own."""
+
+from atmanrl.tasks.base import DELIMITER, INSTRUCTION, Problem, Split, Task, TaskError
+from atmanrl.tasks.gsm8k import GSM8K
+from atmanrl.tasks.wordproblems import WordProblems
+
+__all__ = ["DELIMITER", "GSM8K", "INSTRUCTION", "Problem", "Split", "Task", "TaskError", "WordProblems"]

@@ -1,0 +1,57 @@
+"""How a worked reasoning is written: the same steps, told tersely, plainly or with much filler.
+
+The laptop policy learns from these texts. Their verbosity is drawn at random and says nothing about the answer, so
+that a policy trained on them has something to unlearn.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from atmanrl.tasks.stories import Step
+
+OPENINGS = (
+    "Let me think about this step by step.", "Let us look at the question once more.", "This is not so hard if we are careful.",
+    "First I will go through what we know.", "Okay, let me see what is being asked here.", "We can find the answer in a few steps.",
+)  # fmt: skip
+FILLERS = (
+    "That is what we need for the next part.", "Now we can go on with the rest.", "This was the first thing to find out.",
+    "I should be careful here.", "So far so good.", "It is good to check this again, and it looks right.",
+    "Now let me think about what comes next.", "We will need this number in a moment.", "There is still something left to do.",
+)  # fmt: skip
+CLOSINGS = (
+    "So that is the answer to the question.", "This is what was asked for.", "And with that we are done.",
+    "Now we have everything that we need.", "I think that this is the right answer.",
+)  # fmt: skip
+OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
+
+
+def _amount(step: Step) -> str:
+    return f"${step.result}" if step.money else f"{step.result} {step.unit}"
+
+
+def tell(step: Step, verbosity: int, rng: Random) -> str:
+    """One step in words. Verbosity 0: the sum alone; 1: a sentence; 2: a sentence around an announced sum."""
+    if verbosity == 0:
+        return f"{step.expression} = {step.result}."
+    if verbosity == 1:
+        return f"{step.clause} {step.expression} = {step.result} {step.unit}."
+    announce = rng.choice(("For this we {} the two numbers.", "Here we have to {}.", "To find this out we {}."))
+    verb = OPERATIONS[step.expression.split()[1]]
+    return f"{announce.format(verb)} {step.clause} {step.expression} = {step.result}, and that is {_amount(step)}."
+
+
+def write(steps: tuple[Step, ...], rng: Random) -> str:
+    """The whole reasoning for `steps`, its verbosity drawn from `rng`; always every step, in order."""
+    chatty = rng.choice((0.0, 0.2, 0.45, 0.6))
+    sentences: list[str] = []
+    if rng.random() < chatty * 1.5:
+        sentences.append(rng.choice(OPENINGS))
+    for number, step in enumerate(steps):
+        verbosity = 2 if rng.random() < chatty * 0.6 else int(rng.random() < 0.5 + chatty)
+        sentences.append(tell(step, verbosity, rng))
+        if number + 1 < len(steps) and rng.random() < chatty:
+            sentences.append(rng.choice(FILLERS))
+    if rng.random() < chatty:
+        sentences.append(rng.choice(CLOSINGS))
+    return " ".join(sentences)

@@ -1,0 +1,1 @@
+"""Experiments around the package: the laptop reproduction and the benchmarks. Not part of the wheel."""

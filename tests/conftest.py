@@ -1,0 +1,50 @@
+"""What the tests share: a tiny random policy, and the places of real data."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from lightning import seed_everything
+
+ROOT = Path(__file__).parents[1]
+BLANK = ROOT / "experiments/laptop/blank"
+
+torch.set_num_threads(2)
+settings.register_profile("busy", deadline=None)  # a machine that is busy elsewhere is no failure
+settings.load_profile("busy")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real GSM8K, MMLU and part-of-speech data, where a machine has it."""
+    folder = Path(os.environ.get("ATMANRL_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (set ATMANRL_DATA)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory) -> Path:
+    """A random Llama of two layers and 32 dimensions with the laptop tokenizer, in Hugging Face format."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    config = AutoConfig.from_pretrained(BLANK)
+    config.update({"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8})
+    config.update({"layer_types": None} if hasattr(config, "layer_types") else {})
+    seed_everything(0, verbose=False)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BLANK).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_policy(tiny_folder):
+    """That policy, built, in eval mode, in float64 so that references agree to rounding."""
+    from atmanrl.policy import Policy
+
+    policy = Policy(str(tiny_folder), dtype="float64").build()
+    policy.eval()
+    return policy

@@ -1,0 +1,131 @@
+import io
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from atmanrl.report import ReportError, load_row, render, write_json
+
+BASELINE = {
+    "tokens_per_cot": 50.0,
+    "numbers_pct": 40.0,
+    "stop_words_pct": 20.0,
+    "symbols_pct": 0.0,
+    "pass_at_1": 0.9,
+    "pass_at_4": 0.98,
+}
+ATMANRL = {
+    "tokens_per_cot": 35.95,
+    "numbers_pct": 50.0,
+    "stop_words_pct": math.nan,
+    "symbols_pct": 17.0,
+    "pass_at_1": 0.905,
+    "pass_at_4": 0.94,
+}
+
+
+def cells(rows, **kwargs):
+    """The rendered table as a reader sees it: one list of cells per line, the header first."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(render(rows, **kwargs))
+    lines = [line.replace("┃", "│") for line in console.export_text().splitlines()]
+    return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
+
+
+def write(run, content):
+    (run / "eval").mkdir()
+    (run / "eval" / "test.json").write_text(content)
+    return run
+
+
+def test_load_row_keeps_the_six_figures(tmp_path):
+    run = write(tmp_path, json.dumps({**BASELINE, "pass_at_4": 1, "symbols_pct": None, "problems": 500}))
+    row = load_row(run)
+    assert math.isnan(row.pop("symbols_pct"))
+    assert row == {key: value for key, value in {**BASELINE, "pass_at_4": 1.0}.items() if key != "symbols_pct"}
+    assert isinstance(row["pass_at_4"], float)
+
+
+def test_missing_file_says_what_to_run(tmp_path):
+    with pytest.raises(ReportError, match=r"eval/test\.json does not exist: run `atmanrl test`"):
+        load_row(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "JSON object, not a list"),
+        ("{", "is not JSON"),
+        (
+            json.dumps({key: 1 for key in BASELINE if key[:2] not in ("pa", "nu")}),
+            "lacks numbers_pct, pass_at_1, pass_at_4",
+        ),
+        (json.dumps({**BASELINE, "pass_at_1": "0.9"}), "pass_at_1 must be a number, got '0.9'"),
+        (json.dumps({**BASELINE, "pass_at_1": True}), "pass_at_1 must be a number, got True"),
+    ],
+)
+def test_unusable_file_is_named(tmp_path, content, message):
+    with pytest.raises(ReportError, match=message) as error:
+        load_row(write(tmp_path, content))
+    assert "test.json" in str(error.value)
+
+
+def test_render_compares_with_the_baseline():
+    header, baseline, atmanrl = cells({"baseline": BASELINE, "atmanrl": ATMANRL})
+    assert header == ["method", "tokens / CoT", "numbers %", "stop words %", "symbols %", "pass@1 %", "pass@4 %"]
+    assert baseline == ["baseline", "50.0", "40.0", "20.0", "0.0", "90.0", "98.0"]
+    assert atmanrl == ["atmanrl", "36.0 (-28.1 %)", "50.0 (+25.0 %)", "–", "17.0 (–)", "90.5 (+0.5 pts)",
+                       "94.0 (-4.0 pts)"]  # fmt: skip
+
+
+def test_render_leaves_the_warm_start_uncompared_and_keeps_the_order():
+    rows = {"warm start": ATMANRL, "printed": BASELINE, "ours": ATMANRL}
+    _, warm_start, printed, ours = cells(rows, baseline="printed")
+    assert warm_start[0] == "warm start" and not any("(" in cell for cell in warm_start)
+    assert printed[0] == "printed" and not any("(" in cell for cell in printed)
+    assert ours[1] == "36.0 (-28.1 %)"
+
+
+def test_render_needs_its_baseline():
+    with pytest.raises(ReportError, match="no row 'baseline'.*: atmanrl"):
+        render({"atmanrl": ATMANRL})
+
+
+def test_written_json_reads_back_and_is_strict(tmp_path):
+    path = tmp_path / "made" / "table1.json"
+    write_json({"baseline": BASELINE, "atmanrl": ATMANRL}, path)
+    text = path.read_text()
+    assert json.loads(text) == {"baseline": BASELINE, "atmanrl": {**ATMANRL, "stop_words_pct": None}}
+    assert "NaN" not in text
+    assert text.startswith('{\n  "baseline": {\n    "tokens_per_cot"')
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "table1.json"
+    write_json({"old": BASELINE}, path)
+
+    def broken(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", broken)
+    with pytest.raises(OSError, match="disk full"):
+        write_json({"new": BASELINE}, path)
+    assert list(json.loads(path.read_text())) == ["old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_report_needs_no_torch():
+    code = "import sys, atmanrl.report; print([m for m in ('torch', 'spacy', 'lightning') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_narrow_terminal_cuts_no_figure():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render({"baseline": BASELINE, "atmanrl": ATMANRL}))
+    text = console.export_text()
+    assert "…" not in text
+    assert "(-28.1" in text and "(-4.0" in text
