@@ -34,12 +34,45 @@ def head_at(model: nn.Module, where: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+@contextmanager
+def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
+    """Let the last layer's feed-forward part see the positions `where` alone; elsewhere its output is 0.
+
+    After the last layer's attention nothing mixes positions any more, so where no logits are asked for the rest of that
+    layer is work for nothing. A model whose layers are built otherwise is left as it is.
+
+    Args:
+        model: a Hugging Face causal language model.
+        where: `[B, S]` boolean; the last hidden states and the logits are right there, and only there.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    part = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
+    if part is None:
+        yield
+        return
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (args[0][where].unsqueeze(0), *args[1:])
+
+    def scatter(_: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return (scatter(_, args, output[0]), *output[1:])
+        return output.new_zeros(*where.shape, output.shape[-1]).masked_scatter(where[..., None], output)
+
+    handles = [part.register_forward_pre_hook(select), part.register_forward_hook(scatter)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def logits_at(model: nn.Module, where: Tensor, **inputs: Any) -> Tensor:
     """Logits `[K, V]` at the K true positions of `where [B, S]`, in row-major order.
 
     `inputs` are passed to the model: `input_ids [B, S]`, `attention_mask`, `position_ids`, `past_key_values`.
     """
-    with head_at(model, where):
+    with head_at(model, where), last_layer_at(model, where):
         logits: Tensor = model(**inputs).logits
     return logits[0]
 

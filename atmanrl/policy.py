@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,9 +111,10 @@ class Policy(nn.Module):
             raise PolicyError(f"{self.path}: the chat template changes the user's turn once a reply follows it.")
         return prompt, whole[len(prompt) :]
 
-    def save(self, folder: Path) -> None:
-        """Write model (safetensors) and tokenizer in Hugging Face format."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, dtype: str | None = None) -> None:
+        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given."""
+        model = self.model if dtype is None else copy.deepcopy(self.model).to(getattr(torch, dtype))
+        model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _hub(self) -> dict[str, Any]:
@@ -122,7 +124,9 @@ class Policy(nn.Module):
         from transformers import AutoTokenizer
 
         folder = Path(self.path)
-        if folder.is_dir() and not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        if folder.is_dir() and not any(
+            (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")
+        ):
             raise PolicyError(
                 f"{self.path} holds no tokenizer (tokenizer.json); copy the model's tokenizer files into that folder."
             )

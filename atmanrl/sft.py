@@ -35,6 +35,7 @@ class ByLength(Sampler[list[int]]):
     def __init__(self, lengths: list[int], batch_size: int, seed: int, window: int = 32) -> None:
         self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
         self.epoch = 0
+        self.sampler = self  # where Lightning looks for a batch sampler's `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
         """Lightning tells the epoch."""
@@ -75,15 +76,21 @@ class SFTDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Tokenize the solutions with the policy's tokenizer."""
         assert self.trainer is not None
-        policy: Policy = self.trainer.lightning_module.policy.build()  # type: ignore[union-attr]
+        policy: Policy = self.trainer.lightning_module.policy.build()  # type: ignore[operator,union-attr]
         self.pad_id = policy.pad_id
+        self.examples = []
         for problem in self.task.problems("train"):
             if problem.solution is None:
-                raise UserError(f"{problem.id} has no worked solution: {type(self.task).__name__} cannot be used for SFT.")
+                raise UserError(
+                    f"{problem.id} has no worked solution: {type(self.task).__name__} cannot be used for SFT."
+                )
             reply = f"{problem.solution}\n{DELIMITER} {problem.gold}"
             self.examples.append(Example(*policy.encode_turn(self.task.prompt(problem), reply)))
-        if len(self.examples) <= self.val_problems:
-            raise UserError(f"val_problems is {self.val_problems}, but the task has only {len(self.examples)} problems.")
+        if not 0 < self.val_problems < len(self.examples):
+            raise UserError(
+                f"data.val_problems is {self.val_problems}; of the task's {len(self.examples)} problems hold out at "
+                "least 1 and fewer than all."
+            )
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of like lengths."""
@@ -124,7 +131,7 @@ class SFTModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy, or draw its weights."""
-        self.policy.build()
+        self.policy.build().train()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy, in nats a token, of the completion tokens."""

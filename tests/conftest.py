@@ -11,7 +11,7 @@ from lightning import seed_everything
 ROOT = Path(__file__).parents[1]
 BLANK = ROOT / "experiments/laptop/blank"
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # on busy cores more threads make tiny forward passes a hundred times slower
 settings.register_profile("busy", deadline=None)  # a machine that is busy elsewhere is no failure
 settings.load_profile("busy")
 

@@ -52,14 +52,16 @@ class UpdateFigures:
         self.low: list[float] = []
         self.high: list[float] = []
         self.entropies: list[float] = []
+        self.tokens: list[int] = []
 
     def add(self, result: Objective, completion: Tensor, entropy: Tensor) -> None:
         """Figures of one part of a minibatch."""
-        tokens = completion.sum()
+        tokens = int(completion.sum())
         self.losses[-1] += float(result.loss.detach())
-        self.low.append(float(result.clipped_low.sum() / tokens))
-        self.high.append(float(result.clipped_high.sum() / tokens))
+        self.low.append(int(result.clipped_low.sum()) / tokens)
+        self.high.append(int(result.clipped_high.sum()) / tokens)
         self.entropies.append(float(entropy))
+        self.tokens.append(tokens)
 
     def add_step(self, norm: Tensor) -> None:
         """An optimizer step follows."""
@@ -67,12 +69,12 @@ class UpdateFigures:
         self.losses.append(0.0)
 
     def means(self) -> dict[str, float]:
-        """Means over the update's parts and steps."""
-        low, high = statistics.fmean(self.low), statistics.fmean(self.high)
+        """Means over the update's steps, and over its tokens, however they were parted."""
+        low, high = (statistics.fmean(values, self.tokens) for values in (self.low, self.high))
         return {
             "loss": statistics.fmean(self.losses[:-1]),
             "grad_norm": statistics.fmean(self.norms),
-            "entropy": statistics.fmean(self.entropies),
+            "entropy": statistics.fmean(self.entropies, self.tokens),
             "clip_ratio/low_mean": low,
             "clip_ratio/high_mean": high,
             "clip_ratio/region_mean": low + high,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -177,7 +178,9 @@ class GRPOModule(LightningModule):
         figures |= scores.figures
         figures["tokens_per_cot"] = sum(r.parts.cot_length for r in batch.rollouts) / len(batch)
         figures["finished"] = sum(r.completion.finished for r in batch.rollouts) / len(batch)
-        self.log_dict({prefix + name: value for name, value in figures.items()}, batch_size=len(batch), on_epoch=True)
+        # a batch in which a figure is undefined (nothing solved, say) has no part in its mean
+        known = {prefix + name: value for name, value in figures.items() if not math.isnan(value)}
+        self.log_dict(known, batch_size=len(batch), on_epoch=True)
         assert self.pass_at_k is not None
         self.pass_at_k.update(torch.tensor([bool(r.right) for r in batch.rollouts]).view(-1, batch.group_size))
 

@@ -60,10 +60,14 @@ _BIAS: ContextVar[Bias | None] = ContextVar("atmanrl_attention_bias", default=No
 def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
     def mask(batch_size: int, q_length: int, kv_length: int, **kwargs: Any) -> Tensor | None:
         bias = _BIAS.get()
-        if bias is None:
-            return build(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **kwargs)
-        kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        if bias is not None:
+            kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
         own = build(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **kwargs)
+        if own is not None and own.dtype == torch.float64:
+            # eager attention rounds scores to float32: float64's least number becomes -inf there, a row of padding NaN
+            own = own.clamp(min=torch.finfo(torch.float32).min)
+        if bias is None:
+            return own
         assert own is not None
         dtype = kwargs.get("dtype", torch.float32)
         if own.dtype == torch.bool:

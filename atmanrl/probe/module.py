@@ -53,7 +53,7 @@ class ProbeResult:
         return {
             "probe/loss_initial": float(self.loss_initial.nanmean()),
             "probe/loss_final": float(self.loss_final.nanmean()),
-            "probe/gradients": float(self.gradients.float().mean()),
+            "probe/gradients": float(self.gradients[self.gradients > 0].float().mean()),
             "probe/below_epsilon": self.below_epsilon,
             "probe/seconds": self.seconds,
         }
@@ -99,7 +99,9 @@ class MaskProbe(LightningModule):
         if scale <= 0 or batch_tokens < 1:
             raise UserError("the probe's scale and batch_tokens must be above 0.")
         self.policy = policy
-        self.solver: Solver = {"paper": PaperSolver, "adaptive": AdaptiveSolver}[solver]() if isinstance(solver, str) else solver
+        self.solver: Solver = (
+            {"paper": PaperSolver, "adaptive": AdaptiveSolver}[solver]() if isinstance(solver, str) else solver
+        )
         self.init_value, self.scale, self.orientation = init_value, scale, orientation
         self.include_eos, self.batch_tokens = include_eos, batch_tokens
         self.attention, self.cache_prompts, self.keep_masks = attention, cache_prompts, keep_masks
@@ -115,25 +117,24 @@ class MaskProbe(LightningModule):
         began = time.perf_counter()
         probed = [i for i, rollout in enumerate(batch.rollouts) if rollout.can_be_probed]
         size, device = len(batch), policy.device
-        nan = torch.full((size,), float("nan"), device=device)
-        result = ProbeResult(
-            reward=nan, saliency=[None] * size, loss_initial=nan.clone(), loss_final=nan.clone(),
-            gradients=torch.zeros(size, dtype=torch.long, device=device), below_epsilon=0.0, masks=[None] * size,
-            seconds=0.0,
-        )  # fmt: skip
-        if probed:
-            targets = [self._target(batch.rollouts[i], policy) for i in probed]
-            backend = ("eager" if device.type == "cpu" else "sdpa") if self.attention == "auto" else self.attention
-            # a trainer may validate in inference mode, in which nothing can be optimized
-            with torch.inference_mode(False), torch.enable_grad(), frozen(policy.model), attention_hook(policy.model, backend):  # fmt: skip
-                self._fill(result, policy, targets, probed)
+        # a trainer may validate in inference mode: nothing can be optimized in it, nor its tensors changed outside it
+        with torch.inference_mode(False), torch.enable_grad():
+            nan = torch.full((size,), float("nan"), device=device)
+            result = ProbeResult(
+                reward=nan, saliency=[None] * size, loss_initial=nan.clone(), loss_final=nan.clone(),
+                gradients=torch.zeros(size, dtype=torch.long, device=device), below_epsilon=0.0, masks=[None] * size,
+                seconds=0.0,
+            )  # fmt: skip
+            if probed:
+                targets = [self._target(batch.rollouts[i], policy) for i in probed]
+                backend = ("eager" if device.type == "cpu" else "sdpa") if self.attention == "auto" else self.attention
+                with frozen(policy.model), attention_hook(policy.model, backend):
+                    self._fill(result, policy, targets, probed)
         result.seconds = time.perf_counter() - began
         return result
 
     def _fill(self, result: ProbeResult, policy: Policy, targets: list[Target], probed: list[int]) -> None:
-        objective = Objective(
-            policy.model, targets, self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts
-        )
+        objective = Objective(policy.model, targets, self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts)
         solution = self.solver.solve(objective, self.init_value)
         where, mask = objective.where, solution.mask
         everyone = torch.arange(len(targets), device=mask.device)
@@ -154,7 +155,9 @@ class MaskProbe(LightningModule):
         found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)
         length = len(found.prompt) + found.rows
         if length > policy.context_length:
-            raise ProbeError(f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}.")
+            raise ProbeError(
+                f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}."
+            )
         return found
 
     def configure_model(self) -> None:

@@ -52,9 +52,9 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
     rest = rollout.completion.ids[len(cot) :]
     end = next((k for k in range(1, len(rest) + 1) if DELIMITER in decode(tokenizer, rest[:k])), 0)
     delimiter = rest[:end]
-    if decode(tokenizer, delimiter) != parts.straddle + DELIMITER:
+    if decode(tokenizer, [*cot, *delimiter]) != parts.cot + DELIMITER:
         delimiter = list(tokenizer(parts.straddle + DELIMITER, add_special_tokens=False).input_ids)
-    answer = list(tokenizer(" " + rollout.problem.gold.strip(), add_special_tokens=False).input_ids)
+    answer = _after_delimiter(tokenizer, rollout.problem.gold.strip())
     while len(answer) > 1 and not decode(tokenizer, answer[:1]).strip():
         delimiter, answer = [*delimiter, answer[0]], answer[1:]
     if not answer or not rollout.problem.gold.strip():
@@ -62,3 +62,12 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
     if eos_id is not None:
         answer = [*answer, eos_id]
     return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *answer), len(cot), len(answer))
+
+
+def _after_delimiter(tokenizer: Any, gold: str) -> list[int]:
+    """Tokens of a space and the gold answer as they are in context: some tokenizers put a space before any text's start."""
+    before = list(tokenizer(DELIMITER, add_special_tokens=False).input_ids)
+    whole = list(tokenizer(f"{DELIMITER} {gold}", add_special_tokens=False).input_ids)
+    if whole[: len(before)] == before:
+        return whole[len(before) :]
+    return list(tokenizer(" " + gold, add_special_tokens=False).input_ids)

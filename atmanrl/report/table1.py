@@ -10,6 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
+from atmanrl.errors import UserError
+
 Row = dict[str, float]
 """The figures of one method, the keys of `FIGURES`; NaN where a figure is not defined."""
 
@@ -27,7 +29,7 @@ WARM_START = "warm start"
 """Name of the row for the policy that every method started from."""
 
 
-class ReportError(ValueError):
+class ReportError(UserError):
     """A run cannot be reported; the message names the file and says what to do."""
 
 

@@ -83,7 +83,7 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
             row = batch.rollouts[int(given.isinf().nonzero()[0, 0])].problem.id
             raise RewardError(f"reward {name!r} gave an infinite value for {row}.")
         values[name] = given
-        total += reward.weight * fill_abstentions(given, batch.group_size)
+        total += fill_abstentions(reward.weight * given, batch.group_size)
         figures |= reward.figures
         for rollout, value in zip(batch.rollouts, given.tolist(), strict=True):
             rollout.rewards[name] = value

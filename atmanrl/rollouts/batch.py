@@ -40,6 +40,10 @@ class Rollout:
     rewards: dict[str, float] = field(default_factory=dict)
     saliency: list[float] | None = None
 
+    def to(self, *args: Any, **kwargs: Any) -> Rollout:
+        """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
+        return self
+
     @property
     def cot_ids(self) -> list[int]:
         """Tokens that lie wholly before the delimiter."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule, Trainer
-from torch.utils.data import DataLoader, Sampler
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
@@ -76,7 +77,7 @@ class RolloutDataModule(LightningDataModule):
         val_problems: training problems held out for `validate`, drawn by seed.
         test_problems: test problems drawn by seed for `test` and `predict`.
         eval_samples: rollouts of each problem in evaluation.
-        eval_queries: problems answered at once in evaluation.
+        eval_queries: problems answered, or stored traces taken, at once in evaluation.
         seed: of the order of problems, of the held-out draw and of every sampled token.
     """
 
@@ -136,9 +137,9 @@ class RolloutDataModule(LightningDataModule):
         order = EpochOrder(len(rows), self.seed, self._problems_done)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
-            rows, self.queries_per_device, sampler=order, collate_fn=ProblemBatch, drop_last=True,
-            generator=torch.Generator().manual_seed(self.seed),
-        )  # type: ignore[arg-type]  # fmt: skip
+            cast("Dataset[Row]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
+            drop_last=True, generator=torch.Generator().manual_seed(self.seed),
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Row]:
         """The held-out training problems."""
@@ -156,13 +157,12 @@ class RolloutDataModule(LightningDataModule):
         rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(traces.read(path))]
         if not rows:
             raise traces.TraceError(f"{path} holds no trace.")
-        size = self.queries_per_device * self.group_size
-        return DataLoader(rows, size, collate_fn=TraceBatch)  # type: ignore[arg-type]
+        return DataLoader(rows, batch_size=self.eval_queries, collate_fn=TraceBatch)  # type: ignore[arg-type]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let the policy answer the problems."""
         assert self.trainer is not None
-        policy: Policy = self.trainer.lightning_module.policy  # type: ignore[assignment,union-attr]
+        policy = cast(Policy, self.trainer.lightning_module.policy)
         if isinstance(batch, TraceBatch):
             rollouts = [traces.from_json(trace, row, policy, where) for where, row, trace in batch]
             return RolloutBatch(rollouts, group_size=1)
@@ -205,13 +205,13 @@ class RolloutDataModule(LightningDataModule):
         return [(row, problems[row]) for row in order.tolist()]
 
     def _evaluation(self, rows: list[Row]) -> DataLoader[Row]:
-        return DataLoader(rows, self.eval_queries, collate_fn=ProblemBatch)  # type: ignore[arg-type]
+        return DataLoader(rows, batch_size=self.eval_queries, collate_fn=ProblemBatch)  # type: ignore[arg-type]
 
     def _problems_done(self) -> int:
         """How many problems of this epoch a restarted run has already used."""
         if self.trainer is None:
             return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
         return progress.processed * self.queries_per_device
 
     def _stage(self, trainer: Trainer) -> tuple[str, int, int]:

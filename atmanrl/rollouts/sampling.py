@@ -47,7 +47,7 @@ def sample(
     """Complete each of Q prompts G times.
 
     Args:
-        policy: built; it is in eval mode while it samples, and left in the mode in which it was found.
+        policy: built; it is in eval mode while it samples, and each module is left in the mode in which it was found.
         prompts: token ids of Q prompts.
         uniform: `[Q, G, T]`, one number in [0, 1) for every token that may be drawn (see `seeds.uniforms`).
         temperature: of the softmax; log-probabilities are taken at it too.
@@ -66,12 +66,13 @@ def sample(
             f"{policy.context_length} tokens; lower data.max_new_tokens."
         )
     model, device = policy.model, policy.device
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         tokens, logprobs, lengths = _decode(policy, prompts, uniform.to(device).flatten(0, 1), group, temperature)
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     eos = torch.tensor(policy.eos_ids)
     completions = []
     for ids, scores, length in zip(tokens.cpu(), logprobs.cpu(), lengths.tolist(), strict=True):

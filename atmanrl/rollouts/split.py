@@ -17,8 +17,9 @@ class Parts:
         text: the whole completion, without special tokens.
         cot: the reasoning: all before the delimiter, or the whole text where there is none.
         answer: what follows the delimiter, stripped; None without a delimiter.
-        cot_length: number of tokens that lie wholly before the delimiter (all tokens, where there is none).
-        straddle: the end of the reasoning, where it shares a token with the delimiter; that token belongs to the delimiter.
+        cot_length: number of tokens that lie wholly before the delimiter; where there is none, of all tokens but the
+            special ones at the end.
+        straddle: the end of the reasoning, where it shares a token with the delimiter, to which that token belongs.
     """
 
     text: str
@@ -43,8 +44,10 @@ def split(tokenizer: Any, ids: Sequence[int], delimiter: str = DELIMITER) -> Par
     text = decode(tokenizer, ids)
     start = text.find(delimiter)
     if start < 0:
-        special = set(tokenizer.all_special_ids)
-        return Parts(text, text, None, sum(i not in special for i in ids))
+        length = len(ids)
+        while length and ids[length - 1] in tokenizer.all_special_ids:
+            length -= 1
+        return Parts(text, text, None, length)
     low, high = 0, len(ids)  # the shortest prefix of tokens that holds the whole delimiter has `high` of them
     while high - low > 1:
         middle = (low + high) // 2
@@ -54,7 +57,7 @@ def split(tokenizer: Any, ids: Sequence[int], delimiter: str = DELIMITER) -> Par
             low = middle
     cot_length = high
     before = text
-    while len(before) > start:
+    while len(before) > start or not text.startswith(before):  # a prefix may end within a character
         cot_length -= 1
         before = decode(tokenizer, ids[:cot_length])
     return Parts(text, text[:start], text[start + len(delimiter) :].strip(), cot_length, text[len(before) : start])

@@ -64,7 +64,7 @@ def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also cut at a text's U+2028 or U+0085
     except (OSError, UnicodeDecodeError) as error:
         raise TraceError(f"the traces {path} cannot be read: {error}") from error
     for number, line in enumerate(lines, start=1):
@@ -86,6 +86,9 @@ def _checked(line: str, where: str) -> dict[str, Any]:
         ids = trace.get(name)
         if ids is not None and not (isinstance(ids, list) and ids and all(type(i) is int and i >= 0 for i in ids)):
             raise TraceError(f"{where}: field {name!r} must be a list of token ids.")
+    for name in ("row", "sample"):
+        if trace.get(name) is not None and type(trace[name]) is not int:
+            raise TraceError(f"{where}: field {name!r} must be a whole number.")
     if trace.get("prompt") is None:
         raise TraceError(f"{where}: field 'prompt' is missing.")
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
@@ -117,9 +120,10 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
             f"{where}: token ids beyond the model's vocabulary of {size}; these traces come from another tokenizer. "
             "Leave prompt_ids and completion_ids out to tokenize the text anew."
         )
-    problem = Problem(id=str(trace.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
+    known = {name: value for name, value in trace.items() if value is not None}
+    problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     return Rollout(
-        problem=problem, row=int(trace.get("row", row)), sample=int(trace.get("sample", 0)), prompt=trace["prompt"],
-        prompt_ids=prompt_ids, completion=Completion(ids, [], bool(trace.get("finished", True))),
+        problem=problem, row=known.get("row", row), sample=known.get("sample", 0), prompt=trace["prompt"],
+        prompt_ids=prompt_ids, completion=Completion(ids, [], bool(known.get("finished", True))),
         parts=split(tokenizer, ids), right=trace.get("right"),
     )  # fmt: skip

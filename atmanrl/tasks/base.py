@@ -13,8 +13,7 @@ DELIMITER = "#####"
 """What stands between the reasoning and the answer, for every task (the paper, section 3.1)."""
 
 INSTRUCTION = (
-    f"Reason step by step. Then write {DELIMITER} followed by the final answer alone, "
-    f"for example: {DELIMITER} 42"
+    f"Reason step by step. Then write {DELIMITER} followed by the final answer alone, for example: {DELIMITER} 42"
 )
 """What an instruction-tuned policy is told about the format of its answer."""
 

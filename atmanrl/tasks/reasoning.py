@@ -11,18 +11,31 @@ from random import Random
 from atmanrl.tasks.stories import Step
 
 OPENINGS = (
-    "Let me think about this step by step.", "Let us look at the question once more.", "This is not so hard if we are careful.",
-    "First I will go through what we know.", "Okay, let me see what is being asked here.", "We can find the answer in a few steps.",
-)  # fmt: skip
+    "Let me think about this step by step.",
+    "Let us look at the question once more.",
+    "This is not so hard if we are careful.",
+    "First I will go through what we know.",
+    "Okay, let me see what is being asked here.",
+    "We can find the answer in a few steps.",
+)
 FILLERS = (
-    "That is what we need for the next part.", "Now we can go on with the rest.", "This was the first thing to find out.",
-    "I should be careful here.", "So far so good.", "It is good to check this again, and it looks right.",
-    "Now let me think about what comes next.", "We will need this number in a moment.", "There is still something left to do.",
-)  # fmt: skip
+    "That is what we need for the next part.",
+    "Now we can go on with the rest.",
+    "This was the first thing to find out.",
+    "I should be careful here.",
+    "So far so good.",
+    "It is good to check this again, and it looks right.",
+    "Now let me think about what comes next.",
+    "We will need this number in a moment.",
+    "There is still something left to do.",
+)
 CLOSINGS = (
-    "So that is the answer to the question.", "This is what was asked for.", "And with that we are done.",
-    "Now we have everything that we need.", "I think that this is the right answer.",
-)  # fmt: skip
+    "So that is the answer to the question.",
+    "This is what was asked for.",
+    "And with that we are done.",
+    "Now we have everything that we need.",
+    "I think that this is the right answer.",
+)
 OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
 
@@ -43,7 +56,7 @@ def tell(step: Step, verbosity: int, rng: Random) -> str:
 
 def write(steps: tuple[Step, ...], rng: Random) -> str:
     """The whole reasoning for `steps`, its verbosity drawn from `rng`; always every step, in order."""
-    chatty = rng.choice((0.0, 0.2, 0.45, 0.6))
+    chatty = rng.choice((0.1, 0.35, 0.55, 0.75))
     sentences: list[str] = []
     if rng.random() < chatty * 1.5:
         sentences.append(rng.choice(OPENINGS))

@@ -11,11 +11,23 @@ from dataclasses import dataclass
 from random import Random
 
 PEOPLE = (
-    ("Anna", "she", "her"), ("Ben", "he", "his"), ("Clara", "she", "her"), ("David", "he", "his"),
-    ("Emma", "she", "her"), ("Felix", "he", "his"), ("Grace", "she", "her"), ("Henry", "he", "his"),
-    ("Iris", "she", "her"), ("Jack", "he", "his"), ("Kate", "she", "her"), ("Liam", "he", "his"),
-    ("Maria", "she", "her"), ("Noah", "he", "his"), ("Olivia", "she", "her"), ("Peter", "he", "his"),
-)  # fmt: skip
+    ("Anna", "she", "her"),
+    ("Ben", "he", "his"),
+    ("Clara", "she", "her"),
+    ("David", "he", "his"),
+    ("Emma", "she", "her"),
+    ("Felix", "he", "his"),
+    ("Grace", "she", "her"),
+    ("Henry", "he", "his"),
+    ("Iris", "she", "her"),
+    ("Jack", "he", "his"),
+    ("Kate", "she", "her"),
+    ("Liam", "he", "his"),
+    ("Maria", "she", "her"),
+    ("Noah", "he", "his"),
+    ("Olivia", "she", "her"),
+    ("Peter", "he", "his"),
+)
 THINGS = ("apples", "stickers", "marbles", "cards", "shells", "stamps", "pencils", "beads", "buttons", "coins")
 GOODS = ("pens", "books", "cakes", "toys", "plants", "lamps", "shirts", "cups", "games", "bags")
 
@@ -40,17 +52,26 @@ class Story:
         numbers: the numbers that were drawn, in a fixed order.
         text: the sentences and the question.
         steps: two to four steps; the last one's result is the answer.
+        mirrored: the numbers of the same sum told in the other order, if that would be another story.
     """
 
     kind: str
     numbers: tuple[int, ...]
     text: str
     steps: tuple[Step, ...]
+    mirrored: tuple[int, ...] | None = None
 
     @property
     def key(self) -> str:
         """What makes it this problem and no other, whatever its wording: `boxes/4/12/6/3`."""
         return "/".join([self.kind, *map(str, self.numbers)])
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Its key, and that of the same sum with its terms in the other order, if there is one."""
+        if self.mirrored is None:
+            return (self.key,)
+        return (self.key, "/".join([self.kind, *map(str, self.mirrored)]))
 
 
 def _steps(*steps: Step) -> tuple[Step, ...]:
@@ -67,10 +88,20 @@ def collection(rng: Random) -> Story:
     start = left + gives - gets
     if start < 3:
         start, left = start + 60, left + 60
-    gained = rng.choice((f"{name} buys {gets} more.", f"A friend gives {name} {gets} more {thing}.",
-                         f"Then {he} finds {gets} {thing} in a drawer."))  # fmt: skip
-    lost = rng.choice((f"Later {he} gives {gives} of them to {his} brother.", f"On the way home {he} loses {gives} of them.",
-                       f"The next day {he} sells {gives} {thing}."))  # fmt: skip
+    gained = rng.choice(
+        (
+            f"{name} buys {gets} more.",
+            f"A friend gives {name} {gets} more {thing}.",
+            f"Then {he} finds {gets} {thing} in a drawer.",
+        )
+    )
+    lost = rng.choice(
+        (
+            f"Later {he} gives {gives} of them to {his} brother.",
+            f"On the way home {he} loses {gives} of them.",
+            f"The next day {he} sells {gives} {thing}.",
+        )
+    )
     steps = [
         Step(f"With the new ones {name} has", f"{start} + {gets}", start + gets, thing),
         Step(f"After that {name} has", f"{start + gets} - {gives}", left, thing),
@@ -91,8 +122,13 @@ def shopping(rng: Random) -> Story:
     n, p, m, q = rng.randint(2, 9), rng.randint(2, 12), rng.randint(2, 9), rng.randint(2, 12)
     total = n * p + m * q
     paid = rng.choice((0, 0, total + rng.randint(1, 40)))
-    buys = rng.choice((f"{name} buys {n} {first} for ${p} each and {m} {second} for ${q} each.",
-                       f"In a shop, {first} cost ${p} each and {second} cost ${q} each. {name} takes {n} {first} and {m} {second}."))  # fmt: skip
+    buys = rng.choice(
+        (
+            f"{name} buys {n} {first} for ${p} each and {m} {second} for ${q} each.",
+            f"In a shop, {first} cost ${p} each and {second} cost ${q} each. "
+            f"{name} takes {n} {first} and {m} {second}.",
+        )
+    )
     steps = [
         Step(f"The {first} cost", f"{n} * {p}", n * p, "dollars", True),
         Step(f"The {second} cost", f"{m} * {q}", m * q, "dollars", True),
@@ -104,7 +140,7 @@ def shopping(rng: Random) -> Story:
         steps.append(Step("The change is", f"{paid} - {total}", paid - total, "dollars", True))
     else:
         ask = rng.choice((f"How much does {name} pay?", "How many dollars is that in all?"))
-    return Story("shopping", (n, p, m, q, paid), f"{buys} {ask}", tuple(steps))
+    return Story("shopping", (n, p, m, q, paid), f"{buys} {ask}", tuple(steps), mirrored=(m, q, n, p, paid))
 
 
 def wages(rng: Random) -> Story:
@@ -113,10 +149,18 @@ def wages(rng: Random) -> Story:
     rate, hours, days = rng.randint(5, 15), rng.randint(2, 8), rng.randint(2, 6)
     day = rate * hours
     spends = rng.randint(5, min(60, day * days - 1))
-    works = rng.choice((f"{name} earns ${rate} an hour and works {hours} hours a day.",
-                        f"{name} works {hours} hours every day for ${rate} an hour."))  # fmt: skip
-    spent = rng.choice((f"After {days} days {he} spends ${spends} on a present.",
-                        f"{he.capitalize()} works for {days} days and then pays a bill of ${spends}."))  # fmt: skip
+    works = rng.choice(
+        (
+            f"{name} earns ${rate} an hour and works {hours} hours a day.",
+            f"{name} works {hours} hours every day for ${rate} an hour.",
+        )
+    )
+    spent = rng.choice(
+        (
+            f"After {days} days {he} spends ${spends} on a present.",
+            f"{he.capitalize()} works for {days} days and then pays a bill of ${spends}.",
+        )
+    )
     ask = rng.choice((f"How many dollars does {name} have left?", f"How much money is left for {name}?"))
     steps = _steps(
         Step(f"In one day {name} earns", f"{rate} * {hours}", day, "dollars", True),
@@ -135,10 +179,21 @@ def boxes(rng: Random) -> Story:
     while n * k <= bags * each:
         n, k = n + 1, k + 1
     lost = n * k - bags * each
-    has = rng.choice((f"{name} has {n} boxes with {k} {thing} in each.", f"There are {k} {thing} in a box, and {name} has {n} boxes."))
-    gone = rng.choice((f"{lost} {thing} are broken and thrown away.", f"{he.capitalize()} gives {lost} {thing} to a neighbor."))
-    ask = rng.choice((f"The rest goes into bags of {each}. How many bags does {name} need?",
-                      f"{name} packs the rest in bags with {each} {thing} in each bag. How many bags are there?"))  # fmt: skip
+    has = rng.choice(
+        (
+            f"{name} has {n} boxes with {k} {thing} in each.",
+            f"There are {k} {thing} in a box, and {name} has {n} boxes.",
+        )
+    )
+    gone = rng.choice(
+        (f"{lost} {thing} are broken and thrown away.", f"{he.capitalize()} gives {lost} {thing} to a neighbor.")
+    )
+    ask = rng.choice(
+        (
+            f"The rest goes into bags of {each}. How many bags does {name} need?",
+            f"{name} packs the rest in bags with {each} {thing} in each bag. How many bags are there?",
+        )
+    )
     steps = _steps(
         Step("The boxes hold", f"{n} * {k}", n * k, thing),
         Step("The rest is", f"{n * k} - {lost}", n * k - lost, thing),
@@ -153,11 +208,21 @@ def reading(rng: Random) -> Story:
     pace, days = rng.randint(5, 20), rng.randint(2, 6)
     later, rest = rng.randint(2, 8), rng.randint(4, 20)
     pages = pace * days + later * rest
-    book = rng.choice((f"{name} reads a book of {pages} pages.", f"A book has {pages} pages, and {name} wants to read all of it."))
-    first = rng.choice((f"{he.capitalize()} reads {pace} pages a day for {days} days.",
-                        f"For {days} days {he} reads {pace} pages every day."))  # fmt: skip
-    ask = rng.choice((f"How many pages a day must {he} read to finish it in {later} more days?",
-                      f"The rest is read in {later} days. How many pages is that a day?"))  # fmt: skip
+    book = rng.choice(
+        (f"{name} reads a book of {pages} pages.", f"A book has {pages} pages, and {name} wants to read all of it.")
+    )
+    first = rng.choice(
+        (
+            f"{he.capitalize()} reads {pace} pages a day for {days} days.",
+            f"For {days} days {he} reads {pace} pages every day.",
+        )
+    )
+    ask = rng.choice(
+        (
+            f"How many pages a day must {he} read to finish it in {later} more days?",
+            f"The rest is read in {later} days. How many pages is that a day?",
+        )
+    )
     steps = _steps(
         Step(f"First {name} reads", f"{pace} * {days}", pace * days, "pages"),
         Step("Then there are still", f"{pages} - {pace * days}", later * rest, "pages"),
@@ -176,8 +241,13 @@ def comparison(rng: Random) -> Story:
     by = rng.randint(2, min(25, second - 1))
     third = second + by if more else second - by
     word, sign = ("more", "+") if more else ("fewer", "-")
-    tell = rng.choice((f"{a} has {start} {thing}. {b} has {times} times as many as {a}. {c} has {by} {word} than {b}.",
-                       f"{a} collects {start} {thing}, and {b} collects {times} times as many. {c} collects {by} {thing} {word} than {b}."))  # fmt: skip
+    tell = rng.choice(
+        (
+            f"{a} has {start} {thing}. {b} has {times} times as many as {a}. {c} has {by} {word} than {b}.",
+            f"{a} collects {start} {thing}, and {b} collects {times} times as many. "
+            f"{c} collects {by} {thing} {word} than {b}.",
+        )
+    )
     steps = [
         Step(f"{b} has", f"{start} * {times}", second, thing),
         Step(f"{c} has", f"{second} {sign} {by}", third, thing),
@@ -187,8 +257,11 @@ def comparison(rng: Random) -> Story:
         steps.append(Step(f"{b} and {c} have", f"{second} + {third}", second + third, thing))
     if both == 2:
         steps.append(Step("Together they all have", f"{second + third} + {start}", second + third + start, thing))
-    ask = (f"How many {thing} does {c} have?", f"How many {thing} do {b} and {c} have together?",
-           f"How many {thing} do the three of them have together?")[both]  # fmt: skip
+    ask = (
+        f"How many {thing} does {c} have?",
+        f"How many {thing} do {b} and {c} have together?",
+        f"How many {thing} do the three of them have together?",
+    )[both]
     return Story("comparison", (start, times, by, int(more), both), f"{tell} {ask}", tuple(steps))
 
 
@@ -198,11 +271,19 @@ def garden(rng: Random) -> Story:
     rows, each, price = rng.randint(2, 9), rng.randint(3, 12), rng.randint(2, 9)
     lost = rng.randint(1, rows * each - 2)
     crop = rng.choice(("tomatoes", "roses", "melons", "tulips"))
-    grows = rng.choice((f"{name} plants {rows} rows of {crop} with {each} in each row.",
-                        f"In the garden of {name} there are {rows} rows with {each} {crop} each."))  # fmt: skip
+    grows = rng.choice(
+        (
+            f"{name} plants {rows} rows of {crop} with {each} in each row.",
+            f"In the garden of {name} there are {rows} rows with {each} {crop} each.",
+        )
+    )
     gone = rng.choice((f"{lost} of them die in the winter.", f"A storm destroys {lost} of the {crop}."))
-    ask = rng.choice((f"{name} sells the others for ${price} each. How much money does {he} get?",
-                      f"All others are sold for ${price} each. How many dollars does {name} make?"))  # fmt: skip
+    ask = rng.choice(
+        (
+            f"{name} sells the others for ${price} each. How much money does {he} get?",
+            f"All others are sold for ${price} each. How many dollars does {name} make?",
+        )
+    )
     left = rows * each - lost
     steps = _steps(
         Step(f"{name} plants", f"{rows} * {each}", rows * each, crop),
@@ -219,11 +300,21 @@ def saving(rng: Random) -> Story:
     has, gift = rng.randint(5, 50), rng.randint(5, 40)
     price = has + gift + weekly * weeks
     what = rng.choice(("a bike", "a guitar", "a camera", "a tent"))
-    wants = rng.choice((f"{name} wants to buy {what} for ${price}.", f"{name} is saving for {what} that costs ${price}."))
-    owns = rng.choice((f"{he.capitalize()} has ${has} and gets ${gift} from {his} aunt.",
-                       f"There is ${has} in {his} jar, and {his} mother adds ${gift}."))  # fmt: skip
-    ask = rng.choice((f"How many weeks must {he} save if {he} saves ${weekly} a week?",
-                      f"{he.capitalize()} puts away ${weekly} every week. How many weeks does it take?"))  # fmt: skip
+    wants = rng.choice(
+        (f"{name} wants to buy {what} for ${price}.", f"{name} is saving for {what} that costs ${price}.")
+    )
+    owns = rng.choice(
+        (
+            f"{he.capitalize()} has ${has} and gets ${gift} from {his} aunt.",
+            f"There is ${has} in {his} jar, and {his} mother adds ${gift}.",
+        )
+    )
+    ask = rng.choice(
+        (
+            f"How many weeks must {he} save if {he} saves ${weekly} a week?",
+            f"{he.capitalize()} puts away ${weekly} every week. How many weeks does it take?",
+        )
+    )
     steps = _steps(
         Step(f"{name} already has", f"{has} + {gift}", has + gift, "dollars", True),
         Step(f"What {he} still needs is", f"{price} - {has + gift}", weekly * weeks, "dollars", True),
@@ -233,6 +324,13 @@ def saving(rng: Random) -> Story:
 
 
 STORIES: tuple[Callable[[Random], Story], ...] = (
-    collection, shopping, wages, boxes, reading, comparison, garden, saving,
-)  # fmt: skip
+    collection,
+    shopping,
+    wages,
+    boxes,
+    reading,
+    comparison,
+    garden,
+    saving,
+)
 """Every kind of story, drawn with equal chance."""

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
 
-from atmanrl.metrics.composition import Composition, TokenClass, TokenComposition, build_tagger, classify, count_tokens
+from atmanrl.errors import UserError
+from atmanrl.metrics.composition import Composition, TokenComposition, count_tokens
+from atmanrl.metrics.tagger import TokenClass, build_tagger, classify
 
 DATA = Path(os.environ.get("ATMANRL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 EWT_DEV = DATA / "ud_english_ewt" / "en_ewt-ud-dev.conllu"
@@ -214,7 +216,7 @@ def test_a_batch_is_fast():
 
 
 def test_missing_pipeline_is_named():
-    with pytest.raises(OSError, match=r"'en_no_such_model'.*python -m spacy download en_no_such_model"):
+    with pytest.raises(UserError, match=r"'en_no_such_model'.*python -m spacy download en_no_such_model"):
         build_tagger("en_no_such_model")
 
 

@@ -197,5 +197,5 @@ def gradient_at(last: Knot, new: Knot, step: Tensor) -> Tensor:
 
 
 def _share(odds: Tensor, lengths: Tensor) -> Tensor:
-    """s = mean over answer tokens of 1 - p, from their log-odds; padding stands at infinity and adds nothing."""
+    """The mean s of 1 - p over answer tokens, from their log-odds; padding stands at infinity and adds nothing."""
     return ((-odds).sigmoid().sum(1) / lengths).clamp(min=SMALLEST_SHARE)

@@ -52,7 +52,8 @@ class Solver(ABC):
             raise UserError(f"the probe's steps are {steps}; give at least 1.")
         if lr <= 0 or eps <= 0 or weight_decay < 0 or not all(0 <= b < 1 for b in betas):
             raise UserError("the probe's lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1).")
-        self.steps, self.lr, self.betas, self.weight_decay, self.eps = steps, lr, tuple(betas), weight_decay, eps
+        self.steps, self.lr, self.weight_decay, self.eps = steps, lr, weight_decay, eps
+        self.betas = (betas[0], betas[1])
 
     @abstractmethod
     def solve(self, objective: Objective, init_value: float) -> Solution:

@@ -1,0 +1,55 @@
+"""The entry point. It answers `--help` and `--version` at once, before torch and Lightning are imported."""
+
+from __future__ import annotations
+
+import sys
+
+from atmanrl import __version__
+
+COMMANDS = {
+    "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
+    "validate": "score training problems that are held out",
+    "test": "the paper's evaluation on test problems",
+    "predict": "write rollouts with all their rewards",
+    "probe": "measure the saliency of stored traces",
+    "table": "print Table 1 for finished runs",
+}
+
+HELP = """usage: atmanrl COMMAND [options]
+
+Train language models whose chain of thought really drives the answer.
+
+commands:
+{commands}
+
+  atmanrl fit --config configs/laptop.yaml                     train the laptop policy
+  atmanrl fit --config configs/laptop.yaml --print_config      the config with every value
+  atmanrl COMMAND --help                                       the options of a command
+
+Every value of a config can be overridden: --model.rewards.saliency.weight=0.5
+"""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = sys.argv[1:] if args is None else args
+    if not args or args[0] in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
+        return 0 if args else 2
+    if args[0] in ("-V", "--version"):
+        print(f"atmanrl {__version__}")
+        return 0
+    if args[0] not in COMMANDS:
+        print(f"atmanrl: error: no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    if args[0] == "table":
+        from atmanrl.report.command import main as table
+
+        return table(args[1:])
+    from atmanrl.cli import main as run
+
+    return run(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""`eval/*.json`: the figures of every evaluation, with what they depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from lightning import Callback, LightningModule, Trainer
+
+from atmanrl.callbacks.composition import CompositionCallback
+from atmanrl.policy import Policy
+from atmanrl.rollouts import RolloutDataModule
+
+
+class EvaluationReport(Callback):
+    """Writes `eval/validation_00060.json` during training, `eval/validate.json` and `eval/test.json` by the commands."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures on held-out training problems."""
+        if not trainer.sanity_checking:
+            self._write(trainer, pl_module, "val/", evaluation_name(trainer))
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the figures on test problems."""
+        self._write(trainer, pl_module, "test/", "test")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, prefix: str, name: str) -> None:
+        figures = {
+            key.removeprefix(prefix): None if math.isnan(value) else float(value)
+            for key, value in trainer.callback_metrics.items()
+            if key.startswith(prefix)
+        }
+        data = getattr(trainer, "datamodule", None)
+        if not trainer.is_global_zero or not figures or not isinstance(data, RolloutDataModule):
+            return
+        path = Path(trainer.default_root_dir) / "eval" / f"{name}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(path.name + ".part")
+        aside.write_text(json.dumps({**figures, "setting": self._setting(trainer, pl_module, data)}, indent=2) + "\n")
+        os.replace(aside, path)
+
+    def _setting(self, trainer: Trainer, pl_module: LightningModule, data: RolloutDataModule) -> dict[str, object]:
+        tagger = next((c.pipeline for c in trainer.callbacks if isinstance(c, CompositionCallback)), None)  # type: ignore[attr-defined]
+        policy = getattr(pl_module, "policy", None)
+        return {
+            "update": trainer.global_step,
+            "policy": policy.path if isinstance(policy, Policy) else None,
+            "checkpoint": str(trainer.ckpt_path) if trainer.ckpt_path else None,
+            "task": type(data.task).__name__,
+            "samples": data.eval_samples,
+            "temperature": data.temperature,
+            "max_new_tokens": data.max_new_tokens,
+            "seed": data.seed,
+            "tagger": tagger or "lexical rules",
+            "versions": {name: version(name) for name in ("atmanrl", "torch", "transformers", "lightning", "spacy")},
+        }
+
+
+def evaluation_name(trainer: Trainer) -> str:
+    """What a validation's files are called: by update during training, `validate` as a command of its own."""
+    return f"validation_{trainer.global_step:05d}" if trainer.state.fn == "fit" else "validate"

@@ -1,0 +1,127 @@
+"""A progress bar that counts updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from atmanrl.callbacks.run_logger import RunLogger
+
+SHOWN = {
+    "reward": "reward {:+.3f}",
+    "accuracy": "right {:.0%}",
+    "cot/mean_length": "CoT {:.0f}",
+    "grad_norm": "grad {:.2f}",
+    "loss": "loss {:.3f}",
+    "val/pass_at_1": "held-out right {:.0%}",
+    "val/loss": "held-out loss {:.3f}",
+}
+"""Figures shown beside the bar, where a run has them."""
+
+
+class UpdateProgress(ProgressBar):
+    """Updates done, reward, accuracy, length of the reasoning and the time left.
+
+    On a terminal it is one live line; elsewhere a line is printed now and then.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.console = Console()
+        self.enabled = True
+        self.bar: Progress | None = None
+        self.task = TaskID(0)
+
+    def disable(self) -> None:
+        """Lightning's, on all processes but the first."""
+        self.enabled = False
+
+    def enable(self) -> None:
+        """Lightning's."""
+        self.enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar, and let a restarted run go on with its log."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger) and trainer.global_step:
+                logger.rewind(trainer.global_step)
+        self._start("train", int(trainer.estimated_stepping_batches), trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One update done."""
+        shown = [
+            text.format(float(trainer.callback_metrics[k]))
+            for k, text in SHOWN.items()
+            if k in trainer.callback_metrics
+        ]
+        self._advance(trainer.global_step, "  ".join(shown))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close it."""
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the terminal as it was."""
+        self._stop()
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        self._start("test", int(sum(trainer.num_test_batches)), 0)
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """One batch done."""
+        self._advance(batch_idx + 1, "")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close it."""
+        self._stop()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the bar."""
+        self._start("predict", int(sum(trainer.num_predict_batches)), 0)
+
+    on_predict_batch_end = on_test_batch_end
+    on_predict_end = on_test_end
+
+    def _start(self, name: str, total: int, done: int) -> None:
+        if not self.enabled:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console,
+            disable=not self.console.is_terminal,
+        )  # fmt: skip
+        self.task = self.bar.add_task(name, total=total, completed=done, figures="")
+        self.bar.start()
+
+    def _advance(self, done: int, figures: str) -> None:
+        if self.bar is None:
+            return
+        self.bar.update(self.task, completed=done, figures=figures)
+        task = self.bar.tasks[0]
+        every = max(1, int(task.total or 1) // 20)
+        if not self.console.is_terminal and (done % every == 0 or done == task.total):
+            left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
+            self.console.print(f"{task.description} {done}/{int(task.total or 0)}  {figures}  {left}", highlight=False)
+
+    def _stop(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

@@ -1,0 +1,122 @@
+"""The command line on Lightning's: `fit`, `validate`, `test`, `predict`, and `probe` for stored traces."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from transformers.utils import logging as transformers_logging
+
+# imported so that a config may name these classes without their modules
+import atmanrl.grpo  # noqa: F401
+import atmanrl.probe  # noqa: F401
+import atmanrl.rewards  # noqa: F401
+import atmanrl.rollouts  # noqa: F401
+import atmanrl.sft  # noqa: F401
+import atmanrl.tasks  # noqa: F401
+from atmanrl.callbacks import (
+    CompositionCallback,
+    EvaluationReport,
+    PolicyExport,
+    RolloutLog,
+    RunCheckpoint,
+    RunLogger,
+    UpdateProgress,
+)
+from atmanrl.cli_parser import RunParser
+from atmanrl.errors import UserError
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves `config.yaml` in the run's folder, and keeps a new run out of a folder that already holds one."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Before anything is trained."""
+        if stage != "fit":
+            return
+        folder = Path(trainer.default_root_dir)
+        if (folder / self.config_filename).exists() and not self.config.get("ckpt_path"):
+            raise UserError(
+                f"{folder} already holds a run; choose another --trainer.default_root_dir, or go on with that run by "
+                "--ckpt_path=last."
+            )
+        if trainer.is_global_zero:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
+
+
+class RunCLI(LightningCLI):
+    """Lightning's command line, where `trainer.default_root_dir` is the run's folder with a fixed layout."""
+
+    def __init__(self, args: list[str]) -> None:
+        super().__init__(
+            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
+            save_config_callback=RunConfig, auto_configure_optimizers=False, seed_everything_default=0, args=args,
+            parser_kwargs={"prog": "atmanrl"}, trainer_defaults={"callbacks": [UpdateProgress(), EvaluationReport()]},
+        )  # fmt: skip
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser that reads `--config` and speaks in one sentence."""
+        parser = RunParser(**kwargs)
+        parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The parts that every run has, each with options of its own."""
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(CompositionCallback, "composition")
+        parser.add_lightning_class_args(RolloutLog, "rollout_log")
+        parser.add_lightning_class_args(PolicyExport, "export")
+        parser.set_defaults(
+            {
+                "trainer.default_root_dir": "runs/unnamed",
+                "trainer.num_sanity_val_steps": 0,
+                "trainer.enable_model_summary": False,
+            }
+        )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The run's own logger comes first, then those of the config."""
+        given = self._get(self.config_init, "trainer")["logger"]
+        loggers = [] if given is None or isinstance(given, bool) else given if isinstance(given, list) else [given]
+        if self.config.subcommand == "fit":
+            loggers = [RunLogger(self._get(self.config_init, "trainer")["default_root_dir"]), *loggers]
+        return super().instantiate_trainer(logger=loggers or False, **kwargs)
+
+
+def quiet() -> None:
+    """Keep the terminal for what a run has to say: no advertisements, no bars of libraries, no advice on workers."""
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    # the policy learns in eval mode on purpose: with dropout, the ratio to the sampling policy would be noise
+    warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+
+
+def main(args: list[str]) -> int:
+    """Run a command; a `UserError` becomes one sentence and status 1."""
+    quiet()
+    try:
+        if args[0] == "probe":
+            from atmanrl.probe_command import main as probe
+
+            probe(args[1:])
+        else:
+            RunCLI(args)
+    except (UserError, MisconfigurationException) as error:
+        print(f"atmanrl: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("atmanrl: interrupted.", file=sys.stderr)
+        return 130
+    return 0

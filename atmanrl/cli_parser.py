@@ -1,0 +1,35 @@
+"""The parser of every command: its errors are one sentence."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+
+def brief(message: str) -> str:
+    """One sentence out of a parser's nested error: where, and what is wrong."""
+    where: list[str] = []
+    structure = re.compile(r"Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|^- $")
+    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+        if found := re.match(r'(?:Parser key|Parser key:) "?([\w.]+)"?:?(.*)', line):
+            where.append(found[1])
+            line = found[2].strip()
+        elif found := re.match(r"Problem with given class_path '([\w.]+)':(.*)", line):
+            where.append(found[1].rsplit(".", 1)[-1])
+            line = found[2].strip()
+        if line and not structure.search(line):
+            return f"{' > '.join(where)}: {line}" if where else line
+    return message
+
+
+class RunParser(LightningArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and exit with status 2."""
+        print(f"atmanrl: error: {brief(message)}", file=sys.stderr)
+        print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,61 @@
+"""The demo: two runs under identical settings, with and without the saliency reward, and Table 1 of both.
+
+    python -m experiments.laptop.demo
+
+It prints the command of each step before it runs it, so that every step can be repeated alone. The warm start is
+evaluated too, to show what both began from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from atmanrl.__main__ import main as atmanrl
+from atmanrl.report.table1 import WARM_START, load_row, render, write_json
+
+CONFIGS = {"atmanrl": "configs/laptop.yaml", "baseline": "configs/laptop_baseline.yaml"}
+
+
+def run(console: Console, *args: str) -> None:
+    """One command, shown and run in this process; a failure ends the demo."""
+    console.print(f"\n$ atmanrl {shlex.join(args)}", style="bold", highlight=False, soft_wrap=True)
+    if status := atmanrl(list(args)):
+        sys.exit(status)
+
+
+def main() -> None:
+    """Train, evaluate, compare."""
+    parser = argparse.ArgumentParser(description="Train the laptop policy with and without saliency, and compare.")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+    parser.add_argument("overrides", nargs="*", help="options for every command, such as --trainer.max_steps=10")
+    args, more = parser.parse_known_args()
+    overrides = [*args.overrides, *more]
+    console, began = Console(), time.perf_counter()
+    if args.out.exists():
+        older = next(p for n in range(1, 10_000) if not (p := args.out.with_name(f"{args.out.name}-{n}")).exists())
+        args.out.rename(older)
+        console.print(f"The folder of an earlier demo is now {older}.", highlight=False)
+    for name, config in CONFIGS.items():
+        folder = f"--trainer.default_root_dir={args.out / name}"
+        run(console, "fit", "--config", config, folder, *overrides)
+        run(
+            console, "test", "--config", config, folder, f"--model.policy.path={args.out / name / 'policy'}", *overrides
+        )
+    warm = args.out / "warm_start"
+    run(console, "test", "--config", CONFIGS["baseline"], f"--trainer.default_root_dir={warm}", *overrides)
+    rows = {name: load_row(args.out / name) for name in CONFIGS}
+    write_json(rows, args.out / "table1.json")
+    console.print()
+    console.print(render({WARM_START: load_row(warm), **rows}))
+    minutes = (time.perf_counter() - began) / 60
+    console.print(f"{args.out / 'table1.json'} written; the demo took {minutes:.1f} minutes.", highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,245 @@
+from contextlib import nullcontext
+
+import pytest
+import torch
+from lightning import LightningDataModule, Trainer
+from probe_reference import Case, Reference, reward, strengthen
+from torch.utils.data import DataLoader
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeError, Solver
+from atmanrl.probe.attention import _BIAS
+from atmanrl.probe.target import target
+from atmanrl.rollouts import Completion, Rollout, RolloutBatch, RolloutDataModule, split, traces
+from atmanrl.tasks import Problem
+
+STEPS = 12
+TEXTS = [
+    ("Tom has 3 apples and buys 4.", " 3 + 4 = 7. ##### 7", "7"),
+    ("Tom has 3 apples and buys 4.", " So he has 8 apples now ##### 8", "7"),
+    ("2 + 2?", " two and two, that is 4.\n##### 4", "4"),
+    ("Ann has 5 pens. She loses 2 of them and then finds 9.", " 5 - 2 = 3 ##### 12", "12"),
+]
+
+
+@pytest.fixture
+def policy(tiny_policy):
+    strengthen(tiny_policy.model, 5.0)
+    return tiny_policy
+
+
+def rollouts(policy, texts=TEXTS) -> list[Rollout]:
+    made = []
+    for row, (prompt, said, gold) in enumerate(texts):
+        ids = [*policy.tokenizer(said, add_special_tokens=False).input_ids, policy.eos_ids[0]]
+        made.append(
+            Rollout(
+                Problem(f"p/{row}", prompt, gold), row, 0, prompt, policy.encode_prompt(prompt),
+                Completion(ids, [0.0] * len(ids), True), split(policy.tokenizer, ids),
+            )
+        )  # fmt: skip
+    return made
+
+
+def probe(policy=None, **options) -> MaskProbe:
+    return MaskProbe(policy, solver=PaperSolver(steps=STEPS, lr=1e-2), **options)
+
+
+def found_state(model) -> dict:
+    return {
+        "flags": [(name, p.requires_grad) for name, p in model.named_parameters()],
+        "grads": [p.grad for p in model.parameters()],
+        "weights": [p.detach().clone().tolist() for p in model.parameters()],
+        "modes": [(name, m.training) for name, m in model.named_modules()],
+        "hooks": [(name, len(m._forward_hooks), len(m._forward_pre_hooks)) for name, m in model.named_modules()],
+        "attention": [m.config._attn_implementation for m in model.modules() if hasattr(m, "config")],
+        "registry": {name: id(f) for name, f in ALL_MASK_ATTENTION_FUNCTIONS.items()},
+        "bias": _BIAS.get(),
+    }
+
+
+class Failing(Solver):
+    def solve(self, objective, init_value):
+        where = objective.where.double() * init_value
+        objective.evaluate(where, torch.arange(len(where)))
+        raise RuntimeError("no solution")
+
+
+def fail_under_a_bias(*_) -> None:
+    if _BIAS.get() is not None:
+        raise RuntimeError("in the middle of a forward pass")
+
+
+def test_equals_the_reference(policy):
+    """Text in, rewards and saliency out; transformers rounds parts of a float64 forward pass to float32."""
+    batch = RolloutBatch(rollouts(policy), 1)
+    result = probe(keep_masks=True).solve(policy, batch)
+    reference = Reference(policy.model)
+    for k, rollout in enumerate(batch.rollouts):
+        t = target(rollout, policy.tokenizer)
+        end = t.rows - t.answer
+        case = Case(tuple(rollout.prompt_ids), t.tail[: t.cot], t.tail[t.cot : end], t.tail[end:])
+        start = torch.full((len(case.entries),), -0.4, dtype=torch.float64)
+        values = reference.solve(case, STEPS, lr=1e-2)
+        assert float(result.reward[k]) == pytest.approx(reward(values), abs=1e-4)
+        assert float(result.loss_initial[k]) == pytest.approx(float(reference.loss(case, start)), abs=1e-5)
+        assert float(result.loss_final[k]) == pytest.approx(float(reference.loss(case, values)), abs=1e-4)
+        assert result.masks[k].shape == (t.rows, t.cot)
+        for v, token in enumerate(result.saliency[k]):
+            column = [x for x, entry in zip(values.tolist(), case.entries, strict=True) if entry[1] == v]
+            assert token == pytest.approx(reward(torch.tensor(column)), abs=1e-3)
+    assert result.reward.std() > 0.01
+    assert result.gradients.tolist() == [STEPS] * len(batch)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("ending", ["well", "raises", "raises_midway"])
+def test_leaves_the_model_as_found(policy, ending, attention):
+    model = policy.model
+    model.set_attn_implementation("sdpa" if attention == "eager" else "eager")
+    model.train()
+    model.model.layers[0].eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("mlp" in name)
+    if ending == "raises_midway":
+        model.model.layers[1].register_forward_hook(fail_under_a_bias)
+    before = found_state(model)
+    assert len(set(dict(before["flags"]).values())) == len(set(dict(before["modes"]).values())) == 2
+    module = probe(attention=attention)
+    if ending == "raises":
+        module.solver = Failing()
+    with nullcontext() if ending == "well" else pytest.raises(RuntimeError, match="solution|forward pass"):
+        module.solve(policy, RolloutBatch(rollouts(policy), 1))
+    assert found_state(model) == before
+    assert not list(module.parameters())
+
+
+def test_rollouts_without_reasoning_have_no_saliency(policy):
+    none, empty, blank = (("2 + 2?", said, "4") for said in (" that is 4", "##### 4", "  ##### 4"))
+    texts = [none, TEXTS[0], empty, blank, TEXTS[2]]
+    result = probe(keep_masks=True).solve(policy, RolloutBatch(rollouts(policy, texts), 1))
+    some = probe().solve(policy, RolloutBatch(rollouts(policy, [TEXTS[0], TEXTS[2]]), 1))
+    valid = [False, True, False, False, True]
+    for values in (result.reward, result.loss_initial, result.loss_final):
+        assert (~values.isnan()).tolist() == valid
+    torch.testing.assert_close(result.reward[torch.tensor(valid)], some.reward)
+    assert [s is not None for s in result.saliency] == [m is not None for m in result.masks] == valid
+    assert result.gradients.tolist() == [0, STEPS, 0, 0, STEPS]
+    assert result.figures()["probe/gradients"] == STEPS
+    assert result.figures()["probe/loss_final"] == pytest.approx(some.figures()["probe/loss_final"])
+    nothing = probe().solve(policy, RolloutBatch(rollouts(policy, texts[2:4]), 1))
+    assert nothing.reward.isnan().all()
+    assert nothing.saliency == [None, None]
+
+
+ALIKE = [{"batch_tokens": 1}, {"batch_tokens": 50}, {"cache_prompts": False}, {"attention": "sdpa"}]
+
+
+@pytest.mark.parametrize("options", ALIKE)
+def test_padding_and_order_change_nothing(policy, options):
+    made = rollouts(policy)
+    whole = probe().solve(policy, RolloutBatch(made, 1))
+    order = [2, 0, 3, 1]
+    result = probe(**options).solve(policy, RolloutBatch([made[i] for i in order], 1))
+    torch.testing.assert_close(result.reward, whole.reward[order], rtol=0, atol=2e-5)
+    for k, i in enumerate(order):
+        assert result.saliency[k] == pytest.approx(whole.saliency[i], abs=5e-4)
+        alone = probe(**options).solve(policy, RolloutBatch([made[i]], 1))
+        torch.testing.assert_close(alone.reward[0], whole.reward[i], rtol=0, atol=2e-5)
+
+
+def test_options(policy):
+    batch = RolloutBatch(rollouts(policy), 1)
+    plain = probe().solve(policy, batch)
+    assert plain.masks == [None] * 4
+    kept = probe(keep_masks=True).solve(policy, batch)
+    for mask, rollout in zip(kept.masks, batch.rollouts, strict=True):
+        assert mask.shape == (target(rollout, policy.tokenizer).rows, rollout.parts.cot_length)
+    printed = probe(orientation="printed").solve(policy, batch)
+    torch.testing.assert_close(printed.reward, 1 - plain.reward)
+    with_eos = probe(include_eos=True, keep_masks=True).solve(policy, batch)
+    for longer, mask in zip(with_eos.masks, kept.masks, strict=True):
+        assert longer.shape == (mask.shape[0] + 1, mask.shape[1])
+    assert ((with_eos.loss_initial - plain.loss_initial).abs() > 1e-3).all()
+    assert isinstance(MaskProbe().solver, PaperSolver)
+    assert isinstance(MaskProbe(solver="adaptive").solver, AdaptiveSolver)
+
+
+def test_refusals(policy, monkeypatch):
+    for wrong in ({"init_value": 0.0}, {"init_value": 0.4}, {"scale": 0}, {"batch_tokens": 0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            MaskProbe(**wrong)
+    with pytest.raises(UserError, match="policy"):
+        MaskProbe().configure_model()
+    batch = RolloutBatch(rollouts(policy), 1)
+    longest = max(len(r.prompt_ids) + target(r, policy.tokenizer).rows for r in batch.rollouts)
+    policy.model.config.max_position_embeddings = longest
+    probe().solve(policy, batch)
+    policy.model.config.max_position_embeddings = longest - 1
+    with pytest.raises(ProbeError, match=f"{longest} tokens exceed"):
+        probe().solve(policy, batch)
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
+def test_works_where_gradients_are_off(policy, context):
+    batch = RolloutBatch(rollouts(policy), 1)
+    expected = probe().solve(policy, batch)
+    with context():
+        result = probe().solve(policy, batch)
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(result.reward, expected.reward, rtol=0, atol=0)
+    assert result.saliency == expected.saliency
+    assert not result.reward.requires_grad
+
+
+class Stored(LightningDataModule):
+    """Rollouts by hand."""
+
+    def __init__(self, *batches: RolloutBatch) -> None:
+        super().__init__()
+        self.batches = list(batches)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None)
+
+    train_dataloader = test_dataloader = val_dataloader
+
+
+@pytest.fixture
+def trainer(tmp_path) -> Trainer:
+    return Trainer(
+        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, max_epochs=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "fit"])
+def test_runs_in_a_trainer(policy, trainer, command):
+    made = rollouts(policy)
+    expected = probe().solve(policy, RolloutBatch(made, 1))
+    data = Stored(RolloutBatch(made[:1], 1), RolloutBatch(made[1:], 1))
+    getattr(trainer, command)(probe(policy), datamodule=data)
+    prefix = {"validate": "val/", "test": "test/", "fit": ""}[command]
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if command != "fit":  # there the last batch's is shown
+        assert figures[prefix + "saliency"] == pytest.approx(float(expected.reward.mean()), abs=2e-5)
+    assert figures[prefix + "probe/gradients"] == STEPS
+    assert [r.rewards["saliency"] for r in made] == pytest.approx(expected.reward.tolist(), abs=2e-5)
+    assert [len(r.saliency) for r in made] == [r.parts.cot_length for r in made]
+
+
+def test_predicts_stored_traces(tiny_policy, tiny_folder, trainer, tmp_path):
+    """With a policy that is loaded by the trainer, as `atmanrl probe` does."""
+    policy = tiny_policy
+    made = rollouts(policy, [*TEXTS, ("2 + 2?", " that is 4", "4")])
+    expected = probe().solve(policy, RolloutBatch(made, 1))
+    traces.write(made, tmp_path / "traces.jsonl")
+    module = probe(Policy(str(tiny_folder), dtype="float64"))
+    predicted = trainer.predict(module, datamodule=RolloutDataModule(traces=str(tmp_path / "traces.jsonl")))
+    found = [r for batch in predicted for r in batch]
+    assert [r.problem.id for r in found] == [r.problem.id for r in made]
+    rewards = torch.tensor([r.rewards["saliency"] for r in found])
+    torch.testing.assert_close(rewards, expected.reward, rtol=0, atol=2e-5, equal_nan=True)
+    assert found[-1].saliency is None

@@ -1,0 +1,145 @@
+"""Splitting at the delimiter, for two kinds of tokenizers and for any text or token ids."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from atmanrl.rollouts.split import Parts, decode, split
+from atmanrl.tasks import DELIMITER
+
+LAPTOP = Path(__file__).parents[2] / "experiments/laptop/blank"
+CORPUS = ["So 3 + 4 is 7.#####7", "2 * 5 is 10.#####1", "then 9 - 2 is 7\n#####7", "\u00e9\u2603.#####70", "a\n#####"]
+FRAGMENTS = (DELIMITER, "#", "##", ".", "7", " ", "\n", "ab", "\u00e9", "\u2603", "\U0001f600", ".#####7")
+TEXTS = st.one_of(
+    st.lists(st.sampled_from(FRAGMENTS), max_size=12).map("".join),
+    st.text(),
+    st.tuples(st.text(), st.text()).map(DELIMITER.join),
+)
+
+
+@cache
+def laptop():
+    """It has a token of its own for the delimiter, and falls back to bytes."""
+    return AutoTokenizer.from_pretrained(LAPTOP)
+
+
+@cache
+def straddling():
+    """A byte-level BPE whose merges run across the delimiter, as they do where nothing splits the text beforehand."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, special_tokens=["<s>", "</s>"])
+    tokenizer.train_from_iterator(CORPUS * 40, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+TOKENIZERS = pytest.mark.parametrize("load", [laptop, straddling])
+
+
+@TOKENIZERS
+@pytest.mark.parametrize(
+    ("text", "cot", "answer"),
+    [
+        ("3 + 4 = 7. ##### 7", "3 + 4 = 7. ", "7"),
+        ("3 + 4 = 7.\n#####7\n", "3 + 4 = 7.\n", "7"),
+        ("no reasoning is marked", "no reasoning is marked", None),
+        ("four hashes #### 7", "four hashes #### 7", None),
+        ("##### 7", "", "7"),
+        ("a #####", "a ", ""),
+        ("a ##### 7 ##### 8", "a ", "7 ##### 8"),
+        ("a ###### 7", "a ", "# 7"),
+        ("\u00e9\u2603\U0001f600##### \u00e9", "\u00e9\u2603\U0001f600", "\u00e9"),
+        ("", "", None),
+    ],
+)
+def test_texts(load, text, cot, answer):
+    tokenizer = load()
+    ids = tokenizer(text).input_ids
+    for whole in (ids, [*ids, tokenizer.eos_token_id]):
+        parts = split(tokenizer, whole)
+        assert (parts.text, parts.cot, parts.answer) == (text, cot, answer)
+        assert decode(tokenizer, ids[: parts.cot_length]) + parts.straddle == cot
+        assert answer is not None or parts.cot_length == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("text", "token", "cot", "answer", "straddle"),
+    [
+        ("is 7.#####7", ".#####7", "is 7.", "7", "."),
+        ("is 7.##### 7", ".#####", "is 7.", "7", "."),
+        ("is 7\n#####x", "\n#####", "is 7\n", "x", "\n"),
+        ("\n#####7", "\n#####7", "\n", "7", "\n"),
+        ("#.#####7", ".#####7", "#.", "7", "."),
+    ],
+)
+def test_tokens_that_straddle_the_delimiter_belong_to_it(text, token, cot, answer, straddle):
+    tokenizer = straddling()
+    ids = tokenizer(text).input_ids
+    tokens = [decode(tokenizer, [i]) for i in ids]
+    assert token in tokens, "the corpus no longer gives this merge"
+    assert split(tokenizer, ids) == Parts(text, cot, answer, tokens.index(token), straddle)
+
+
+@TOKENIZERS
+@given(text=TEXTS)
+@example(text="\u00e9#####\u00e9")
+@example(text="\U0001f600.#####7#####")
+@example(text="a\u2603.#####7")  # `straddling` has a token of the last byte of U+2603, the full stop and the delimiter
+def test_any_text_against_the_tokenizers_own_offsets(load, text):
+    tokenizer = load()
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = encoded.input_ids, encoded.offset_mapping
+    parts = split(tokenizer, ids)
+    assert parts.text == (text.replace("\u2581", " ") if load is laptop else text)
+    before, found, after = parts.text.partition(DELIMITER)
+    assert parts.cot == before and parts.answer == (after.strip() if found else None)
+    start = len(before) if found else len(text)
+    count = sum(end <= start for _, end in offsets)
+    while (
+        0 < count < len(ids) and offsets[count][0] < offsets[count - 1][1]
+    ):  # the next token holds a part of a character
+        count -= 1
+    assert parts.cot_length == count
+    assert decode(tokenizer, ids[: parts.cot_length]) + parts.straddle == before
+
+
+@TOKENIZERS
+@given(data=st.data())
+def test_any_token_ids(load, data):
+    tokenizer = load()
+    bytes_ = ("<0x23>", "<0xC3>", "<0xA9>")
+    hashes = [i for token, i in tokenizer.get_vocab().items() if "#" in token or token in bytes_]
+    pool = st.one_of(st.sampled_from(sorted(hashes) + tokenizer.all_special_ids), st.integers(0, len(tokenizer) - 1))
+    ids = data.draw(st.lists(pool, max_size=16))
+    parts = split(tokenizer, ids)
+    assert parts.text == decode(tokenizer, ids)
+    assert (parts.answer is None) == (DELIMITER not in parts.text)
+    before = decode(tokenizer, ids[: parts.cot_length])
+    if parts.answer is None:
+        assert before == parts.text
+        assert all(i in tokenizer.all_special_ids for i in ids[parts.cot_length :])
+    else:
+        assert parts.cot.startswith(before) and parts.cot == before + parts.straddle
+        longer = range(parts.cot_length + 1, len(ids) + 1)  # they reach into the delimiter, or end within a character
+        assert not any(parts.cot.startswith(decode(tokenizer, ids[:k])) for k in longer)
+
+
+def test_special_tokens_within_the_reasoning_are_counted_as_tokens():
+    tokenizer = laptop()
+    a, b, end = (tokenizer.convert_tokens_to_ids(token) for token in ("a", "b", "</s>"))
+    hashes = tokenizer.convert_tokens_to_ids(DELIMITER)
+    assert split(tokenizer, [a, 1, b, hashes, end]) == Parts("ab#####", "ab", "", 3)
+    assert split(tokenizer, [a, 1, b, end, 0]) == Parts("ab", "ab", None, 3)  # tokens 3 and 4 end the text
+    assert split(tokenizer, [end]) == Parts("", "", None, 0)
+
+
+def test_another_delimiter():
+    ids = laptop()("a b => c").input_ids
+    assert split(laptop(), ids, delimiter="=>").answer == "c"

@@ -1,0 +1,165 @@
+"""The command line, in this process: a whole run of a tiny policy, its folder, and wrong input."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from atmanrl.__main__ import COMMANDS, main
+
+LAPTOP = str(ROOT / "configs/laptop.yaml")
+SMALL = [
+    "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=12", "--data.val_problems=3",
+    "--data.test_problems=3", "--data.eval_samples=2", "--data.task.train_size=40", "--data.task.test_size=10",
+    "--model.rewards.saliency.probe.solver.steps=6", "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=true",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tiny_folder, tmp_path_factory):
+    """A finished run of four updates, with checkpoints every second update."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    assert main(fit(folder, tiny_folder, 4)) == 0
+    return folder
+
+
+def fit(folder, policy, updates, *more):
+    return [
+        "fit", "--config", LAPTOP, f"--model.policy.path={policy}", f"--trainer.default_root_dir={folder}",
+        f"--trainer.max_steps={updates}", "--checkpoint.every_n_updates=2", "--checkpoint.keep=-1", *SMALL, *more,
+    ]  # fmt: skip
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_folder_of_a_run(run):
+    made = {str(p.relative_to(run)) for p in run.rglob("*") if p.is_file()}
+    assert {
+        "config.yaml", "metrics.csv", "rollouts/update_00001.jsonl", "rollouts/update_00004.jsonl",
+        "eval/validation_00002.json", "eval/validation_00004.json", "eval/validation_00004.jsonl",
+        "checkpoints/update_00002.ckpt", "checkpoints/last.ckpt", "policy/model.safetensors", "policy/tokenizer.json",
+    } <= made  # fmt: skip
+    training = [row for row in rows(run) if row["reward"]]
+    assert len(training) == 4
+    assert all(row["cot/numbers_pct"] and row["step_time"] and row["completions/mean_length"] for row in training)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["init_args"]["rewards"]["saliency"]["init_args"]["probe"]["init_args"]["init_value"] == -0.4
+    trace = json.loads((run / "rollouts/update_00001.jsonl").read_text().splitlines()[0])
+    assert {"problem_id", "prompt", "cot", "answer", "gold", "rewards", "completion_ids", "saliency"} <= trace.keys()
+
+
+def test_validate_reproduces_the_last_validation_exactly(run, tiny_folder):
+    arguments = fit(run, tiny_folder, 4)
+    arguments = ["validate", *[a for a in arguments[1:] if "max_steps" not in a]]
+    assert main([*arguments, f"--ckpt_path={run / 'checkpoints/last.ckpt'}"]) == 0
+    again, first = (json.loads((run / "eval" / f"{n}.json").read_text()) for n in ("validate", "validation_00004"))
+    assert {k: v for k, v in again.items() if k != "setting"} == {k: v for k, v in first.items() if k != "setting"}
+    assert (run / "eval/validate.jsonl").read_bytes() == (run / "eval/validation_00004.jsonl").read_bytes()
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(run, tiny_folder, tmp_path):
+    assert main(fit(tmp_path / "half", tiny_folder, 2)) == 0
+    assert main(fit(tmp_path / "half", tiny_folder, 4, "--ckpt_path=last")) == 0
+    for update in (1, 2, 3, 4):
+        name = f"rollouts/update_{update:05d}.jsonl"
+        assert (tmp_path / "half" / name).read_bytes() == (run / name).read_bytes(), name
+    whole, half = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (run, tmp_path / "half"))
+    assert all(torch.equal(v, half["state_dict"][k]) for k, v in whole["state_dict"].items())
+    untimed = [{k: v for k, v in row.items() if "time" not in k and "seconds" not in k} for row in rows(run)]
+    assert [
+        {k: v for k, v in r.items() if "time" not in k and "seconds" not in k} for r in rows(tmp_path / "half")
+    ] == untimed
+
+
+def test_test_predict_probe_and_table(run, tiny_folder, tmp_path, capsys):
+    common = ["--config", LAPTOP, f"--model.policy.path={run / 'policy'}", *SMALL]
+    for name in ("one", "baseline"):
+        assert main(["test", *common, f"--trainer.default_root_dir={tmp_path / name}", "--data.eval_samples=4"]) == 0
+    figures = json.loads((tmp_path / "one/eval/test.json").read_text())
+    assert {
+        "tokens_per_cot",
+        "numbers_pct",
+        "stop_words_pct",
+        "symbols_pct",
+        "pass_at_1",
+        "pass_at_4",
+    } <= figures.keys()
+    assert figures["setting"]["tagger"] == "lexical rules"
+    assert main(["predict", *common, f"--trainer.default_root_dir={tmp_path / 'one'}"]) == 0
+    predictions = tmp_path / "one/predictions.jsonl"
+    assert len(predictions.read_text().splitlines()) == 6
+    probe = ["probe", f"--model={run / 'policy'}", f"--traces={predictions}", f"--out={tmp_path / 'probed'}"]
+    assert main([*probe, "--probe.solver.steps=3", "--accelerator=cpu"]) == 0
+    assert len((tmp_path / "probed/traces.jsonl").read_text().splitlines()) == 6
+    assert main([*probe, "--accelerator=cpu"]) == 1
+    capsys.readouterr()
+    assert main(["table", str(tmp_path / "one"), str(tmp_path / "baseline"), f"--json={tmp_path / 'table1.json'}"]) == 0
+    assert "baseline" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "table1.json").read_text())) == {"one", "baseline"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "sentence"),
+    [
+        (["--trainer.max_stepps=3"], 2, "max_stepps"),
+        (["--model.polisy.path=x"], 2, "polisy"),
+        (["--model.rewards.saliency.wieght=2"], 2, "wieght"),
+        (["--data.task=GSM8K", "--data.task.path={tmp}"], 1, "train.jsonl"),
+        (["--data.task=GSM8K", "--data.task.path={tmp}/gsm8k"], 1, "line 1"),
+        (["--model.policy.path={tmp}/bare"], 1, "holds no tokenizer"),
+        (["--model.policy.path={tmp}/nowhere"], 1, "nowhere"),
+        (["--model.policy.attn_implementation=flash_attention_2"], 1, "flash_attn"),
+        (["--model.rewards.saliency.probe.init_value=0.4"], 1, "below 0"),
+        (["--data.group_size=1"], 1, "group_size"),
+        (["--composition.pipeline=en_no_such_model"], 1, "spacy download"),
+    ],
+)
+def test_wrong_input_is_one_sentence(arguments, status, sentence, tiny_folder, tmp_path, capsys):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare/config.json").write_text((tiny_folder / "config.json").read_text())
+    (tmp_path / "gsm8k").mkdir()
+    (tmp_path / "gsm8k/train.jsonl").write_text('{"question": "1+1?"}\n')
+    given = [a.format(tmp=tmp_path) for a in arguments]
+    try:
+        found = main(fit(tmp_path / "run", tiny_folder, 1, *given))
+    except SystemExit as stop:
+        found = stop.code
+    error = capsys.readouterr().err
+    assert (found, "Traceback" in error) == (status, False)
+    assert sentence in error.splitlines()[0]
+    assert error.startswith("atmanrl: error: ")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the machine has a GPU")
+def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
+    assert main(fit(tmp_path / "run", tiny_folder, 1, "--trainer.accelerator=gpu")) == 1
+    assert capsys.readouterr().err.startswith("atmanrl: error: ")
+
+
+def test_a_finished_run_is_not_overwritten(run, tiny_folder, capsys):
+    assert main(fit(run, tiny_folder, 4)) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_help_is_answered_before_torch_is_imported():
+    began = time.perf_counter()
+    code = "import sys; from atmanrl.__main__ import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(command in done.stdout for command in COMMANDS)
+    assert time.perf_counter() - began < 10  # the import check above is the point; this only bounds a hang
+
+
+def test_no_command_and_unknown_command(capsys):
+    assert main([]) == 2
+    assert main(["train"]) == 2
+    assert "no command 'train'" in capsys.readouterr().err
+    assert main(["--version"]) == 0
