@@ -99,8 +99,18 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
     warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+    # a resumed run goes on with its log, its checkpoints and its order of problems; Lightning cannot know
+    warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
+    warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
     # the policy learns in eval mode on purpose: with dropout, the ratio to the sampling policy would be noise
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
+
+
+def users_error(error: BaseException | None) -> BaseException | None:
+    """The error that a user can mend, also where the parser has wrapped it while it made an object."""
+    while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def main(args: list[str]) -> int:
@@ -113,8 +123,11 @@ def main(args: list[str]) -> int:
             probe(args[1:])
         else:
             RunCLI(args)
-    except (UserError, MisconfigurationException) as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+    except Exception as error:
+        mendable = users_error(error)
+        if mendable is None:
+            raise
+        print(f"atmanrl: error: {mendable}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("atmanrl: interrupted.", file=sys.stderr)

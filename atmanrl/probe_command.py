@@ -31,7 +31,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for traces.jsonl and summary.json")
     parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed together")
     parser.add_argument("--accelerator", type=str, default="auto", help="as Lightning names it: cpu, gpu, auto")
-    parser.add_class_arguments(Policy, "policy", skip={"path", "pretrained"})
+    parser.add_class_arguments(Policy, "policy", skip={"path", "pretrained"}, instantiate=False)
     parser.add_class_arguments(MaskProbe, "probe", skip={"policy", "keep_masks"})
     parser.add_argument("-c", "--config", action="config", help="a YAML file with these options")
     given = parser.parse_args(args)

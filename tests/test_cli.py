@@ -14,18 +14,19 @@ from conftest import ROOT
 from atmanrl.__main__ import COMMANDS, main
 
 LAPTOP = str(ROOT / "configs/laptop.yaml")
+POLICY = ROOT / "experiments/laptop/policy"
 SMALL = [
-    "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=12", "--data.val_problems=3",
+    "--data.queries_per_device=2", "--data.group_size=4", "--data.max_new_tokens=160", "--data.val_problems=3",
     "--data.test_problems=3", "--data.eval_samples=2", "--data.task.train_size=40", "--data.task.test_size=10",
     "--model.rewards.saliency.probe.solver.steps=6", "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=true",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def run(tiny_folder, tmp_path_factory):
-    """A finished run of four updates, with checkpoints every second update."""
+def run(tmp_path_factory):
+    """A finished run of the laptop policy, four updates, with checkpoints every second update."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    assert main(fit(folder, tiny_folder, 4)) == 0
+    assert main(fit(folder, POLICY, 4)) == 0
     return folder
 
 
@@ -51,14 +52,16 @@ def test_the_folder_of_a_run(run):
     training = [row for row in rows(run) if row["reward"]]
     assert len(training) == 4
     assert all(row["cot/numbers_pct"] and row["step_time"] and row["completions/mean_length"] for row in training)
+    assert any(float(row["grad_norm"]) > 0 for row in training)
+    assert all(float(row["probe/loss_final"]) < float(row["probe/loss_initial"]) for row in training)
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["init_args"]["rewards"]["saliency"]["init_args"]["probe"]["init_args"]["init_value"] == -0.4
     trace = json.loads((run / "rollouts/update_00001.jsonl").read_text().splitlines()[0])
     assert {"problem_id", "prompt", "cot", "answer", "gold", "rewards", "completion_ids", "saliency"} <= trace.keys()
 
 
-def test_validate_reproduces_the_last_validation_exactly(run, tiny_folder):
-    arguments = fit(run, tiny_folder, 4)
+def test_validate_reproduces_the_last_validation_exactly(run):
+    arguments = fit(run, POLICY, 4)
     arguments = ["validate", *[a for a in arguments[1:] if "max_steps" not in a]]
     assert main([*arguments, f"--ckpt_path={run / 'checkpoints/last.ckpt'}"]) == 0
     again, first = (json.loads((run / "eval" / f"{n}.json").read_text()) for n in ("validate", "validation_00004"))
@@ -66,21 +69,23 @@ def test_validate_reproduces_the_last_validation_exactly(run, tiny_folder):
     assert (run / "eval/validate.jsonl").read_bytes() == (run / "eval/validation_00004.jsonl").read_bytes()
 
 
-def test_a_resumed_run_is_the_uninterrupted_run(run, tiny_folder, tmp_path):
-    assert main(fit(tmp_path / "half", tiny_folder, 2)) == 0
-    assert main(fit(tmp_path / "half", tiny_folder, 4, "--ckpt_path=last")) == 0
+def test_a_resumed_run_is_the_uninterrupted_run(run, tmp_path):
+    assert main(fit(tmp_path / "half", POLICY, 2)) == 0
+    assert main(fit(tmp_path / "half", POLICY, 4, "--ckpt_path=last")) == 0
     for update in (1, 2, 3, 4):
         name = f"rollouts/update_{update:05d}.jsonl"
         assert (tmp_path / "half" / name).read_bytes() == (run / name).read_bytes(), name
     whole, half = (torch.load(f / "checkpoints/last.ckpt", weights_only=True) for f in (run, tmp_path / "half"))
     assert all(torch.equal(v, half["state_dict"][k]) for k, v in whole["state_dict"].items())
+    begun = torch.load(run / "checkpoints/update_00002.ckpt", weights_only=True)["state_dict"]
+    assert any(not torch.equal(v, begun[k]) for k, v in whole["state_dict"].items())
     untimed = [{k: v for k, v in row.items() if "time" not in k and "seconds" not in k} for row in rows(run)]
     assert [
         {k: v for k, v in r.items() if "time" not in k and "seconds" not in k} for r in rows(tmp_path / "half")
     ] == untimed
 
 
-def test_test_predict_probe_and_table(run, tiny_folder, tmp_path, capsys):
+def test_test_predict_probe_and_table(run, tmp_path, capsys):
     common = ["--config", LAPTOP, f"--model.policy.path={run / 'policy'}", *SMALL]
     for name in ("one", "baseline"):
         assert main(["test", *common, f"--trainer.default_root_dir={tmp_path / name}", "--data.eval_samples=4"]) == 0
@@ -98,7 +103,7 @@ def test_test_predict_probe_and_table(run, tiny_folder, tmp_path, capsys):
     predictions = tmp_path / "one/predictions.jsonl"
     assert len(predictions.read_text().splitlines()) == 6
     probe = ["probe", f"--model={run / 'policy'}", f"--traces={predictions}", f"--out={tmp_path / 'probed'}"]
-    assert main([*probe, "--probe.solver.steps=3", "--accelerator=cpu"]) == 0
+    assert main([*probe, "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--accelerator=cpu"]) == 0
     assert len((tmp_path / "probed/traces.jsonl").read_text().splitlines()) == 6
     assert main([*probe, "--accelerator=cpu"]) == 1
     capsys.readouterr()
@@ -117,7 +122,7 @@ def test_test_predict_probe_and_table(run, tiny_folder, tmp_path, capsys):
         (["--data.task=GSM8K", "--data.task.path={tmp}/gsm8k"], 1, "line 1"),
         (["--model.policy.path={tmp}/bare"], 1, "holds no tokenizer"),
         (["--model.policy.path={tmp}/nowhere"], 1, "nowhere"),
-        (["--model.policy.attn_implementation=flash_attention_2"], 1, "flash_attn"),
+        (["--model.policy.attn_implementation=flash_attention_2"], 1, "FlashAttention2"),
         (["--model.rewards.saliency.probe.init_value=0.4"], 1, "below 0"),
         (["--data.group_size=1"], 1, "group_size"),
         (["--composition.pipeline=en_no_such_model"], 1, "spacy download"),
@@ -146,8 +151,10 @@ def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
 
 
 def test_a_finished_run_is_not_overwritten(run, tiny_folder, capsys):
+    before = (run / "metrics.csv").read_bytes()
     assert main(fit(run, tiny_folder, 4)) == 1
     assert "already holds a run" in capsys.readouterr().err
+    assert (run / "metrics.csv").read_bytes() == before
 
 
 def test_help_is_answered_before_torch_is_imported():

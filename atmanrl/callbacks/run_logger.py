@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 
-class RunLogger(CSVLogger):
-    """Lightning's CSV logger, writing `metrics.csv` straight into the run's folder after every update.
+class RunWriter(ExperimentWriter):
+    """Lightning's CSV writer, except that it adds to an older `metrics.csv` instead of deleting it."""
 
-    A row is an update (column `step`, counted from 1 at its end) or the evaluation after it.
+    def _check_log_dir_exists(self) -> None:
+        path = Path(self.metrics_file_path)
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+
+class RunLogger(CSVLogger):
+    """Writes `metrics.csv` straight into the run's folder after every update.
+
+    A row is an update, or the evaluation after it; `step` counts updates from 0, as Lightning does.
+
+    Args:
+        folder: the run's folder.
     """
 
     def __init__(self, folder: str) -> None:
@@ -24,21 +40,31 @@ class RunLogger(CSVLogger):
         """The run's folder."""
         return str(self.save_dir)
 
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> RunWriter:
+        """What writes the file."""
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = RunWriter(self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
     @rank_zero_only
-    def log_hyperparams(self, params: Any = None) -> None:
+    def log_hyperparams(self, params: Any = None) -> None:  # type: ignore[override]
         """Nothing: `config.yaml` holds them all."""
 
     @rank_zero_only
     def rewind(self, update: int) -> None:
-        """Go on with an older `metrics.csv`: keep its rows up to `update`, which a restart does not repeat."""
+        """Drop the rows of an older `metrics.csv` that a run restarted at `update` will write again."""
         path = Path(self.log_dir) / "metrics.csv"
         if not path.exists():
             return
         with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < update]
-        path.unlink()
-        for row in rows:
-            self.experiment.log_metrics(
-                {name: float(value) for name, value in row.items() if value and name != "step"}, int(row["step"])
-            )
-        self.experiment.save()
+            rows = csv.DictReader(file)
+            names, kept = rows.fieldnames or [], [row for row in rows if int(row["step"]) < update]
+        aside = path.with_name("metrics.csv.part")
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(kept)
+        os.replace(aside, path)
