@@ -1,0 +1,104 @@
+"""How well, and with how many gradients, the adaptive solver follows the paper's 200 steps.
+
+    python -m experiments.benchmarks.solvers --json experiments/benchmarks/results/solvers.json
+
+For each policy, 8 test problems with 8 rollouts each are probed by `PaperSolver` (the reference) and by
+`AdaptiveSolver` at several tolerances, all with the same exact savings (frozen weights, cached prompts, answer-only
+logits, batches by length). Agreement is judged over advantages, because that is what training sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from atmanrl.policy import Policy
+from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeResult
+from atmanrl.rollouts import RolloutBatch, RolloutDataModule
+from atmanrl.tasks import WordProblems
+
+POLICIES = ("experiments/laptop/policy", "experiments/laptop/policy_atmanrl")
+PROBLEMS, GROUP, TASK_SEED = 8, 8, 3
+
+
+def rollouts(policy: Policy) -> RolloutBatch:
+    """64 rollouts of test problems that nothing was trained or tuned on."""
+    task = WordProblems(train_size=1, test_size=200, seed=TASK_SEED, instruction="")
+    data = RolloutDataModule(task, test_problems=PROBLEMS, eval_samples=GROUP, max_new_tokens=224)
+    data.setup("test")
+    return data.answer(policy, data.rows["test"], "test", 0, GROUP)
+
+
+def advantages(reward: torch.Tensor) -> np.ndarray:
+    """Rewards minus their group's mean; NaN where a rollout was not probed."""
+    groups = reward.double().cpu().numpy().reshape(-1, GROUP)
+    return (groups - np.nanmean(groups, axis=1, keepdims=True)).ravel()
+
+
+def agreement(reference: ProbeResult, result: ProbeResult) -> dict[str, float]:
+    """Pearson correlation and slope over advantages, the largest difference of a reward, and rank agreement of tokens."""
+    ours, theirs = advantages(result.reward), advantages(reference.reward)
+    known = ~np.isnan(theirs)
+    ranks = [
+        np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
+        for a, b in zip(reference.saliency, result.saliency, strict=True)
+        if a is not None and b is not None and len(a) > 2
+    ]
+    return {
+        "advantage_pearson": float(np.corrcoef(theirs[known], ours[known])[0, 1]),
+        "advantage_slope": float(np.polyfit(theirs[known], ours[known], 1)[0]),
+        "reward_max_abs_diff": float(np.nanmax(np.abs((result.reward - reference.reward).cpu().numpy()))),
+        "token_spearman": float(np.mean(ranks)),
+    }
+
+
+def measure(path: str, tolerances: list[float]) -> dict[str, object]:
+    """The reference and every tolerance on one policy's rollouts."""
+    policy = Policy(path).build()
+    batch = rollouts(policy)
+    found: dict[str, object] = {"rollouts": len(batch), "probed": sum(r.can_be_probed for r in batch.rollouts)}
+    solvers = {"paper": PaperSolver(), **{f"adaptive {t}": AdaptiveSolver(tolerance=t) for t in tolerances}}
+    MaskProbe(solver=AdaptiveSolver(steps=3)).solve(policy, batch)  # warm-up
+    reference: ProbeResult | None = None
+    for name, solver in solvers.items():
+        began = time.perf_counter()
+        result = MaskProbe(solver=solver).solve(policy, batch)
+        seconds = time.perf_counter() - began
+        reference = reference or result
+        figures = {"gradients": float(result.gradients[result.gradients > 0].float().mean()), "seconds": seconds}
+        if result is not reference:
+            figures |= {"speedup_solver": reference.seconds / seconds, **agreement(reference, result)}
+        found[name] = figures
+        print(path, name, {k: round(v, 4) for k, v in figures.items()}, flush=True)
+    return found
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description="Compare the adaptive solver with the paper's 200 steps.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.5, 0.3, 0.1])
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES))
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    results = {
+        "command": "python -m experiments.benchmarks.solvers",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
+        "task_seed": TASK_SEED,
+        "policies": {path: measure(path, args.tolerances) for path in args.policies},
+    }
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
