@@ -102,6 +102,8 @@ def quiet() -> None:
     # a resumed run goes on with its log, its checkpoints and its order of problems; Lightning cannot know
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    # checkpoints are written between updates, never within one
+    warnings.filterwarnings("ignore", "(?s).*ModelCheckpoint with manual optimization.*")
     # the policy learns in eval mode on purpose: with dropout, the ratio to the sampling policy would be noise
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
 
