@@ -3,6 +3,7 @@
 import json
 import re
 
+import pytest
 import yaml
 from conftest import ROOT
 
@@ -27,5 +28,6 @@ def test_the_readmes_plugins_run(tiny_folder, tmp_path, monkeypatch):
     assert main(arguments) == 0
     traces = [json.loads(line) for line in (tmp_path / "run/rollouts/update_00001.jsonl").read_text().splitlines()]
     assert {trace["problem_id"].split("/")[0] for trace in traces} == {"doubles"}
-    assert all(trace["rewards"]["brevity"] == 1 - trace["cot_tokens"] / 200 for trace in traces)
+    for trace in traces:
+        assert trace["rewards"]["brevity"] == pytest.approx(1 - trace["cot_tokens"] / 200)
     assert traces[0]["prompt"].startswith("What is twice ") and "Reason step by step" in traces[0]["prompt"]

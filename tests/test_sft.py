@@ -150,5 +150,5 @@ def test_problems_that_cannot_be_used(data):
     with pytest.raises(UserError, match="p/0 has no worked solution: Sums"):
         data.setup("fit")
     data.task, data.val_problems, data.examples = Sums(), 10, []
-    with pytest.raises(UserError, match="val_problems is 10, but the task has only 10 problems"):
+    with pytest.raises(UserError, match="val_problems is 10; of the task's 10 problems"):
         data.setup("fit")

@@ -119,7 +119,9 @@ class UpdateProgress(ProgressBar):
         every = max(1, int(task.total or 1) // 20)
         if not self.console.is_terminal and (done % every == 0 or done == task.total):
             left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            self.console.print(f"{task.description} {done}/{int(task.total or 0)}  {figures}  {left}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{task.description} {done}/{int(task.total or 0)}  {figures}  {left}", highlight=False, soft_wrap=True
+            )
 
     def _stop(self) -> None:
         if self.bar is not None:

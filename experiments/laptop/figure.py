@@ -47,7 +47,7 @@ def main() -> None:
             axis.plot(*series(args.demo / run, name), color=colour, label=label)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("update")
-    axes[0].legend(frameon=False)
+    axes[0].legend(frameon=False, loc="lower left", fontsize=8)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     print(f"{args.out}: running means over {WINDOW} updates")

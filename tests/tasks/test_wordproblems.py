@@ -109,7 +109,7 @@ def test_no_sum_of_one_split_is_in_the_other_with_its_terms_in_another_order():
 
     task = WordProblems(train_size=4000, test_size=800)
     train, test = ({t for t in shopping(task, split) if len(t[0]) == 2} for split in ("train", "test"))
-    assert len(test) > 30
+    assert len(test) > 10
     assert not train & test
 
 
