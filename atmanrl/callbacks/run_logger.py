@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 
@@ -47,10 +47,10 @@ class RunLogger(CSVLogger):
         if self._experiment is None:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
             self._experiment = RunWriter(self.log_dir)
-        return self._experiment  # type: ignore[return-value]
+        return cast(RunWriter, self._experiment)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Any = None) -> None:  # type: ignore[override]
+    def log_hyperparams(self, params: Any = None) -> None:
         """Nothing: `config.yaml` holds them all."""
 
     @rank_zero_only

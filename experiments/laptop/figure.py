@@ -41,13 +41,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/laptop.png"))
     args = parser.parse_args()
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 2.6), layout="constrained")
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 2.9), layout="constrained")
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         for run, (label, colour) in RUNS.items():
             axis.plot(*series(args.demo / run, name), color=colour, label=label)
         axis.set_title(title, fontsize=9)
         axis.set_xlabel("update")
-    axes[0].legend(frameon=False, loc="lower left", fontsize=8)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(args.out, dpi=150)
     print(f"{args.out}: running means over {WINDOW} updates")
