@@ -50,6 +50,12 @@ class RunConfig(SaveConfigCallback):
             folder.mkdir(parents=True, exist_ok=True)
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A restarted run writes anew what its log holds beyond its checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger) and trainer.global_step:
+                logger.rewind(trainer.global_step)
+
 
 class RunCLI(LightningCLI):
     """Lightning's command line, where `trainer.default_root_dir` is the run's folder with a fixed layout."""

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards every module is in the mode in which it was found."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+Inputs = tuple[Tensor, ...]
+
+
+def _selecting(where: Tensor) -> Callable[[nn.Module, Inputs], Inputs]:
+    """A forward pre-hook that turns hidden states `[B, S, D]` into those at the K true positions, `[1, K, D]`."""
+
+    def select(_: nn.Module, args: Inputs) -> Inputs:
+        return (args[0][where].unsqueeze(0), *args[1:])
+
+    return select
 
 
 @contextmanager
@@ -23,11 +47,7 @@ def head_at(model: nn.Module, where: Tensor) -> Iterator[None]:
         where: `[B, S]` boolean with K true entries, in row-major order.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
-
-    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][where].unsqueeze(0), *args[1:])
-
-    handle = head.register_forward_pre_hook(select)
+    handle = head.register_forward_pre_hook(_selecting(where))
     try:
         yield
     finally:
@@ -51,15 +71,12 @@ def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
         yield
         return
 
-    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (args[0][where].unsqueeze(0), *args[1:])
-
     def scatter(_: nn.Module, args: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             return (scatter(_, args, output[0]), *output[1:])
         return output.new_zeros(*where.shape, output.shape[-1]).masked_scatter(where[..., None], output)
 
-    handles = [part.register_forward_pre_hook(select), part.register_forward_hook(scatter)]
+    handles = [part.register_forward_pre_hook(_selecting(where)), part.register_forward_hook(scatter)]
     try:
         yield
     finally:

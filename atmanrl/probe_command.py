@@ -12,6 +12,7 @@ from rich.console import Console
 from atmanrl.callbacks import UpdateProgress
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
+from atmanrl.files import written_aside
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.rollouts import Rollout, RolloutDataModule, traces
@@ -51,7 +52,8 @@ def main(args: list[str]) -> None:
     rollouts: list[Rollout] = [rollout for batch in batches or [] for rollout in batch]
     traces.write(rollouts, result)
     figures = _summary(rollouts)
-    summary.write_text(json.dumps({**figures, "command": ["atmanrl", "probe", *args]}, indent=2) + "\n")
+    with written_aside(summary) as file:
+        file.write(json.dumps({**figures, "command": ["atmanrl", "probe", *args]}, indent=2) + "\n")
     Console(file=sys.stdout).print(
         f"{figures['probed']} of {figures['traces']} traces probed, mean saliency {figures['saliency']}: {result}",
         highlight=False, soft_wrap=True,

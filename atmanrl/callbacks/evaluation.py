@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from importlib.metadata import version
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.composition import CompositionCallback
+from atmanrl.files import written_aside
 from atmanrl.policy import Policy
 from atmanrl.rollouts import RolloutDataModule
 
@@ -37,10 +37,8 @@ class EvaluationReport(Callback):
         if not trainer.is_global_zero or not figures or not isinstance(data, RolloutDataModule):
             return
         path = Path(trainer.default_root_dir) / "eval" / f"{name}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(path.name + ".part")
-        aside.write_text(json.dumps({**figures, "setting": self._setting(trainer, pl_module, data)}, indent=2) + "\n")
-        os.replace(aside, path)
+        with written_aside(path) as file:
+            file.write(json.dumps({**figures, "setting": self._setting(trainer, pl_module, data)}, indent=2) + "\n")
 
     def _setting(self, trainer: Trainer, pl_module: LightningModule, data: RolloutDataModule) -> dict[str, object]:
         tagger = next((c.pipeline for c in trainer.callbacks if isinstance(c, CompositionCallback)), None)  # type: ignore[attr-defined]

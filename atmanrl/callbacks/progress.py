@@ -17,8 +17,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from atmanrl.callbacks.run_logger import RunLogger
-
 SHOWN = {
     "reward": "reward {:+.3f}",
     "accuracy": "right {:.0%}",
@@ -53,10 +51,7 @@ class UpdateProgress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Show the bar, and let a restarted run go on with its log."""
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger) and trainer.global_step:
-                logger.rewind(trainer.global_step)
+        """Show the bar."""
         self._start("train", int(trainer.estimated_stepping_batches), trainer.global_step)
 
     def on_train_batch_end(

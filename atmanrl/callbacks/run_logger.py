@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,6 +10,8 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+
+from atmanrl.files import written_aside
 
 
 class RunWriter(ExperimentWriter):
@@ -62,9 +63,7 @@ class RunLogger(CSVLogger):
         with path.open(newline="", encoding="utf-8") as file:
             rows = csv.DictReader(file)
             names, kept = rows.fieldnames or [], [row for row in rows if int(row["step"]) < update]
-        aside = path.with_name("metrics.csv.part")
-        with aside.open("w", newline="", encoding="utf-8") as file:
+        with written_aside(path) as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(aside, path)

@@ -13,6 +13,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from atmanrl.errors import UserError
+from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import ProbeError, attention_hook
@@ -203,14 +204,11 @@ class MaskProbe(LightningModule):
 def frozen(model: nn.Module) -> Iterator[None]:
     """The model in eval mode with no trainable parameter; afterwards as it was."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
     try:
         for parameter, _ in flags:
             parameter.requires_grad_(False)
-        model.eval()
-        yield
+        with evaluating(model):
+            yield
     finally:
         for parameter, flag in flags:
             parameter.requires_grad_(flag)
-        for module, mode in modes:
-            module.training = mode

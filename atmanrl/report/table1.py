@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from rich.table import Table
 
 from atmanrl.errors import UserError
+from atmanrl.files import written_aside
 
 Row = dict[str, float]
 """The figures of one method, the keys of `FIGURES`; NaN where a figure is not defined."""
@@ -119,10 +119,5 @@ def write_json(rows: Mapping[str, Row], path: Path) -> None:
         method: {key: None if math.isnan(value) else value for key, value in row.items()}
         for method, row in rows.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(json.dumps(strict, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with written_aside(path) as file:
+        file.write(json.dumps(strict, indent=2, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.forward import head_at, positions, token_logprobs
+from atmanrl.forward import evaluating, head_at, positions, token_logprobs
 from atmanrl.policy import Policy
 from atmanrl.rollouts.seeds import inverse_cdf
 
@@ -66,13 +66,8 @@ def sample(
             f"{policy.context_length} tokens; lower data.max_new_tokens."
         )
     model, device = policy.model, policy.device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with evaluating(model):
         tokens, logprobs, lengths = _decode(policy, prompts, uniform.to(device).flatten(0, 1), group, temperature)
-    finally:
-        for module, mode in modes:
-            module.training = mode
     eos = torch.tensor(policy.eos_ids)
     completions = []
     for ids, scores, length in zip(tokens.cpu(), logprobs.cpu(), lengths.tolist(), strict=True):

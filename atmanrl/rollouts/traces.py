@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from atmanrl.errors import UserError
+from atmanrl.files import written_aside
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.sampling import Completion
@@ -49,12 +49,9 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
-    with aside.open("w", encoding="utf-8") as file:
+    with written_aside(path) as file:
         for rollout in rollouts:
             file.write(json.dumps(to_json(rollout), ensure_ascii=False) + "\n")
-    os.replace(aside, path)
 
 
 def read(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
