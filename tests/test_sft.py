@@ -113,7 +113,7 @@ def test_a_short_fit(tiny_folder):
     run = trainer(max_steps=20)
     run.fit(module, feed)
     assert run.global_step == len(module.losses) == 20
-    assert sum(module.losses[-3:]) / 3 < 0.75 * module.losses[0]
+    assert sum(module.losses[-3:]) / 3 < 0.8 * module.losses[0]
     assert float(run.callback_metrics["val/loss"]) < 0.8 * module.losses[0]
     held_out = {tuple(e.prompt) for e in feed.examples[-12:]}
     seen = {row[: len(p)] for epoch in module.batches.values() for b in epoch for row in b for p in held_out}

@@ -11,30 +11,20 @@ from random import Random
 from atmanrl.tasks.stories import Step
 
 OPENINGS = (
-    "Let me think about this step by step.",
-    "Let us look at the question once more.",
-    "This is not so hard if we are careful.",
-    "First I will go through what we know.",
-    "Okay, let me see what is being asked here.",
-    "We can find the answer in a few steps.",
+    "Let me think about this step by step, and look at every number that is given in the question.",
+    "Okay, first I want to understand what is being asked here, and then we can find the answer.",
+    "This is not so hard if we are careful and go through what we know one thing after the other.",
 )
 FILLERS = (
-    "That is what we need for the next part.",
-    "Now we can go on with the rest.",
-    "This was the first thing to find out.",
-    "I should be careful here.",
-    "So far so good.",
-    "It is good to check this again, and it looks right.",
-    "Now let me think about what comes next.",
-    "We will need this number in a moment.",
-    "There is still something left to do.",
+    "That is what we need for the next part, so now we can go on with the rest of it.",
+    "It is good to check this again before we go on, and it looks right to me.",
+    "So far so good, but there is still something left to do before we are done.",
+    "Now let me think about what comes next, because we will need this number for it.",
 )
 CLOSINGS = (
-    "So that is the answer to the question.",
-    "This is what was asked for.",
-    "And with that we are done.",
-    "Now we have everything that we need.",
-    "I think that this is the right answer.",
+    "So that is the answer to the question, and I think that it is right.",
+    "This is what was asked for, and with that we are done.",
+    "Now we have everything that we need, and this is the answer.",
 )
 OPERATIONS = {"+": "add", "-": "subtract", "*": "multiply", "/": "divide"}
 
@@ -56,7 +46,7 @@ def tell(step: Step, verbosity: int, rng: Random) -> str:
 
 def write(steps: tuple[Step, ...], rng: Random) -> str:
     """The whole reasoning for `steps`, its verbosity drawn from `rng`; always every step, in order."""
-    chatty = rng.choice((0.1, 0.35, 0.55, 0.75))
+    chatty = rng.choice((0.0, 0.15, 0.3, 0.55))
     sentences: list[str] = []
     if rng.random() < chatty * 1.5:
         sentences.append(rng.choice(OPENINGS))

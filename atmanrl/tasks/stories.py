@@ -49,29 +49,20 @@ class Story:
 
     Attributes:
         kind: which function told it.
-        numbers: the numbers that were drawn, in a fixed order.
+        numbers: the numbers that were drawn, in a fixed order that does not depend on the order of the telling.
         text: the sentences and the question.
         steps: two to four steps; the last one's result is the answer.
-        mirrored: the numbers of the same sum told in the other order, if that would be another story.
     """
 
     kind: str
     numbers: tuple[int, ...]
     text: str
     steps: tuple[Step, ...]
-    mirrored: tuple[int, ...] | None = None
 
     @property
     def key(self) -> str:
         """What makes it this problem and no other, whatever its wording: `boxes/4/12/6/3`."""
         return "/".join([self.kind, *map(str, self.numbers)])
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Its key, and that of the same sum with its terms in the other order, if there is one."""
-        if self.mirrored is None:
-            return (self.key,)
-        return (self.key, "/".join([self.kind, *map(str, self.mirrored)]))
 
 
 def _steps(*steps: Step) -> tuple[Step, ...]:
@@ -140,7 +131,8 @@ def shopping(rng: Random) -> Story:
         steps.append(Step("The change is", f"{paid} - {total}", paid - total, "dollars", True))
     else:
         ask = rng.choice((f"How much does {name} pay?", "How many dollars is that in all?"))
-    return Story("shopping", (n, p, m, q, paid), f"{buys} {ask}", tuple(steps), mirrored=(m, q, n, p, paid))
+    goods = sorted([(n, p), (m, q)])
+    return Story("shopping", (*goods[0], *goods[1], paid), f"{buys} {ask}", tuple(steps))
 
 
 def wages(rng: Random) -> Story:
