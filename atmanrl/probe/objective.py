@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from atmanrl.forward import length_batches, logits_at, positions, token_logprobs
 from atmanrl.probe import mask as masks
-from atmanrl.probe.attention import Bias, ProbeError, attention_bias
+from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.target import Target
 from atmanrl.rollouts.sampling import left_padded
 
@@ -29,7 +29,7 @@ class Evaluation:
 
     Attributes:
         loss: `[B]` mean cross-entropy of the gold answer's tokens, in nats (Eq. 2).
-        gradient: `[B, R, T]` of each rollout's own loss; None if it was not asked for.
+        gradient: `[P]` of each rollout's own loss in its mask's values, packed; None if it was not asked for.
         logprobs: `[B, N]` log-probability of each answer token, 0 on padding.
     """
 
@@ -48,23 +48,24 @@ class Objective:
         pad_id: token id for padding.
         batch_tokens: most tokens, padding counted, in one forward pass (one rollout always goes in).
         cache_prompts: False reads the prompts again in every pass (for models whose cache cannot be shared).
+        shape: of the masks, see `Entries`.
 
     Attributes:
-        where: `[B, R, T]` the masks' trainable entries.
+        entries: the masks' trainable values.
         answer_lengths: `[B]` N of each rollout.
     """
 
     def __init__(
         self, model: Any, targets: Sequence[Target], scale: float, pad_id: int, batch_tokens: int,
-        cache_prompts: bool = True,
+        cache_prompts: bool = True, shape: masks.Shape = "full",
     ) -> None:  # fmt: skip
         self.model, self.targets, self.scale, self.pad_id = model, list(targets), scale, pad_id
         self.batch_tokens, self.cache_prompts = batch_tokens, cache_prompts
         self.device = next(model.parameters()).device
         self.rows = self._tensor([t.rows for t in targets])
-        self.columns = self._tensor([t.cot for t in targets])
+        columns = self._tensor([t.cot for t in targets])
         self.answer_lengths = self._tensor([t.answer for t in targets])
-        self.where = masks.trainable(self.rows, self.columns)
+        self.entries = masks.Entries(self.rows, columns, shape)
         self._tails = pad_sequence([self._tensor(t.tail) for t in targets], batch_first=True, padding_value=pad_id)
         place = torch.arange(self._tails.shape[1], device=self.device)[None]
         self._real = (place < self.rows[:, None]).long()
@@ -76,48 +77,48 @@ class Objective:
         self._prompts, self._prompt_mask = left_padded(unique, pad_id, self.device)
         self._cache = self._read_prompts() if cache_prompts else None
 
-    def evaluate(self, mask: Tensor, rows: Tensor, gradient: bool = True) -> Evaluation:
+    def evaluate(self, values: Tensor, rows: Tensor, gradient: bool = True) -> Evaluation:
         """Loss, and the gradient of each rollout's own loss in its own mask.
 
         Losses are summed, not averaged, over rollouts: a rollout's gradient does not depend on its company.
 
         Args:
-            mask: `[K, R, T]` for the K rollouts `rows`.
+            values: `[P]` the masks' values of the K rollouts `rows`, packed in their order.
             rows: `[K]` which rollouts.
             gradient: whether the gradient is wanted.
 
         Raises:
             ProbeError: the model ignores the bias, or its logits are not finite.
         """
-        loss = torch.zeros(len(rows), device=self.device, dtype=mask.dtype)
-        logprobs = mask.new_zeros(len(rows), int(self.answer_lengths.max()))
-        grad = torch.zeros_like(mask) if gradient else None
+        loss = torch.zeros(len(rows), device=self.device, dtype=values.dtype)
+        logprobs = values.new_zeros(len(rows), int(self.answer_lengths.max()))
+        grad = torch.zeros_like(values) if gradient else None
+        packing = self.entries.packing.take(rows)
         for batch in length_batches(self.rows[rows].tolist(), self.batch_tokens):
             chosen = self._tensor(batch)
-            tails, columns = int(self.rows[rows[chosen]].max()), int(self.columns[rows[chosen]].max())
-            part = mask[chosen, :tails, :columns].detach().requires_grad_(gradient)
+            index = packing.index(chosen)
+            part = values[index].detach().requires_grad_(gradient)
             with torch.set_grad_enabled(gradient):
-                scores = self._answer_logprobs(part, rows[chosen])
+                scores = self._answer_logprobs(self.entries.dense(part, rows[chosen]), rows[chosen])
                 losses = -scores.sum(1) / self.answer_lengths[rows[chosen]]
             if not torch.isfinite(losses).all():
-                raise ProbeError("the model's logits are not finite: it cannot be probed in this precision.")
+                raise ProbeError(NOT_FINITE)
             if grad is not None:
                 if not losses.requires_grad:
                     raise ProbeError(f"{type(self.model).__name__} ignores the attention bias: it cannot be probed.")
-                grad[chosen, :tails, :columns] = torch.autograd.grad(losses.sum(), part)[0]
+                grad[index] = torch.autograd.grad(losses.sum(), part)[0]
             loss[chosen] = losses.detach().to(loss.dtype)
             logprobs[chosen, : scores.shape[1]] = scores.detach().to(logprobs.dtype)
-        if grad is not None:
-            grad *= self.where[rows]
         return Evaluation(loss, grad, logprobs)
 
     @torch.no_grad()
     def _read_prompts(self) -> Any:
-        """Keys and values of every different prompt."""
-        return self.model.base_model(
+        """Keys and values of every different prompt; None where rollouts cannot share them (see `can_share_cache`)."""
+        cache = self.model.base_model(
             input_ids=self._prompts, attention_mask=self._prompt_mask, position_ids=positions(self._prompt_mask),
             use_cache=True,
-        ).past_key_values  # fmt: skip
+        ).get("past_key_values")  # fmt: skip
+        return cache if can_share_cache(cache) else None
 
     def _answer_logprobs(self, mask: Tensor, rows: Tensor) -> Tensor:
         """Log-probabilities `[K, N]` of the answer tokens of the rollouts `rows` under their masks `[K, R, T]`."""

@@ -30,22 +30,40 @@ class Case:
     cot: tuple[int, ...]
     delimiter: tuple[int, ...]
     answer: tuple[int, ...]
+    shape: str = "full"  # of the mask: full, column, cot_rows or answer_rows
 
     @property
     def tail(self) -> tuple[int, ...]:
         return self.cot + self.delimiter + self.answer
 
     @property
-    def entries(self) -> list[tuple[int, int]]:
-        """Row and column of every trainable entry, counted from the first token of the reasoning."""
-        return [(w, v) for w in range(len(self.tail)) for v in range(len(self.cot)) if w >= v]
+    def groups(self) -> list[list[tuple[int, int]]]:
+        """For each number of the flat vector, row and column of the entries at which it stands.
 
-    def matrix(self, values: Tensor, rows: int, columns: int) -> Tensor:
-        """The flat vector as a matrix, 0 elsewhere."""
-        matrix = torch.zeros(rows, columns, dtype=torch.float64)
-        for value, (w, v) in zip(values.tolist(), self.entries, strict=True):
-            matrix[w, v] = value
-        return matrix
+        Rows and columns are counted from the first token of the reasoning.
+        """
+        t, r = len(self.cot), len(self.tail)
+        if self.shape == "column":
+            return [[(w, v) for w in range(v, r)] for v in range(t)]
+        rows = {"full": range(r), "cot_rows": range(t), "answer_rows": range(t, r)}[self.shape]
+        return [[(w, v)] for w in rows for v in range(min(w + 1, t))]
+
+    @property
+    def entries(self) -> list[tuple[int, int]]:
+        """Row and column of every trainable entry, where each has a number of its own."""
+        return [entry for (entry,) in self.groups]
+
+    def dense(self, values: Tensor) -> Tensor:
+        """The flat vector as the matrix H, `[R, T]`, 0 where nothing is trainable."""
+        w, v, number = torch.tensor([(w, v, k) for k, group in enumerate(self.groups) for w, v in group]).T
+        return torch.zeros(len(self.tail), len(self.cot), dtype=torch.float64).index_put((w, v), values[number])
+
+    def column(self, v: int) -> Tensor:
+        """1 at the trainable entries of a column, `[R, T]`."""
+        cells = torch.zeros(len(self.tail), len(self.cot), dtype=torch.float64)
+        for w, u in {cell for group in self.groups for cell in group}:
+            cells[w, u] = float(u == v)
+        return cells
 
 
 def cases(shapes: Sequence[tuple[int, int, int, int]], vocabulary: int, seed: int = 0) -> list[Case]:
@@ -98,14 +116,18 @@ class Reference:
             x = x + self._linear(gate * gate.sigmoid() * up, f"layers.{layer}.mlp.down_proj")
         return self._norm(x, "norm") @ self.weights["model.embed_tokens.weight"].T
 
-    def loss(self, case: Case, values: Tensor, scale: float = 10.0) -> Tensor:
-        """Eq. 2."""
+    def loss_under(self, case: Case, h: Tensor, scale: float = 10.0) -> Tensor:
+        """Eq. 2 with `scale * h` added to the scores of the reasoning's columns, for any `h [R, T]` whatever its sign."""
         ids, start = case.prompt + case.tail, len(case.prompt)
-        w, v = torch.tensor(case.entries).T + start
-        bias = torch.zeros(len(ids), len(ids), dtype=torch.float64).index_put((w, v), scale * values.clamp(max=0))
+        after = len(ids) - start - len(case.cot)
+        bias = torch.nn.functional.pad(scale * h, (start, after, start, 0))
         logprobs = self.logits(ids, bias).log_softmax(-1)
         n = len(case.answer)
         return -torch.stack([logprobs[len(ids) - n + k - 1, case.answer[k]] for k in range(n)]).mean()
+
+    def loss(self, case: Case, values: Tensor, scale: float = 10.0) -> Tensor:
+        """Eq. 2 under the effective mask."""
+        return self.loss_under(case, case.dense(values.clamp(max=0)), scale)
 
     def answered(self, case: Case) -> Case:
         """The case with the answer that the model itself finds likeliest: something the mask can bring back."""
@@ -123,18 +145,48 @@ class Reference:
 
     def solve(
         self, case: Case, steps: int, lr: float = 1e-3, c: float = -0.4, betas: tuple[float, float] = (0.6, 0.9999),
-        decay: float = 0.05, eps: float = 1e-8,
+        decay: float = 0.05, eps: float = 1e-8, sparsity: float = 0.0,
     ) -> Tensor:  # fmt: skip
-        """The flat vector after AdamW (Loshchilov and Hutter, algorithm 2)."""
-        h = torch.full((len(case.entries),), c, dtype=torch.float64)
+        """The flat vector after AdamW (Loshchilov and Hutter, algorithm 2), on Eq. 2 plus what sparsity costs."""
+        h = torch.full((len(case.groups),), c, dtype=torch.float64)
         m, s = torch.zeros_like(h), torch.zeros_like(h)
         for t in range(1, steps + 1):
             _, g = self.gradient(case, h)
+            free = h.clone().requires_grad_()
+            restored = 1 - (free.minimum(torch.zeros_like(free)) / c).mean()
+            g = g + sparsity * torch.autograd.grad(restored, free)[0]
             m = betas[0] * m + (1 - betas[0]) * g
             s = betas[1] * s + (1 - betas[1]) * g * g
             step = (m / (1 - betas[0] ** t)) / ((s / (1 - betas[1] ** t)).sqrt() + eps)
             h = h - lr * (step + decay * h)
         return h
+
+    @torch.no_grad()
+    def suppression(self, case: Case, c: float) -> list[float]:
+        """How much the loss rises when one column alone is at c, for each token."""
+        free = self.loss_under(case, 0 * case.column(0))
+        return [float(self.loss_under(case, c * case.column(v)) - free) for v in range(len(case.cot))]
+
+    @torch.no_grad()
+    def restoration(self, case: Case, c: float, at: float, step: float = 1e-5) -> list[float]:
+        """c times the slope of the loss in each column, every trainable entry at `at`: by central differences."""
+        columns = [case.column(v) for v in range(len(case.cot))]
+        h = at * torch.stack(columns).sum(0)
+        ends = [[self.loss_under(case, h + sign * step * column) for sign in (1, -1)] for column in columns]
+        return [float(c * (up - down) / (2 * step)) for up, down in ends]
+
+    def integral(self, case: Case, c: float, intervals: int) -> list[float]:
+        """c times the sum of each column's mean gradients, on the straight path from c to 0.
+
+        By Boole's rule, on a number of intervals that 4 divides.
+        """
+        weights = [7, *[32, 12, 32, 14] * (intervals // 4 - 1), 32, 12, 32, 7]
+        means = torch.zeros(len(case.tail), len(case.cot), dtype=torch.float64)
+        for k, weight in enumerate(weights):
+            h = torch.full_like(means, c * k / intervals) * sum(case.column(v) for v in range(len(case.cot)))
+            h.requires_grad_()
+            means += torch.autograd.grad(self.loss_under(case, h), h)[0] * weight * 2 / 45 / intervals
+        return [float((c * means * case.column(v)).sum()) for v in range(len(case.cot))]
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         mean = (x * x).mean(-1, keepdim=True)
@@ -154,7 +206,8 @@ class Reference:
         return torch.cat([turned.real, turned.imag], -1)
 
 
-def reward(values: Tensor, c: float = -0.4) -> float:
-    """Eq. 3, restored: 1 - mean(min(H, 0) / c)."""
+def reward(values: Tensor, c: float = -0.4, orientation: str = "restored") -> float:
+    """Eq. 3: mean(min(H, 0) / c) as printed, or 1 minus it, restored."""
     shares = [min(value, 0.0) / c for value in values.tolist()]
-    return 1 - sum(shares) / len(shares)
+    mean = sum(shares) / len(shares)
+    return 1 - mean if orientation == "restored" else mean

@@ -40,24 +40,27 @@ def objective(model, rollouts: list[Case], batch_tokens: int = 1024, cache_promp
     return Objective(model, targets, 10.0, 0, batch_tokens, cache_prompts)
 
 
-def random_masks(rollouts: list[Case], seed: int = 1) -> tuple[list[torch.Tensor], torch.Tensor]:
-    """Masks around -0.2, some entries above 0: as flat vectors, and as the package wants them."""
+def random_masks(rollouts: list[Case], seed: int = 1) -> list[torch.Tensor]:
+    """Flat vectors around -0.2, some values above 0."""
     generator = torch.Generator().manual_seed(seed)
-    rows, columns = max(len(c.tail) for c in rollouts), max(len(c.cot) for c in rollouts)
     flat = [torch.randn(len(c.entries), generator=generator).double() * 0.2 - 0.2 for c in rollouts]
     assert any((values > 0).any() for values in flat)
-    return flat, torch.stack([c.matrix(f, rows, columns) for c, f in zip(rollouts, flat, strict=True)])
+    return flat
+
+
+def initial(found: Objective) -> torch.Tensor:
+    return torch.full((found.entries.packing.total,), -0.4, dtype=torch.float64)
 
 
 def check_against(reference: Reference, rollouts: list[Case], found: Objective) -> None:
-    flat, mask = random_masks(rollouts)
-    evaluation = found.evaluate(mask, torch.arange(len(rollouts)))
+    flat = random_masks(rollouts)
+    evaluation = found.evaluate(torch.cat(flat), torch.arange(len(rollouts)))
+    gradients = evaluation.gradient.split([len(values) for values in flat])
     for k, (case, values) in enumerate(zip(rollouts, flat, strict=True)):
-        loss, gradient = reference.gradient(case, values)
+        loss, expected = reference.gradient(case, values)
         assert float(evaluation.loss[k]) == pytest.approx(loss, rel=1e-11)
-        expected = case.matrix(gradient, *mask.shape[1:])
         assert expected.abs().max() > 1e-4
-        torch.testing.assert_close(evaluation.gradient[k], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradients[k], expected, rtol=1e-9, atol=1e-12)
         assert -float(evaluation.logprobs[k].sum()) / len(case.answer) == pytest.approx(loss, rel=1e-11)
         assert (evaluation.logprobs[k, len(case.answer) :] == 0).all()
 
@@ -81,45 +84,45 @@ def test_sliding_windows_stay_right(mistral, backend, cache_prompts):
 
 def test_gradient_is_the_slope_of_the_loss(policy):
     rollouts = cases(SHAPES, policy.model.config.vocab_size)
-    _, mask = random_masks(rollouts)
+    values = torch.cat(random_masks(rollouts))
     everyone, step = torch.arange(len(rollouts)), 1e-5
     with frozen(policy.model), attention_hook(policy.model, "sdpa"):
         found = objective(policy.model, rollouts)
-        gradient = found.evaluate(mask, everyone).gradient
-        for w, v in [(0, 0), (4, 0), (4, 3), (7, 4), (12, 10)]:
-            moved = torch.zeros_like(mask)
-            moved[:, w, v] = step * found.where[:, w, v]
-            up, down = (found.evaluate(mask + s * moved, everyone, gradient=False) for s in (1, -1))
+        gradient = found.evaluate(values, everyone).gradient
+        for place in range(0, len(values), 7):
+            moved = torch.zeros_like(values)
+            moved[place] = step
+            up, down = (found.evaluate(values + s * moved, everyone, gradient=False) for s in (1, -1))
             assert up.gradient is None
-            torch.testing.assert_close((up.loss - down.loss) / (2 * step), gradient[:, w, v], rtol=1e-5, atol=1e-9)
+            slope = (up.loss - down.loss).sum() / (2 * step)
+            torch.testing.assert_close(slope, gradient[place], rtol=1e-5, atol=1e-9)
 
 
 def test_gradient_does_not_depend_on_company(policy):
     rollouts = cases(SHAPES, policy.model.config.vocab_size)
-    _, mask = random_masks(rollouts)
+    flat = random_masks(rollouts)
     with frozen(policy.model), attention_hook(policy.model, "eager"):
         found = objective(policy.model, rollouts)
-        together = found.evaluate(mask, torch.arange(len(rollouts)))
+        together = found.evaluate(torch.cat(flat), torch.arange(len(rollouts)))
+        gradients = together.gradient.split([len(values) for values in flat])
         for chosen in ([2], [4, 0], [3, 1, 2], [1, 1]):
             rows = torch.tensor(chosen)
-            some = found.evaluate(mask[rows], rows)
-            torch.testing.assert_close(some.gradient, together.gradient[rows], rtol=1e-10, atol=1e-14)
+            some = found.evaluate(torch.cat([flat[k] for k in chosen]), rows)
+            expected = torch.cat([gradients[k] for k in chosen])
+            torch.testing.assert_close(some.gradient, expected, rtol=1e-10, atol=1e-14)
             torch.testing.assert_close(some.loss, together.loss[rows], rtol=1e-12, atol=0)
 
 
-def test_gradient_is_zero_where_nothing_is_trainable(policy):
+def test_every_value_has_an_effect_but_those_of_the_last_row(policy):
     rollouts = cases(SHAPES, policy.model.config.vocab_size)
     with frozen(policy.model), attention_hook(policy.model, "eager"):
         found = objective(policy.model, rollouts)
-        gradient = found.evaluate(found.where.double() * -0.4, torch.arange(len(rollouts))).gradient
-    for k, case in enumerate(rollouts):
-        trainable = torch.zeros_like(found.where[k])
-        for entry in case.entries:
-            trainable[entry] = True
-        assert (gradient[k][~trainable] == 0).all()
+        gradient = found.evaluate(initial(found), torch.arange(len(rollouts))).gradient
+    for case, values in zip(rollouts, gradient.split([len(c.entries) for c in rollouts]), strict=True):
         last = len(case.tail) - 1  # nothing follows the last answer token: its row is trainable, and has no effect
-        assert (gradient[k][trainable] != 0).sum() >= trainable[:last].sum() - 1  # a row of one entry may be 0 too
-        assert (gradient[k, last] == 0).all()
+        is_last = torch.tensor([w == last for w, _ in case.entries])
+        assert (values[is_last] == 0).all()
+        assert (values[~is_last] != 0).sum() >= (~is_last).sum() - 1  # a row of one entry may be 0 too
     assert all(weight.grad is None for weight in policy.model.parameters())
 
 
@@ -134,7 +137,7 @@ def test_what_is_computed(policy):
         for batch_tokens in (1024, 26):
             found = objective(policy.model, rollouts, batch_tokens)
             for _ in range(2):
-                found.evaluate(found.where.double() * -0.4, torch.arange(len(rollouts)))
+                found.evaluate(initial(found), torch.arange(len(rollouts)))
     few = [(2, 7), (2, 11), (1, 12)]  # tails of 3, 8, 10, 12 and 13 tokens
     assert shapes == [(3, 9), (5, 12), (5, 12), (3, 9), *few, *few]
 
@@ -144,7 +147,7 @@ def test_a_model_that_ignores_the_bias_is_refused(policy):
     with frozen(policy.model):
         found = objective(policy.model, rollouts)
         with pytest.raises(ProbeError, match="ignores the attention bias"):
-            found.evaluate(found.where.double() * -0.4, torch.arange(2))
+            found.evaluate(initial(found), torch.arange(2))
 
 
 @pytest.mark.parametrize("gradient", [True, False])
@@ -155,7 +158,7 @@ def test_logits_that_are_not_finite_are_refused(policy, gradient):
     with frozen(policy.model), attention_hook(policy.model, "eager"):
         found = objective(policy.model, rollouts)
         with pytest.raises(ProbeError, match="not finite"):
-            found.evaluate(found.where.double() * -0.4, torch.arange(2), gradient=gradient)
+            found.evaluate(initial(found), torch.arange(2), gradient=gradient)
 
 
 def test_flash_attention_is_refused(policy):

@@ -11,6 +11,7 @@ from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.mask import saliency_reward
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Evaluation, Objective
+from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers import Solution
 from atmanrl.probe.solvers.adaptive import gradient_at, knot
 from atmanrl.probe.target import Target
@@ -35,7 +36,10 @@ class Learnable:
         return Objective(self.model, targets, 10.0, 0, 1024)
 
     def rewards(self, solution: Solution) -> torch.Tensor:
-        return saliency_reward(solution.mask, self.objective.where, C, "restored")
+        return saliency_reward(solution.values, self.objective.entries.packing, C, "restored")
+
+    def split(self, solution: Solution) -> tuple[torch.Tensor, ...]:
+        return solution.values.split([len(case.entries) for case in self.rollouts])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +57,7 @@ def papers(learnable) -> Solution:
 
 
 def rms(a: Solution, b: Solution) -> float:
-    return float((a.mask - b.mask).square().mean().sqrt())
+    return float((a.values - b.values).square().mean().sqrt())
 
 
 @pytest.mark.parametrize("options", [{}, {"lr": 0.02, "betas": (0.9, 0.99), "weight_decay": 0.5, "eps": 1e-3}])
@@ -62,14 +66,33 @@ def test_paper_solver_is_adamw(learnable, options):
     rewards = learnable.rewards(found)
     renamed = {"decay" if name == "weight_decay" else name: value for name, value in options.items()}
     for k, case in enumerate(learnable.rollouts):
-        values = learnable.reference.solve(case, 25, c=C, **renamed)
-        expected = case.matrix(values, *found.mask.shape[1:])
-        assert (expected - C)[expected != 0].abs().max() > 0.01
-        torch.testing.assert_close(found.mask[k], expected, rtol=0, atol=1e-8)
-        assert float(rewards[k]) == pytest.approx(reward(values, C), abs=1e-8)
+        expected = learnable.reference.solve(case, 25, c=C, **renamed)
+        assert (expected - C).abs().max() > 0.01
+        torch.testing.assert_close(learnable.split(found)[k], expected, rtol=0, atol=1e-8)
+        assert float(rewards[k]) == pytest.approx(reward(expected, C), abs=1e-8)
         start = torch.full((len(case.entries),), C, dtype=torch.float64)
         assert float(found.loss_initial[k]) == pytest.approx(float(learnable.reference.loss(case, start)), rel=1e-10)
     assert found.gradients.tolist() == [25] * len(SHAPES)
+
+
+@pytest.mark.parametrize("solver", [PaperSolver, AdaptiveSolver])
+def test_sparsity_is_a_price_on_what_is_restored(learnable, solver):
+    """Some values come above 0, where there is nothing to pay any more."""
+    options = {"max_interval": 1, "first_interval": 1} if solver is AdaptiveSolver else {}
+    found = solver(steps=25, lr=0.05, sparsity=2.0, **options).solve(learnable.objective, C)
+    free = solver(steps=25, lr=0.05, **options).solve(learnable.objective, C)
+    for case, values in zip(learnable.rollouts, learnable.split(found), strict=True):
+        expected = learnable.reference.solve(case, 25, lr=0.05, c=C, sparsity=2.0)
+        torch.testing.assert_close(values, expected, rtol=0, atol=1e-7)
+    assert (found.values > 0).any()
+    assert (learnable.rewards(found) < learnable.rewards(free) - 0.05).all()
+
+
+@pytest.mark.parametrize("sparsity", [0.3, 3.0])
+def test_adaptive_solver_follows_the_papers_with_sparsity(learnable, sparsity):
+    exact = PaperSolver(steps=80, sparsity=sparsity).solve(learnable.objective, C)
+    found = AdaptiveSolver(0.01, steps=80, sparsity=sparsity).solve(learnable.objective, C)
+    assert rms(found, exact) < 1e-3 and found.gradients.max() < 80
 
 
 @pytest.mark.parametrize("solver", [PaperSolver, AdaptiveSolver])
@@ -87,7 +110,7 @@ def test_share_of_gradients_below_epsilon(learnable, solver):
 
 
 def test_there_is_something_to_learn(learnable, papers):
-    final = learnable.objective.evaluate(papers.mask, torch.arange(len(SHAPES)), gradient=False).loss
+    final = learnable.objective.evaluate(papers.values, torch.arange(len(SHAPES)), gradient=False).loss
     assert (final < 0.85 * papers.loss_initial).all()
     assert float(learnable.rewards(papers).std()) > 0.05
 
@@ -115,7 +138,7 @@ def test_adaptive_solver_converges_to_the_papers_masks(learnable):
 def test_adaptive_solver_with_intervals_of_one_is_the_papers(learnable, steps):
     found = AdaptiveSolver(steps=steps, first_interval=1, max_interval=1).solve(learnable.objective, C)
     torch.testing.assert_close(
-        found.mask, PaperSolver(steps=steps).solve(learnable.objective, C).mask, rtol=0, atol=1e-9
+        found.values, PaperSolver(steps=steps).solve(learnable.objective, C).values, rtol=0, atol=1e-9
     )
     assert found.gradients.tolist() == [steps] * len(SHAPES)
 
@@ -124,8 +147,8 @@ def test_adaptive_solver_with_intervals_of_one_is_the_papers(learnable, steps):
 def test_adaptive_solver_takes_exactly_its_steps(learnable, interval):
     """Weight decay alone moves the last row, which has no gradient: it counts the steps."""
     found = AdaptiveSolver(steps=50, first_interval=interval, max_interval=interval).solve(learnable.objective, C)
-    for k, case in enumerate(learnable.rollouts):
-        last = found.mask[k, len(case.tail) - 1, : len(case.cot)]
+    for case, values in zip(learnable.rollouts, learnable.split(found), strict=True):
+        last = values[-len(case.cot) :]
         torch.testing.assert_close(last, torch.full_like(last, C * (1 - 1e-3 * 0.05) ** 50), rtol=1e-12, atol=0)
 
 
@@ -135,9 +158,11 @@ def test_each_rollout_goes_its_own_way(learnable):
     assert len(set(together.gradients.tolist())) > 1
     for k in range(len(SHAPES)):
         alone = solver.solve(learnable.of([k]), C)
-        _, rows, columns = alone.mask.shape
-        torch.testing.assert_close(alone.mask[0], together.mask[k, :rows, :columns], rtol=0, atol=1e-7)
+        torch.testing.assert_close(alone.values, learnable.split(together)[k], rtol=0, atol=1e-7)
         assert int(alone.gradients[0]) == int(together.gradients[k])
+
+
+SIZES = Packing(torch.tensor([12, 5, 9]))
 
 
 def evaluation(seed: int, lengths: list[int]) -> Evaluation:
@@ -145,7 +170,7 @@ def evaluation(seed: int, lengths: list[int]) -> Evaluation:
     logprobs = -(10 ** (torch.rand(len(lengths), max(lengths), generator=generator, dtype=torch.float64) * 12 - 10))
     logprobs *= torch.arange(max(lengths))[None] < torch.tensor(lengths)[:, None]
     size = -torch.expm1(logprobs).sum(1)  # a gradient is as small as the answer is certain
-    gradient = torch.randn(len(lengths), 4, 3, generator=generator, dtype=torch.float64) * size[:, None, None]
+    gradient = torch.randn(SIZES.total, generator=generator, dtype=torch.float64) * SIZES.spread(size)
     return Evaluation(-logprobs.sum(1) / torch.tensor(lengths), gradient, logprobs)
 
 
@@ -153,26 +178,26 @@ def evaluation(seed: int, lengths: list[int]) -> Evaluation:
 def test_gradients_are_interpolated_exactly_at_both_knots(seed):
     lengths, steps = [1, 3, 2], (torch.tensor([0, 4, 9]), torch.tensor([1, 11, 39]))
     ends = evaluation(seed, lengths), evaluation(seed + 100, lengths)
-    last, new = (knot(end, torch.tensor(lengths), at) for end, at in zip(ends, steps, strict=True))
+    last, new = (knot(end, torch.tensor(lengths), at, SIZES) for end, at in zip(ends, steps, strict=True))
     for end, at in zip(ends, (last, new), strict=True):
-        torch.testing.assert_close(gradient_at(last, new, at.step), end.gradient, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(gradient_at(at, at, at.step + 5), end.gradient, rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient_at(last, new, at.step, SIZES), end.gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradient_at(at, at, at.step + 5, SIZES), end.gradient, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("at", [2, 8, 15])
 def test_gradients_between_and_beyond_knots(at):
     """Direction and log-odds go on straight lines; the size follows from the odds."""
     first, second = [0.3, 0.5], [0.6, 0.95]
-    knots = []
+    knots, one = [], Packing(torch.tensor([1]))
     for p, g, step in ((first, 2.0, 0), (second, 0.5, 10)):
-        e = Evaluation(torch.zeros(1), torch.full((1, 1, 1), g).double(), torch.tensor([p]).double().log())
-        knots.append(knot(e, torch.tensor([2]), torch.tensor([step])))
+        e = Evaluation(torch.zeros(1), torch.full((1,), g).double(), torch.tensor([p]).double().log())
+        knots.append(knot(e, torch.tensor([2]), torch.tensor([step]), one))
     x = at / 10
     odds = [(1 - x) * math.log(a / (1 - a)) + x * math.log(b / (1 - b)) for a, b in zip(first, second, strict=True)]
     share = [1 / (1 + math.exp(z)) for z in odds]
     directions = [2.0 / (0.7 + 0.5), 0.5 / (0.4 + 0.05)]
     expected = ((1 - x) * directions[0] + x * directions[1]) * sum(share)
-    assert float(gradient_at(*knots, torch.tensor([at]))) == pytest.approx(expected, rel=1e-6)
+    assert float(gradient_at(*knots, torch.tensor([at]), one)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("solver", [PaperSolver, AdaptiveSolver])
@@ -184,6 +209,7 @@ def test_gradients_between_and_beyond_knots(at):
         {"lr": -1e-3},
         {"eps": 0},
         {"weight_decay": -0.1},
+        {"sparsity": -1},
         {"betas": (1, 0.9)},
         {"betas": (0.9, -1)},
     ],

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.probe.objective import Evaluation, Objective
+from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
 
 SMALLEST_SHARE = 1e-6
@@ -31,20 +32,21 @@ SMALLEST_SHARE = 1e-6
 
 @dataclass
 class State:
-    """AdamW's state for K rollouts: masks and moments `[K, R, T]`, steps taken `[K]`."""
+    """AdamW's state for K rollouts: values and moments `[P]`, packed, and steps taken `[K]`."""
 
-    mask: Tensor
+    values: Tensor
     m: Tensor
     v: Tensor
     step: Tensor
 
-    def take(self, rows: Tensor) -> State:
-        """A copy of some rows."""
-        return State(self.mask[rows], self.m[rows], self.v[rows], self.step[rows])
+    def take(self, rows: Tensor, index: Tensor) -> State:
+        """A copy of some rollouts, whose values stand at `index`."""
+        return State(self.values[index], self.m[index], self.v[index], self.step[rows])
 
-    def put(self, rows: Tensor, other: State) -> None:
-        """Write some rows back."""
-        self.mask[rows], self.m[rows], self.v[rows], self.step[rows] = other.mask, other.m, other.v, other.step
+    def put(self, rows: Tensor, index: Tensor, other: State) -> None:
+        """Write some rollouts back."""
+        self.values[index], self.m[index], self.v[index] = other.values, other.m, other.v
+        self.step[rows] = other.step
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Knot:
     """The gradients of K rollouts in parts, each at one step of its path.
 
     Attributes:
-        direction: G, `[K, R, T]`.
+        direction: G, `[P]`, packed.
         odds: z of each answer token, `[K, N]`, infinite on padding.
         lengths: number of answer tokens, `[K]`.
         step: where on the path, `[K]`.
@@ -63,17 +65,13 @@ class Knot:
     lengths: Tensor
     step: Tensor
 
-    def take(self, rows: Tensor) -> Knot:
-        """A copy of some rows."""
-        return Knot(self.direction[rows], self.odds[rows], self.lengths[rows], self.step[rows])
+    def take(self, rows: Tensor, index: Tensor) -> Knot:
+        """A copy of some rollouts, whose values stand at `index`."""
+        return Knot(self.direction[index], self.odds[rows], self.lengths[rows], self.step[rows])
 
-    def put(self, rows: Tensor, other: Knot) -> None:
-        """Write some rows back."""
-        self.direction[rows], self.odds[rows], self.step[rows] = other.direction, other.odds, other.step
-
-    def head(self, count: int) -> Knot:
-        """The first rows, not copied."""
-        return Knot(self.direction[:count], self.odds[:count], self.lengths[:count], self.step[:count])
+    def put(self, rows: Tensor, index: Tensor, other: Knot) -> None:
+        """Write some rollouts back."""
+        self.direction[index], self.odds[rows], self.step[rows] = other.direction, other.odds, other.step
 
 
 class AdaptiveSolver(Solver):
@@ -85,7 +83,7 @@ class AdaptiveSolver(Solver):
         first_interval: steps of the first interval.
         max_interval: most steps between two gradients.
         growth: an interval is at most this many times as long as the one before.
-        steps: see `Solver`, as are lr, betas, weight_decay and eps.
+        steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
     """
 
     def __init__(
@@ -99,8 +97,9 @@ class AdaptiveSolver(Solver):
         betas: tuple[float, float] = (0.6, 0.9999),
         weight_decay: float = 0.05,
         eps: float = 1e-8,
+        sparsity: float = 0.0,
     ) -> None:
-        super().__init__(steps, lr, betas, weight_decay, eps)
+        super().__init__(steps, lr, betas, weight_decay, eps, sparsity)
         if tolerance <= 0 or first_interval < 1 or max_interval < first_interval or growth <= 1:
             raise UserError(
                 "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1."
@@ -110,90 +109,114 @@ class AdaptiveSolver(Solver):
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""
-        mask = self.initial(objective, init_value)
-        alive = torch.arange(len(mask), device=mask.device)
-        now = State(mask, torch.zeros_like(mask), torch.zeros_like(mask), torch.zeros_like(alive))
-        corrected, interval = now.take(alive), torch.full_like(alive, self.first_interval)
-        forecast = torch.zeros_like(mask)
-        gradients, loss_initial, tiny = torch.zeros_like(alive), mask.new_zeros(len(mask)), Tiny(self.eps)
+        values, packing = self.initial(objective, init_value), objective.entries.packing
+        alive = torch.arange(len(packing.counts), device=values.device)
+        now = State(values, torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(alive))
+        corrected = State(values.clone(), now.m.clone(), now.v.clone(), now.step.clone())
+        interval, forecast = torch.full_like(alive, self.first_interval), torch.zeros_like(values)
+        gradients, loss_initial, tiny = torch.zeros_like(alive), values.new_zeros(len(alive)), Tiny(self.eps)
+        losses: list[list[tuple[int, float]]] = [[] for _ in alive]
         knots: Knot | None = None
         while len(alive):
-            evaluation = objective.evaluate(now.mask[alive], alive)
+            index, part = packing.index(alive), packing.take(alive)
+            state = now.take(alive, index)
+            evaluation = objective.evaluate(state.values, alive)
             assert evaluation.gradient is not None
-            tiny.count(evaluation.gradient, objective.where[alive])
+            tiny.count(evaluation.gradient)
             gradients[alive] += 1
-            state, new = now.take(alive), knot(evaluation, objective.answer_lengths[alive], now.step[alive])
+            for row, step, loss in zip(alive.tolist(), state.step.tolist(), evaluation.loss.tolist(), strict=True):
+                losses[row].append((step, loss))
+            new = knot(evaluation, objective.answer_lengths[alive], now.step[alive], part)
             if knots is None:
-                loss_initial, knots, last = evaluation.loss, new.take(alive), new
+                loss_initial, knots, last = evaluation.loss, new, new
             else:
-                last = knots.take(alive)
-                error = self._error(forecast[alive], evaluation.gradient, state, objective.where[alive])
+                last = knots.take(alive, index)
+                error = self._error(forecast[index], evaluation.gradient, state, part)
                 interval[alive] = self._next(interval[alive], error)
-                state = corrected.take(alive)
-                self._walk(state, last, new, new.step - last.step)
-                knots.put(alive, new)
-            corrected.put(alive, state)
+                state = corrected.take(alive, index)
+                self._walk(state, last, new, new.step - last.step, part, init_value)
+                knots.put(alive, index, new)
+            corrected.put(alive, index, state)
             interval[alive] = torch.minimum(interval[alive], self.steps - state.step)
-            self._walk(state, last, new, interval[alive])
-            now.put(alive, state)
-            forecast[alive] = gradient_at(last, new, state.step)
+            self._walk(state, last, new, interval[alive], part, init_value)
+            now.put(alive, index, state)
+            forecast[index] = gradient_at(last, new, state.step, part)
             alive = alive[now.step[alive] < self.steps]
-        return Solution(now.mask, loss_initial, gradients, tiny.share)
+        return Solution(now.values, loss_initial, gradients, tiny.share, losses)
 
-    def _error(self, forecast: Tensor, gradient: Tensor, state: State, where: Tensor) -> Tensor:
-        """Root mean square `[K]` of the prediction error over trainable entries, in units of a normalized step."""
-        unbias = (1 - self.betas[1] ** state.step.double()).to(state.v.dtype)[:, None, None]
-        normalized = (forecast - gradient) / ((state.v / unbias).sqrt() + self.eps)
-        return ((normalized.square() * where).sum((1, 2)) / where.sum((1, 2))).sqrt()
+    def _error(self, forecast: Tensor, gradient: Tensor, state: State, packing: Packing) -> Tensor:
+        """Root mean square `[K]` of the prediction error over the values, in units of a normalized step."""
+        root = (1 - self.betas[1] ** state.step.double()).sqrt().to(state.v.dtype)
+        normalized = (forecast - gradient) / (state.v.sqrt() / packing.spread(root) + self.eps)
+        return packing.means(normalized.square()).sqrt()
 
     def _next(self, interval: Tensor, error: Tensor) -> Tensor:
         """The next interval: a linear prediction's error grows with the square of the interval."""
         factor = (self.tolerance / error.clamp(min=1e-12)).sqrt().clamp(max=self.growth)
         return (interval * factor).long().clamp(1, self.max_interval)
 
-    def _walk(self, state: State, last: Knot, new: Knot, count: Tensor) -> None:
-        """Take `count [K]` AdamW steps in place, with gradients on the line through two knots."""
+    def _walk(
+        self, state: State, last: Knot, new: Knot, count: Tensor, packing: Packing, init_value: float
+    ) -> None:  # fmt: skip
+        """Take `count [K]` AdamW steps in place, with gradients on the line through two knots.
+
+        Rollouts stand in the order of their counts, so that those that are still under way come first.
+        """
         order = count.argsort(descending=True)
-        running, last, new = state.take(order), last.take(order), new.take(order)
+        index, packed = packing.index(order), packing.take(order)
+        running, last, new = state.take(order, index), last.take(order, index), new.take(order, index)
+        turn, owner, ends = new.direction - last.direction, packed.owner(), packed.ends.tolist()
         beta1, beta2 = self.betas
         left = count[order].tolist()
-        active = len(left)
-        for step in range(left[0] if left else 0):
-            while left[active - 1] <= step:
+        active, dtype = len(left), turn.dtype
+        for done in range(left[0] if left else 0):
+            while left[active - 1] <= done:
                 active -= 1
-            part = State(running.mask[:active], running.m[:active], running.v[:active], running.step[:active])
-            gradient = gradient_at(last.head(active), new.head(active), part.step)
-            part.step += 1
-            taken = part.step.double()
+            here = slice(0, ends[active - 1])
+            share, ahead = _line(last, new, running.step + done, dtype)
+            taken = (running.step + done + 1).double()
             root = (1 - beta2**taken).sqrt()
-            size = (self.lr * root / (1 - beta1**taken)).to(gradient.dtype)[:, None, None]
-            part.m.lerp_(gradient, 1 - beta1)
-            part.v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            below = part.v.sqrt().add_((self.eps * root).to(gradient.dtype)[:, None, None])
-            part.mask.mul_(1 - self.lr * self.weight_decay).addcdiv_(part.m * size, below, value=-1)
-        state.put(order, running)
+            size = self.lr * root / (1 - beta1**taken)
+            # what belongs to a rollout, laid beside each of its values
+            numbers = torch.stack([-share, -share * ahead, -size.to(dtype), (self.eps * root).to(dtype)])
+            constant, slope, size, eps = numbers.index_select(1, owner[here])
+            gradient = torch.addcmul(constant.mul_(new.direction[here]), slope, turn[here])
+            if self.sparsity:
+                under_way = Packing(packed.counts[:active])
+                gradient += self.penalty(running.values[here], under_way, init_value)
+            m, v = running.m[here].lerp_(gradient, 1 - beta1), running.v[here]
+            v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            running.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(size.mul_(m), v.sqrt().add_(eps))
+        running.step += count[order]
+        state.put(order, index, running)
 
 
-def knot(evaluation: Evaluation, lengths: Tensor, step: Tensor) -> Knot:
+def knot(evaluation: Evaluation, lengths: Tensor, step: Tensor, packing: Packing) -> Knot:
     """The gradient of each rollout in parts: g = -s G, with s the mean of 1 - p over its answer tokens."""
     assert evaluation.gradient is not None
     logprobs = evaluation.logprobs.clamp(max=-SMALLEST_SHARE)
     odds = logprobs - torch.log(-torch.expm1(logprobs))
     valid = torch.arange(odds.shape[1], device=odds.device)[None] < lengths[:, None]
     odds = odds.masked_fill(~valid, float("inf"))
-    return Knot(-evaluation.gradient / _share(odds, lengths)[:, None, None], odds, lengths, step)
+    return Knot(evaluation.gradient / packing.spread(-_share(odds, lengths)), odds, lengths, step)
 
 
-def gradient_at(last: Knot, new: Knot, step: Tensor) -> Tensor:
-    """The gradient `[K, R, T]` at steps `[K]`, on the line through two knots in direction and in log-odds.
+def gradient_at(last: Knot, new: Knot, step: Tensor, packing: Packing) -> Tensor:
+    """The gradient `[P]` at steps `[K]`, on the line through two knots in direction and in log-odds.
 
     Beyond `new` it is a prediction, between the knots an interpolation; with one knot alone it is constant.
     """
+    share, ahead = _line(last, new, step, new.direction.dtype)
+    direction = torch.addcmul(new.direction, new.direction - last.direction, packing.spread(ahead))
+    return direction.mul_(packing.spread(-share))
+
+
+def _line(last: Knot, new: Knot, step: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """At steps `[K]` on the line through two knots: s, and how far beyond `new` in units of their distance, `[K]` each."""
     span = (new.step - last.step).clamp(min=1)
-    ahead = ((step - new.step) / span).to(new.direction.dtype)
+    ahead = ((step - new.step) / span).to(dtype)
     odds = new.odds + torch.nan_to_num(new.odds - last.odds, nan=0.0) * ahead[:, None]
-    direction = torch.addcmul(new.direction, new.direction - last.direction, ahead[:, None, None])
-    return direction.mul_(-_share(odds, new.lengths)[:, None, None])
+    return _share(odds, new.lengths), ahead
 
 
 def _share(odds: Tensor, lengths: Tensor) -> Tensor:

@@ -13,19 +13,21 @@ class PaperSolver(Solver):
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""
-        mask = self.initial(objective, init_value)
+        values = self.initial(objective, init_value)
         optimizer = torch.optim.AdamW(
-            [mask], lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=self.eps
+            [values], lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=self.eps
         )
-        everyone = torch.arange(len(mask), device=mask.device)
+        everyone = torch.arange(len(objective.targets), device=values.device)
         tiny = Tiny(self.eps)
-        loss_initial = None
+        losses: list[torch.Tensor] = []
         for _ in range(self.steps):
-            evaluation = objective.evaluate(mask, everyone)
+            evaluation = objective.evaluate(values, everyone)
             assert evaluation.gradient is not None
-            loss_initial = evaluation.loss if loss_initial is None else loss_initial
-            tiny.count(evaluation.gradient, objective.where)
-            mask.grad = evaluation.gradient
+            losses.append(evaluation.loss)
+            tiny.count(evaluation.gradient)
+            values.grad = evaluation.gradient
+            if self.sparsity:
+                values.grad += self.penalty(values, objective.entries.packing, init_value)
             optimizer.step()
-        assert loss_initial is not None
-        return Solution(mask.detach(), loss_initial, torch.full_like(everyone, self.steps), tiny.share)
+        path = [list(enumerate(column)) for column in torch.stack(losses, dim=1).tolist()]
+        return Solution(values.detach(), losses[0], torch.full_like(everyone, self.steps), tiny.share, path)
