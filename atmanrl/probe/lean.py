@@ -1,0 +1,97 @@
+"""Attention with a bias that has a gradient, in few passes over the scores and with one layer's scores in memory at a time.
+
+`eager` attention keeps the probabilities of every layer and head for the backward pass, layers x heads x length^2 numbers
+at once, and so does PyTorch's `sdpa` where it has no kernel for a bias with a gradient (on a CPU). Here they are computed
+again in the backward pass, as flash attention does (Dao et al. 2022, section 3.1); only where they are small, so that
+memory is no matter, they are kept. Scaling, bias and softmax's gradient work in place, keys and values are not repeated
+for grouped queries, and gradients that nobody asks for are not computed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atmanrl.errors import UserError
+
+KEEP = 2**21
+"""Probabilities of one layer are kept for the backward pass up to this many (8 MiB in float32)."""
+UNKNOWN = ("softcap", "s_aux", "position_bias", "cache")
+"""What some architectures hand to their attention besides the usual, and this one cannot do."""
+
+
+def lean_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **options: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """An attention function as transformers' registry wants it.
+
+    Args:
+        module: the attention layer; not used.
+        query: `[B, H, R, D]`.
+        key: `[B, K, S, D]`, H a multiple of K.
+        value: `[B, K, S, E]`.
+        attention_mask: `[B, 1, R, S]`, added to the scores.
+        scaling: of the scores; 1/sqrt(D) by default.
+        dropout: must be 0.
+        **options: whatever else the architecture hands over.
+
+    Returns:
+        `[B, R, H, E]`, and None for the probabilities.
+
+    Raises:
+        UserError: the architecture's attention is of another kind.
+    """
+    other = [name for name in UNKNOWN if options.get(name) is not None]
+    if other or dropout or attention_mask is None or not attention_mask.is_floating_point():
+        what = ", ".join(other) or ("dropout" if dropout else "no float mask")
+        raise UserError(f"{type(module).__name__} needs what lean attention does not have ({what}); take eager.")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    mixed: Tensor = _Attention.apply(query, key, value, attention_mask, scale)  # type: ignore[no-untyped-call]
+    return mixed.transpose(1, 2), None
+
+
+def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
+    """Softmax of the biased scores, `[B, K, H/K * R, S]`, in float32 or better."""
+    batch, heads, rows, width = query.shape
+    grouped = query.reshape(batch, key.shape[1], -1, width)
+    scores = torch.matmul(grouped * scale, key.transpose(2, 3))
+    scores.view(batch, heads, rows, -1).add_(bias)
+    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
+        batch, heads, rows, _ = query.shape
+        probabilities = _probabilities(query, key, bias, scale)
+        out = torch.matmul(probabilities.to(value.dtype), value)
+        kept = probabilities if probabilities.numel() <= KEEP else None
+        ctx.save_for_backward(query, key, value, bias, out, kept)
+        ctx.scale = scale
+        return out.view(batch, heads, rows, -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, bias, out, kept = ctx.saved_tensors
+        probabilities = _probabilities(query, key, bias, ctx.scale) if kept is None else kept
+        batch, heads, rows, width = query.shape
+        gradient = gradient.reshape(out.shape)
+        to_query, to_key, to_value, to_bias = ctx.needs_input_grad[:4]
+        value_gradient = torch.matmul(probabilities.to(value.dtype).transpose(2, 3), gradient) if to_value else None
+        # softmax's gradient: p (dp - sum p dp), and the sum is that of the output with its gradient
+        scores = torch.matmul(gradient, value.transpose(2, 3)).to(probabilities.dtype)
+        scores.sub_((gradient * out).sum(-1, keepdim=True)).mul_(probabilities)
+        bias_gradient = None
+        if to_bias:
+            bias_gradient = scores.view(batch, heads, rows, -1).sum(1, keepdim=True).to(bias.dtype)
+        scores = scores.to(query.dtype)
+        query_gradient = key_gradient = None
+        if to_query:
+            query_gradient = torch.matmul(scores, key).mul_(ctx.scale).view(query.shape)
+        if to_key:
+            grouped = query.reshape(batch, key.shape[1], -1, width)
+            key_gradient = torch.matmul(scores.transpose(2, 3), grouped).mul_(ctx.scale)
+        return query_gradient, key_gradient, value_gradient, bias_gradient, None
