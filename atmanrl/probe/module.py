@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from lightning import LightningModule
@@ -16,13 +16,15 @@ from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
 from atmanrl.probe import mask as masks
-from atmanrl.probe.attention import ProbeError, attention_hook
+from atmanrl.probe.attention import ProbeError, attention_hook, check, choose_backend
+from atmanrl.probe.attributions import Attribution
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 SolverName = Literal["paper", "adaptive"]
+Attention = Literal["auto", "lean", "eager", "sdpa"]
 
 
 @dataclass
@@ -30,13 +32,14 @@ class ProbeResult:
     """What the probe found for B rollouts; NaN (or None) where a rollout has no delimiter or no reasoning.
 
     Attributes:
-        reward: `[B]` saliency reward (Eq. 3), in the probe's orientation.
+        reward: `[B]` saliency reward (Eq. 3), in the probe's orientation; of an attribution, nats a token.
         saliency: B lists, one value for each token of the reasoning.
         loss_initial: `[B]` answer loss in nats a token under the initial mask.
         loss_final: `[B]` the same under the optimized mask.
         gradients: `[B]` gradients that each rollout took, 0 where it was not probed.
         below_epsilon: share of gradient entries smaller than Adam's epsilon.
-        masks: B masks H, `[R, T]` each, if they were asked for.
+        masks: B masks H, `[R, T]` each, if they were asked for; an attribution has none.
+        losses: B lists of (step, loss in nats a token), one pair for each gradient that the rollout took.
         seconds: of the whole solve.
     """
 
@@ -47,6 +50,7 @@ class ProbeResult:
     gradients: Tensor
     below_epsilon: float
     masks: list[Tensor | None]
+    losses: list[list[tuple[int, float]]]
     seconds: float
 
     def figures(self) -> dict[str, float]:
@@ -54,7 +58,7 @@ class ProbeResult:
         return {
             "probe/loss_initial": float(self.loss_initial.nanmean()),
             "probe/loss_final": float(self.loss_final.nanmean()),
-            "probe/gradients": float(self.gradients[self.gradients > 0].float().mean()),
+            "probe/gradients": float(self.gradients[~self.reward.isnan()].float().mean()),
             "probe/below_epsilon": self.below_epsilon,
             "probe/seconds": self.seconds,
         }
@@ -75,9 +79,16 @@ class MaskProbe(LightningModule):
         orientation: of the reward, see `probe.mask.oriented`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         batch_tokens: most reasoning, delimiter and answer tokens, padding counted, in one forward pass.
-        attention: `eager` or `sdpa`; `auto` takes eager on a CPU, where it is faster here, and sdpa elsewhere.
-        cache_prompts: read a problem's prompt once for all its rollouts; False for models whose cache cannot be shared.
+        attention: `lean` (see `probe.lean`), `eager` or `sdpa`; `auto` takes the first that the model can run of `lean`,
+            `eager` on a CPU, and of `sdpa`, `lean`, `eager` elsewhere.
+        cache_prompts: read a problem's prompt once for all its rollouts, where the model's cache can be shared.
         keep_masks: whether results hold the masks themselves.
+        shape: of the mask: `full` is the paper's, see `probe.mask.Entries`.
+        attribution: another measure in place of the paper's optimized mask, by its class_path: `Suppression`,
+            `GradientAtStart`, `IntegratedGradients`. It is in nats, and neither solver nor orientation matter to it.
+
+    Raises:
+        UserError: an option that cannot be.
     """
 
     def __init__(
@@ -89,9 +100,11 @@ class MaskProbe(LightningModule):
         orientation: masks.Orientation = "restored",
         include_eos: bool = False,
         batch_tokens: int = 1024,
-        attention: Literal["auto", "eager", "sdpa"] = "auto",
+        attention: Attention = "auto",
         cache_prompts: bool = True,
         keep_masks: bool = False,
+        shape: masks.Shape = "full",
+        attribution: Attribution | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -99,13 +112,22 @@ class MaskProbe(LightningModule):
             raise UserError(f"the probe's init_value is {init_value}; the mask suppresses, so give a number below 0.")
         if scale <= 0 or batch_tokens < 1:
             raise UserError("the probe's scale and batch_tokens must be above 0.")
+        choices = (("orientation", orientation, masks.Orientation), ("shape", shape, masks.Shape))
+        for name, value, kind in (*choices, ("attention", attention, Attention)):
+            if value not in get_args(kind):
+                raise UserError(f"the probe's {name} {value!r} is unknown; choose one of {', '.join(get_args(kind))}.")
+        named = {"paper": PaperSolver, "adaptive": AdaptiveSolver}
+        if isinstance(solver, str) and solver not in named:
+            raise UserError(f"the probe's solver {solver!r} is unknown; choose one of {', '.join(named)}, or a Solver.")
+        if attribution is not None:
+            attribution.check(shape)
         self.policy = policy
-        self.solver: Solver = (
-            {"paper": PaperSolver, "adaptive": AdaptiveSolver}[solver]() if isinstance(solver, str) else solver
-        )
+        self.solver: Solver = named[solver]() if isinstance(solver, str) else solver
+        self.attribution = attribution
         self.init_value, self.scale, self.orientation = init_value, scale, orientation
         self.include_eos, self.batch_tokens = include_eos, batch_tokens
         self.attention, self.cache_prompts, self.keep_masks = attention, cache_prompts, keep_masks
+        self.shape: masks.Shape = shape
 
     def solve(self, policy: Policy, batch: RolloutBatch) -> ProbeResult:
         """Optimize the masks of all rollouts of a batch that can be probed.
@@ -124,33 +146,60 @@ class MaskProbe(LightningModule):
             result = ProbeResult(
                 reward=nan, saliency=[None] * size, loss_initial=nan.clone(), loss_final=nan.clone(),
                 gradients=torch.zeros(size, dtype=torch.long, device=device), below_epsilon=0.0, masks=[None] * size,
-                seconds=0.0,
+                losses=[[] for _ in range(size)], seconds=0.0,
             )  # fmt: skip
             if probed:
                 targets = [self._target(batch.rollouts[i], policy) for i in probed]
-                backend = ("eager" if device.type == "cpu" else "sdpa") if self.attention == "auto" else self.attention
+                backend = choose_backend(policy.model, device) if self.attention == "auto" else self.attention
                 with frozen(policy.model), attention_hook(policy.model, backend):
-                    self._fill(result, policy, targets, probed)
+                    check(policy.model)
+                    objective = Objective(
+                        policy.model,
+                        targets,
+                        self.scale,
+                        policy.pad_id,
+                        self.batch_tokens,
+                        self.cache_prompts,
+                        self.shape,
+                    )
+                    if self.attribution is None:
+                        self._optimize(result, objective, probed)
+                    else:
+                        self._attribute(self.attribution, result, objective, probed)
         result.seconds = time.perf_counter() - began
         return result
 
-    def _fill(self, result: ProbeResult, policy: Policy, targets: list[Target], probed: list[int]) -> None:
-        objective = Objective(policy.model, targets, self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts)
+    def _attribute(
+        self, attribution: Attribution, result: ProbeResult, objective: Objective, probed: list[int]
+    ) -> None:  # fmt: skip
+        found = attribution.attribute(objective, self.init_value)
+        rows = torch.tensor(probed, device=objective.device)
+        result.reward[rows] = found.reward.to(result.reward.dtype)
+        result.loss_initial[rows] = found.loss_initial.to(result.reward.dtype)
+        result.loss_final[rows] = found.loss_final.to(result.reward.dtype)
+        result.gradients[rows] = found.gradients
+        for k, i in enumerate(probed):
+            result.saliency[i] = found.tokens[k].tolist()
+
+    def _optimize(self, result: ProbeResult, objective: Objective, probed: list[int]) -> None:
         solution = self.solver.solve(objective, self.init_value)
-        where, mask = objective.where, solution.mask
-        everyone = torch.arange(len(targets), device=mask.device)
-        final = objective.evaluate(mask, everyone, gradient=False)
-        rows = torch.tensor(probed, device=mask.device)
-        reward = masks.saliency_reward(mask, where, self.init_value, self.orientation)
+        entries, values = objective.entries, solution.values
+        everyone = torch.arange(len(probed), device=values.device)
+        final = objective.evaluate(values, everyone, gradient=False)
+        rows = torch.tensor(probed, device=values.device)
+        reward = masks.saliency_reward(values, entries.packing, self.init_value, self.orientation)
         result.reward[rows] = reward.to(result.reward.dtype)
         result.loss_initial[rows] = solution.loss_initial.to(result.reward.dtype)
         result.loss_final[rows] = final.loss.to(result.reward.dtype)
         result.gradients[rows] = solution.gradients
         result.below_epsilon = solution.below_epsilon
-        tokens = masks.token_saliency(mask, where, self.init_value, self.orientation).cpu()
-        for k, (i, t) in enumerate(zip(probed, targets, strict=True)):
-            result.saliency[i] = tokens[k, : t.cot].tolist()
-            result.masks[i] = mask[k, : t.rows, : t.cot].clone() if self.keep_masks else None
+        for k, i in enumerate(probed):
+            result.losses[i] = solution.losses[k]
+            one = everyone[k : k + 1]
+            mask, where = entries.dense(values[entries.packing.index(one)], one), entries.where(one)
+            tokens = masks.token_saliency(mask, where, self.init_value, self.orientation)
+            result.saliency[i] = tokens[0].tolist()
+            result.masks[i] = mask[0] if self.keep_masks else None
 
     def _target(self, rollout: Rollout, policy: Policy) -> Target:
         found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)

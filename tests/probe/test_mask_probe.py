@@ -1,3 +1,4 @@
+import math
 from contextlib import nullcontext
 
 import pytest
@@ -9,7 +10,16 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
-from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeError, Solver
+from atmanrl.probe import (
+    AdaptiveSolver,
+    GradientAtStart,
+    IntegratedGradients,
+    MaskProbe,
+    PaperSolver,
+    ProbeError,
+    Solver,
+    Suppression,
+)
 from atmanrl.probe.attention import _BIAS
 from atmanrl.probe.target import target
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, RolloutDataModule, split, traces
@@ -62,8 +72,7 @@ def found_state(model) -> dict:
 
 class Failing(Solver):
     def solve(self, objective, init_value):
-        where = objective.where.double() * init_value
-        objective.evaluate(where, torch.arange(len(where)))
+        objective.evaluate(self.initial(objective, init_value), torch.arange(len(objective.targets)))
         raise RuntimeError("no solution")
 
 
@@ -243,3 +252,31 @@ def test_predicts_stored_traces(tiny_policy, tiny_folder, trainer, tmp_path):
     rewards = torch.tensor([r.rewards["saliency"] for r in found])
     torch.testing.assert_close(rewards, expected.reward, rtol=0, atol=2e-5, equal_nan=True)
     assert found[-1].saliency is None
+
+
+@pytest.mark.parametrize("attribution", [Suppression(), GradientAtStart(), IntegratedGradients(4)])
+def test_an_attribution_takes_the_masks_place(policy, attribution):
+    batch = RolloutBatch(rollouts(policy), 1)
+    found = MaskProbe(attribution=attribution, keep_masks=True).solve(policy, batch)
+    for saliency, mean in zip(found.saliency, found.reward.tolist(), strict=True):
+        assert mean == pytest.approx(sum(saliency) / len(saliency), abs=1e-7)
+    assert found.masks == [None] * len(batch) and found.losses == [[] for _ in batch.rollouts]
+    assert (found.loss_initial != found.loss_final).all()
+    figures = found.figures()
+    assert figures["probe/gradients"] == float(found.gradients.float().mean()) and not math.isnan(
+        figures["probe/seconds"]
+    )
+
+
+def test_an_attribution_that_has_no_such_shape_is_refused():
+    with pytest.raises(UserError, match="Suppression is not defined for the mask's shape 'cot_rows'"):
+        MaskProbe(attribution=Suppression(), shape="cot_rows")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"solver": "fast"}, {"orientation": "up"}, {"shape": "round"}, {"attention": "flash"}]
+)
+def test_unknown_names_are_refused(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(UserError, match=f"the probe's {name} {value!r} is unknown; choose one of"):
+        MaskProbe(**wrong)
