@@ -70,14 +70,20 @@ class Policy(nn.Module):
         if self.model is None:
             self.tokenizer = self._load_tokenizer()
             self.model = self._load_model()
-            eos = self.model.generation_config.eos_token_id
-            eos = self.tokenizer.eos_token_id if eos is None else eos
-            if eos is None:
-                raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
-            self.eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
-            pad = self.tokenizer.pad_token_id
-            self.pad_id = self.eos_ids[0] if pad is None else pad
+            self._find_ends()
         return self
+
+    @classmethod
+    def around(cls, model: Any, tokenizer: Any) -> Policy:
+        """A policy of a model and a tokenizer that are loaded already; neither is changed.
+
+        Raises:
+            PolicyError: neither of them names an end-of-sequence token.
+        """
+        policy = cls(str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
+        policy.model, policy.tokenizer = model, tokenizer
+        policy._find_ends()
+        return policy
 
     @property
     def device(self) -> torch.device:
@@ -116,6 +122,16 @@ class Policy(nn.Module):
         model = self.model if dtype is None else copy.deepcopy(self.model).to(getattr(torch, dtype))
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+
+    def _find_ends(self) -> None:
+        generation = getattr(self.model, "generation_config", None)
+        eos = getattr(generation, "eos_token_id", None)
+        eos = self.tokenizer.eos_token_id if eos is None else eos
+        if eos is None:
+            raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
+        self.eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
+        pad = self.tokenizer.pad_token_id
+        self.pad_id = self.eos_ids[0] if pad is None else pad
 
     def _hub(self) -> dict[str, Any]:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from atmanrl.rollouts.pieces import pieces
 from atmanrl.rollouts.split import Parts, decode, split
 from atmanrl.tasks import DELIMITER
 
@@ -143,3 +144,26 @@ def test_special_tokens_within_the_reasoning_are_counted_as_tokens():
 def test_another_delimiter():
     ids = laptop()("a b => c").input_ids
     assert split(laptop(), ids, delimiter="=>").answer == "c"
+
+
+@TOKENIZERS
+@given(text=TEXTS, ids=st.lists(st.integers(0, 299), max_size=30))
+@example(text="\u00e9\u2603 a \U0001f600\ufffd", ids=[])
+def test_pieces_are_the_text_one_for_each_token(load, text, ids):
+    tokenizer = load()
+    for each in (list(tokenizer(text, add_special_tokens=False).input_ids), ids):
+        found = pieces(tokenizer, each)
+        assert "".join(found) == decode(tokenizer, each) and len(found) == len(each)
+
+
+@TOKENIZERS
+def test_a_piece_is_a_readable_text(load):
+    tokenizer = load()
+    ids = [*tokenizer("so 3 \u2603 a\u00e9 ends", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+    found = pieces(tokenizer, ids)
+    assert "".join(found) == "so 3 \u2603 a\u00e9 ends" and found[-1] == "" and "\ufffd" not in "".join(found)
+    # each piece is what its token adds to the text before it, as soon as the character is whole
+    whole = "".join(found)
+    for k in range(1, len(ids)):
+        prefix = decode(tokenizer, ids[:k])
+        assert "".join(found[:k]) == (prefix if whole.startswith(prefix) else prefix.rstrip("\ufffd"))

@@ -58,9 +58,17 @@ def test_round_trip(rollouts, tiny_policy, tmp_path):
         assert (was.completion.ids, was.completion.finished) == (now.completion.ids, now.completion.finished)
     traces.write(back, tmp_path / "again.jsonl")
     first, second = (list(traces.read(p)) for p in (path, tmp_path / "again.jsonl"))
-    computed = {"rewards", "saliency"}  # they belong to the policy that was probed, and are computed anew
-    for (_, a), (_, b) in zip(first, second, strict=True):
-        assert {k: v for k, v in a.items() if k not in computed} == {k: v for k, v in b.items() if k not in computed}
+    assert first == second
+    assert (tmp_path / "again.jsonl").read_bytes() == path.read_bytes()
+    assert back[0].completion.logprobs == rollouts[0].completion.logprobs and back[0].rewards == rollouts[0].rewards
+
+
+def test_what_was_known_of_tokens_needs_their_ids(rollouts, tiny_policy):
+    trace = traces.to_json(rollouts[0])
+    anew = traces.from_json({**trace, "completion_ids": None}, 0, tiny_policy, "x")
+    assert anew.saliency is None and anew.completion.logprobs == [] and anew.rewards == rollouts[0].rewards
+    with pytest.raises(TraceError, match="x: field 'saliency' has 1 values for a reasoning of"):
+        traces.from_json({**trace, "saliency": [0.5]}, 0, tiny_policy, "x")
 
 
 def test_one_line_of_strict_json_each(rollouts, tmp_path):
@@ -138,6 +146,24 @@ BASE = {"prompt": "?", "gold": "1", "cot": "a"}
             for value in ([], [-1], [1.0], [True], ["1"], "12", 5, {"0": 1})
         ],
         *[({**BASE, name: value}, (f"'{name}'",)) for name in ("row", "sample") for value in ("x", 1.5, [], True)],
+        *[
+            ({**BASE, name: value}, (f"'{name}'", "true or false"))
+            for name in ("right", "finished")
+            for value in ("x", 1)
+        ],
+        *[
+            ({**BASE, name: value}, (f"'{name}'", "list of numbers"))
+            for name in ("saliency", "logprobs")
+            for value in (["x"], [True], [None], [float("nan")], 1, {})
+        ],
+        *[
+            ({**BASE, "rewards": value}, ("'rewards'", "object of numbers"))
+            for value in ([], 1, {"a": "x"}, {"a": True})
+        ],
+        ({**BASE, "completion_ids": [1, 2], "logprobs": [0.5]}, ("'logprobs'", "1 values for 2 tokens")),
+        ({**BASE, "cot": "\ud800"}, ("'cot'", "text")),
+        ("[" * 100_000, ("not JSON",)),
+        ('{"row": ' + "1" * 5000 + "}", ("not JSON",)),
         ({"gold": "1", "cot": "a"}, ("'prompt'", "missing")),
         ({**BASE, "prompt": None}, ("'prompt'", "missing")),
         ({"prompt": "?", "gold": "1"}, ("'cot'", "'completion'", "#####")),
@@ -152,9 +178,18 @@ def test_files_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "absent.jsonl", tmp_path):
         with pytest.raises(TraceError, match=f"the traces {path} cannot be read"):
             list(traces.read(path))
-    (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "caf\xe9"}')
-    with pytest.raises(UserError, match=r"latin\.jsonl cannot be read"):
+    (tmp_path / "latin.jsonl").write_bytes(b'\n{"prompt": "caf\xe9"}')
+    with pytest.raises(UserError, match=r"latin\.jsonl, line 2: not UTF-8 \(byte 16\)"):
         list(traces.read(tmp_path / "latin.jsonl"))
+
+
+def test_faults_can_be_passed_over(tmp_path):
+    path, faults = tmp_path / "t.jsonl", []
+    good = json.dumps(BASE)
+    path.write_text("\n".join([good, "", "{", good, "[]", good]))
+    found = [n for n, _ in traces.read(path, 4, lambda *fault: faults.append(fault))]
+    assert found == [1, 4] and [n for n, _ in faults] == [3, 5] and faults[0][1].startswith("not JSON")
+    assert [n for n, _ in traces.read(path, 1)] == [1]
 
 
 @pytest.mark.parametrize("name", ["prompt_ids", "completion_ids"])

@@ -1,0 +1,144 @@
+"""The command itself: options, settings, and the loop over batches."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionYesNo
+from lightning.fabric import Fabric
+from rich.console import Console
+
+from atmanrl.cli_parser import RunParser
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.probe import MaskProbe
+from atmanrl.probe_command import results
+from atmanrl.probe_command.folder import Folder, content
+from atmanrl.probe_command.progress import TraceProgress
+from atmanrl.probe_command.rows import Rows
+from atmanrl.rollouts import RolloutBatch
+
+LISTED = 20
+"""Most skipped rows in the terminal; `summary.json` has them all."""
+
+DESCRIPTION = """Measure the saliency of stored traces: how much each token of the reasoning matters to the gold answer.
+Writes traces.jsonl, summary.json and index.html into a folder. A run that was interrupted or killed goes on when the
+same command is given again."""
+
+
+def main(args: list[str]) -> None:
+    """Probe a file of traces.
+
+    Raises:
+        UserError: the folder holds results of other settings, or the traces or the model cannot be used.
+        SystemExit: with status 130, when the user interrupts.
+    """
+    parser = _parser()
+    given = parser.parse_args(args)
+    if given.batch_size < 1:
+        raise UserError(f"--batch_size is {given.batch_size}; give at least 1.")
+    if given.limit is not None and given.limit < 1:
+        raise UserError(f"--limit is {given.limit}; give at least 1.")
+    probe: MaskProbe = parser.instantiate_classes(given).probe
+    command = ["atmanrl", "probe", *args]
+    folder = None
+    try:
+        folder = Folder(given.out, _settings(parser, given))
+        if not folder.finished:
+            with folder.locked():
+                _run(given, probe, folder, command)
+        _tell(folder)
+    except KeyboardInterrupt:
+        print(f"atmanrl: interrupted; this goes on where it stood: {shlex.join(command)}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _parser() -> RunParser:
+    parser = RunParser(prog="atmanrl probe", description=DESCRIPTION)
+    parser.add_argument("--model", type=str, required=True, help="a Hugging Face folder or a name on the hub")
+    parser.add_argument(
+        "--traces", type=str, required=True,
+        help="JSONL with prompt, gold (or answer), and cot or a whole completion with its delimiter",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder for traces.jsonl, summary.json and index.html")
+    parser.add_argument("--limit", type=int | None, default=None, help="probe only the first so many traces")
+    parser.add_argument(
+        "--skip_bad_rows", action=ActionYesNo, nargs="?", default=False,
+        help="leave out rows that cannot be probed, instead of stopping at the first",
+    )  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed, and written, together")
+    parser.add_argument("--accelerator", type=str, default="auto", help="as Lightning names it: cpu, gpu, auto")
+    parser.add_class_arguments(Policy, "policy", skip={"path", "pretrained"}, instantiate=False)
+    parser.add_class_arguments(MaskProbe, "probe", skip={"policy", "keep_masks"})
+    parser.add_argument("-c", "--config", action="config", help="a YAML file with these options")
+    return parser
+
+
+def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
+    """All options that the results depend on, with the content of the traces and of a local model."""
+    settings: dict[str, Any] = json.loads(parser.dump(given, format="json"))
+    settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
+    traces, model = Path(given.traces), Path(given.model)
+    if not traces.is_file():
+        raise UserError(f"the traces {traces} cannot be read: there is no such file.")
+    settings["traces_sha256"] = content(traces)
+    settings["model_sha256"] = content(model) if model.is_dir() else None
+    return settings
+
+
+def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> None:
+    """Probe what is left, and finish the folder."""
+    size = given.batch_size
+    progress = folder.progress
+    total = progress["traces"] - len(progress["skipped"]) if progress else 0
+    done = folder.rewind(size, total)
+    if not progress or done < total:
+        rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows)
+        device = _device(given.accelerator)
+        policy = Policy(given.model, **given.policy).build().to(device)
+        usable = rows.probeable(policy, probe)
+        folder.begin(rows.skipped, rows.total, str(device))
+        with TraceProgress(len(usable), done) as bar:
+            for start in range(done, len(usable), size):
+                began, batch = time.perf_counter(), usable[start : start + size]
+                torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
+                result = probe.solve(policy, RolloutBatch([row.rollout for row in batch], group_size=1))
+                seconds = time.perf_counter() - began
+                folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
+                bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
+    assert folder.progress is not None
+    summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
+    summary |= {"skipped": folder.progress["skipped"], "settings": folder.settings}
+    summary |= {"versions": results.versions(), "device": folder.progress["device"], "command": command}
+    summary["seconds"] = round(folder.progress["seconds"], 3)
+    folder.finish(summary, results.to_page(folder.done(), summary))
+    folder.progress = summary
+
+
+def _device(accelerator: str) -> torch.device:
+    try:
+        return Fabric(accelerator=accelerator, devices=1).device
+    except ValueError as error:
+        raise UserError(f"--accelerator={accelerator}: {error}") from error
+
+
+def _tell(folder: Folder) -> None:
+    """Say what a finished folder holds."""
+    summary = folder.progress
+    assert summary is not None
+    console = Console(file=sys.stdout)
+    for bad in summary["skipped"][:LISTED]:
+        console.print(f"skipped line {bad['line']}: {bad['reason']}", highlight=False, markup=False, soft_wrap=True)
+    if len(summary["skipped"]) > LISTED:
+        console.print(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}", highlight=False, soft_wrap=True)
+    mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
+    text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
+    if mean is not None:
+        text += f", mean saliency {mean:.4f}" + (f" (standard deviation {spread:.4f})" if spread is not None else "")
+    console.print(f"{text}: {folder.page}", highlight=False, markup=False, soft_wrap=True)

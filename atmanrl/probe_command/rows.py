@@ -1,0 +1,97 @@
+"""Which rows of a file of traces can be probed. All are checked before the first one is probed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.probe import MaskProbe
+from atmanrl.probe.attention import ProbeError
+from atmanrl.probe.target import target
+from atmanrl.rollouts import Rollout, traces
+from atmanrl.rollouts.traces import TraceError
+from atmanrl.tasks import DELIMITER
+
+
+@dataclass(frozen=True)
+class Row:
+    """A trace that can be probed, and the line of the file on which it stands."""
+
+    line: int
+    rollout: Rollout
+
+
+class Rows:
+    """The traces of a file.
+
+    Args:
+        path: the file.
+        limit: read only the first so many traces.
+        skip_bad_rows: leave out rows that cannot be probed; without it the first one is an error.
+
+    Attributes:
+        found: line numbers and objects of the traces whose form is right.
+        skipped: line and reason of each bad row, in the order of the lines.
+
+    Raises:
+        TraceError: the file cannot be read or holds no trace, or a row is bad.
+    """
+
+    def __init__(self, path: Path, limit: int | None, skip_bad_rows: bool) -> None:
+        self.path, self.skip_bad_rows = path, skip_bad_rows
+        self.skipped: list[dict[str, Any]] = []
+        self.found = list(traces.read(path, limit, self._fault))
+        self.total = len(self.found) + len(self.skipped)
+        if not self.total:
+            raise TraceError(f"{path} holds no trace.")
+
+    def probeable(self, policy: Policy, probe: MaskProbe) -> list[Row]:
+        """Tokenize the traces and check what only their tokens show; `policy` is built.
+
+        Raises:
+            TraceError: a row is bad, or none can be probed.
+        """
+        rows = []
+        for index, (line, trace) in enumerate(self.found):
+            try:
+                rollout = traces.from_json(trace, index, policy, "")
+                _check(trace, rollout, policy, probe)
+            except UserError as error:
+                self._fault(line, str(error).removeprefix(": "))
+                continue
+            rows.append(Row(line, rollout))
+        self.skipped.sort(key=lambda bad: bad["line"])
+        if not rows:
+            first = self.skipped[0]
+            raise TraceError(
+                f"none of the {self.total} traces of {self.path} can be probed; line {first['line']}: {first['reason']}"
+            )
+        return rows
+
+    def _fault(self, line: int, reason: str) -> None:
+        if not self.skip_bad_rows:
+            raise TraceError(
+                f"{self.path}, line {line}: {reason} Mend the row, or leave such rows out by --skip_bad_rows."
+            )
+        self.skipped.append({"line": line, "reason": reason})
+
+
+def _check(trace: dict[str, Any], rollout: Rollout, policy: Policy, probe: MaskProbe) -> None:
+    """Raise a `UserError` with the reason why a rollout cannot be probed."""
+    whole = trace.get("completion_ids") is not None or trace.get("completion") is not None
+    if not whole and DELIMITER in trace["cot"]:
+        raise TraceError(f"field 'cot' holds the delimiter {DELIMITER}; give such a text as 'completion'.")
+    if rollout.parts.answer is None:
+        raise TraceError(f"the completion has no delimiter {DELIMITER}.")
+    if not rollout.can_be_probed:
+        raise TraceError("the reasoning before the delimiter is empty.")
+    try:
+        wanted = target(rollout, policy.tokenizer, policy.eos_ids[0] if probe.include_eos else None)
+    except ProbeError as error:
+        raise TraceError(f"the answer {rollout.problem.gold!r} has no token.") from error
+    length = len(wanted.prompt) + wanted.rows
+    if length > policy.context_length:
+        raise TraceError(f"{length} tokens exceed the model's context of {policy.context_length}.")
