@@ -1,0 +1,172 @@
+"""How much faster the probe is than the paper's loop, and how exactly it gives the same answer.
+
+    python -m experiments.benchmarks.probe --json experiments/benchmarks/results/probe.json
+
+For each policy, 8 test problems with 8 rollouts each, that nothing was trained or tuned on, are probed by
+
+- the reference (`naive.py`): 200 AdamW steps, full sequences, full logits;
+- `exact`: `PaperSolver`, the same 200 gradients with the exact savings alone (frozen weights, prompts read once, answer-only
+  logits, batches by length, nothing dead in the last layer);
+- `fast`: `AdaptiveSolver` at `--tolerance`, with the exact savings;
+- the ceiling: `PaperSolver` in float64.
+
+Agreement is judged over advantages (reward minus the group's mean), because that is what training sees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atmanrl.policy import Policy
+from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeResult
+from atmanrl.probe.target import Target, target
+from atmanrl.rollouts import RolloutBatch, RolloutDataModule
+from atmanrl.tasks import WordProblems
+from experiments.benchmarks import agreement, naive
+
+POLICIES = ("experiments/laptop/policy", "experiments/laptop/policy_atmanrl")
+PROBLEMS, TASK_SEED = 8, 3
+
+
+def rollouts(policy: Policy, problems: int = PROBLEMS) -> RolloutBatch:
+    """Rollouts of test problems that can be probed; the same for the same policy."""
+    task = WordProblems(train_size=1, test_size=200, seed=TASK_SEED, instruction="")
+    data = RolloutDataModule(task, test_problems=problems, eval_samples=agreement.GROUP, max_new_tokens=224)
+    data.setup("test")
+    return data.answer(policy, data.rows["test"], "test", 0, agreement.GROUP)
+
+
+def targets(policy: Policy, batch: RolloutBatch) -> list[Target]:
+    """What the reference probes; the same rollouts as `MaskProbe` does."""
+    return [target(rollout, policy.tokenizer) for rollout in batch.rollouts if rollout.can_be_probed]
+
+
+def on_all(batch: RolloutBatch, reward: Tensor) -> Tensor:
+    """Rewards of the probed rollouts, with NaN for the others."""
+    found = torch.full((len(batch),), float("nan"), dtype=reward.dtype)
+    found[[r.can_be_probed for r in batch.rollouts]] = reward.cpu()
+    return found
+
+
+def timed(work: Callable[[], Any], repeats: int) -> tuple[Any, list[float]]:
+    """The result, and the seconds of each repetition."""
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        result = work()
+        seconds.append(round(time.perf_counter() - began, 3))
+    return result, seconds
+
+
+def spread(seconds: list[float]) -> dict[str, Any]:
+    """Median and range of some times."""
+    return {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), "repeats_s": seconds}
+
+
+def memory(path: str, which: str, tolerance: float) -> float:
+    """MiB that one gradient of all rollouts needs above the loaded model, in a process of its own."""
+    command = [sys.executable, "-m", "experiments.benchmarks.probe", "--memory", which, "--policies", path]
+    done = subprocess.run([*command, "--tolerance", str(tolerance)], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def measure_memory(path: str, which: str, tolerance: float) -> float:
+    """See `memory`; this is what the process does."""
+    policy = Policy(path).build()
+    batch = rollouts(policy)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if which == "naive":
+        naive.run(policy, targets(policy, batch), steps=1)
+    else:
+        MaskProbe(solver=AdaptiveSolver(tolerance, steps=4)).solve(policy, batch)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str, Any]:
+    """Everything on one policy's rollouts."""
+    policy = Policy(path).build()
+    batch = rollouts(policy)
+    probed = targets(policy, batch)
+    naive.run(policy, probed, steps=1, backend=backend)
+    MaskProbe(solver=AdaptiveSolver(steps=3)).solve(policy, batch)  # both warm
+    # the machine's own mood changes over minutes: the fast probe is timed before, between and after the slow ones
+    fast_probe = MaskProbe(solver=AdaptiveSolver(tolerance=tolerance))
+    fast, fast_seconds = timed(lambda: fast_probe.solve(policy, batch), repeats)
+    reference, naive_seconds = timed(lambda: naive.run(policy, probed, backend=backend), 1)
+    fast_seconds += timed(lambda: fast_probe.solve(policy, batch), repeats)[1]
+    exact, exact_seconds = timed(lambda: MaskProbe(solver=PaperSolver()).solve(policy, batch), 1)
+    fast_seconds += timed(lambda: fast_probe.solve(policy, batch), repeats)[1]
+    double: ProbeResult = MaskProbe(solver=PaperSolver()).solve(Policy(path, dtype="float64").build(), batch)
+    truth = on_all(batch, reference.reward)
+    saliency = iter(reference.saliency)
+    tokens = [next(saliency) if rollout.can_be_probed else None for rollout in batch.rollouts]
+    fast_median, naive_median = statistics.median(fast_seconds), statistics.median(naive_seconds)
+    return {
+        "rollouts": len(batch),
+        "probed": len(probed),
+        "speedup_exact": naive_median / statistics.median(exact_seconds),
+        "speedup_fast": naive_median / fast_median,
+        "advantage_pearson": agreement.pearson(truth, fast.reward),
+        "advantage_slope": agreement.slope(truth, fast.reward),
+        "pearson_ceiling": agreement.pearson(double.reward, truth),
+        "token_spearman": agreement.spearman(tokens, fast.saliency),
+        "reward_max_abs_diff": agreement.largest_difference(truth, fast.reward),
+        "peak_memory_ratio": memory(path, "naive", tolerance) / memory(path, "fast", tolerance),
+        "exact_reward_max_abs_diff": agreement.largest_difference(truth, exact.reward),
+        "exact_advantage_pearson": agreement.pearson(truth, exact.reward),
+        "gradients_fast": float(fast.gradients[fast.gradients > 0].float().mean()),
+        "naive": spread(naive_seconds),
+        "exact": spread(exact_seconds),
+        "fast": spread(fast_seconds),
+    }
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description="The probe against the paper's loop: speed, agreement, memory.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--tolerance", type=float, default=0.5)
+    parser.add_argument("--repeats", type=int, default=2, help="of the fast probe, at each of three times")
+    parser.add_argument(
+        "--backend", default="sdpa", help="attention of the reference: sdpa (the default of a model) or eager"
+    )
+    parser.add_argument("--policies", nargs="+", default=list(POLICIES))
+    parser.add_argument("--memory", choices=["naive", "fast"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    if args.memory:
+        print(measure_memory(args.policies[0], args.memory, args.tolerance))
+        return
+    results: dict[str, Any] = {
+        "command": "python -m experiments.benchmarks.probe",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
+        "task_seed": TASK_SEED,
+        "tolerance": args.tolerance,
+        "reference_backend": args.backend,
+        "policies": {},
+    }
+    for path in args.policies:
+        found = results["policies"][path] = measure(path, args.tolerance, args.repeats, args.backend)
+        print(path, json.dumps(found), flush=True)
+        if args.json:
+            args.json.parent.mkdir(parents=True, exist_ok=True)
+            args.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
