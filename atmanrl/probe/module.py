@@ -16,8 +16,9 @@ from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
 from atmanrl.probe import mask as masks
-from atmanrl.probe.attention import ProbeError, attention_hook, check, choose_backend
+from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend
 from atmanrl.probe.attributions import Attribution
+from atmanrl.probe.guard import check
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
 from atmanrl.probe.target import Target, target

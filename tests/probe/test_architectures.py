@@ -7,7 +7,8 @@ import torch
 from architectures import ARCHITECTURES, IGNORING, VOCAB, Architecture, Biased
 from probe_reference import Case, Exact, cases
 
-from atmanrl.probe.attention import ProbeError, attention_hook, backends, check, choose_backend
+from atmanrl.probe.attention import ProbeError, attention_hook, backends, choose_backend
+from atmanrl.probe.guard import check
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.target import Target

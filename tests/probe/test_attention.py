@@ -10,7 +10,7 @@ from transformers import BertConfig, BertLMHeadModel, GenerationConfig, Mamba2Co
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from atmanrl.probe import attention
+from atmanrl.probe import attention, guard
 from atmanrl.probe.attention import (
     Bias,
     ProbeError,
@@ -18,9 +18,9 @@ from atmanrl.probe.attention import (
     attention_hook,
     backends,
     can_share_cache,
-    check,
     choose_backend,
 )
+from atmanrl.probe.guard import check
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 IDS = torch.arange(6)[None] + 3
@@ -79,7 +79,7 @@ def test_no_trace_is_left_by_an_interruption(llama, error, where):
         stop()
     assert state(llama) == before
     if handle is not None:  # what was interrupted has not been passed
-        assert llama not in attention._CHECKED
+        assert llama not in guard._CHECKED
 
 
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
