@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ from atmanrl.probe.target import Target, target
 from atmanrl.rollouts import RolloutBatch, RolloutDataModule
 from atmanrl.tasks import WordProblems
 from experiments.benchmarks import agreement, naive
+from experiments.benchmarks.memory import peak_mib
 
 POLICIES = ("experiments/laptop/policy", "experiments/laptop/policy_atmanrl")
 PROBLEMS, TASK_SEED = 8, 3
@@ -89,12 +89,11 @@ def measure_memory(path: str, which: str, tolerance: float) -> float:
     """See `memory`; this is what the process does."""
     policy = Policy(path).build()
     batch = rollouts(policy)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if which == "naive":
-        naive.run(policy, targets(policy, batch), steps=1)
-    else:
-        MaskProbe(solver=AdaptiveSolver(tolerance, steps=4)).solve(policy, batch)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        probed = targets(policy, batch)
+        return peak_mib(lambda: naive.run(policy, probed, steps=1))
+    probe = MaskProbe(solver=AdaptiveSolver(tolerance, steps=4))
+    return peak_mib(lambda: probe.solve(policy, batch))
 
 
 def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str, Any]:
@@ -102,6 +101,7 @@ def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str
     policy = Policy(path).build()
     batch = rollouts(policy)
     probed = targets(policy, batch)
+    needs = {which: memory(path, which, tolerance) for which in ("naive", "fast")}
     naive.run(policy, probed, steps=1, backend=backend)
     MaskProbe(solver=AdaptiveSolver(steps=3)).solve(policy, batch)  # both warm
     # the machine's own mood changes over minutes: the fast probe is timed before, between and after the slow ones
@@ -127,7 +127,8 @@ def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str
         "pearson_ceiling": agreement.pearson(double.reward, truth),
         "token_spearman": agreement.spearman(tokens, fast.saliency),
         "reward_max_abs_diff": agreement.largest_difference(truth, fast.reward),
-        "peak_memory_ratio": memory(path, "naive", tolerance) / memory(path, "fast", tolerance),
+        "peak_memory_ratio": needs["naive"] / needs["fast"],
+        "peak_memory_mib": needs,
         "exact_reward_max_abs_diff": agreement.largest_difference(truth, exact.reward),
         "exact_advantage_pearson": agreement.pearson(truth, exact.reward),
         "bf16": {

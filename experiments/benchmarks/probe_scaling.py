@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.target import Target
+from experiments.benchmarks.memory import peak_mib
 
 PROMPT, DELIMITER, ANSWER, VOCABULARY = 64, 2, 4, 768
 LAYERS, HEADS, HIDDEN = 4, 4, 128
@@ -55,17 +55,16 @@ def measure(length: int, batch: int, backend: str, repeats: int) -> dict[str, fl
         warm.evaluate(torch.full((warm.entries.packing.total,), -0.4), torch.arange(1))
         objective = Objective(model, targets, 10.0, 0, batch_tokens=1024)
         values = torch.full((objective.entries.packing.total,), -0.4)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_mib(lambda: objective.evaluate(values, torch.arange(batch)))
         seconds = []
         for _ in range(repeats):
             began = time.perf_counter()
             objective.evaluate(values, torch.arange(batch))
             seconds.append(time.perf_counter() - began)
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "seconds": statistics.median(seconds),
         "seconds_a_rollout": statistics.median(seconds) / batch,
-        "peak_mib": (after - before) / 1024,
+        "peak_mib": peak,
         "scores_mib": LAYERS * HEADS * rows * (PROMPT + rows) * 4 / 2**20,
         "mask_mib": objective.entries.packing.total / batch * 4 / 2**20,
     }
