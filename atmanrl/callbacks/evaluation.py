@@ -6,17 +6,56 @@ import json
 import math
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.composition import CompositionCallback
 from atmanrl.files import written_aside
+from atmanrl.metrics.majority import MajorityAtK, answer_classes
 from atmanrl.policy import Policy
-from atmanrl.rollouts import RolloutDataModule
+from atmanrl.rollouts import RolloutBatch, RolloutDataModule
 
 
 class EvaluationReport(Callback):
-    """Writes `eval/validation_00060.json` during training, `eval/validate.json` and `eval/test.json` by the commands."""
+    """Writes `eval/validation_00060.json` during training, `eval/validate.json` and `eval/test.json` by the commands.
+
+    It also takes the vote of each problem's samples: `majority_at_4`, where pass@k asks whether any of them is right.
+    """
+
+    def __init__(self) -> None:
+        self.majority: MajorityAtK | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """All samples of a problem vote."""
+        data = getattr(trainer, "datamodule", None)
+        judged = data if isinstance(data, RolloutDataModule) and data.task is not None else None
+        self.majority = None if judged is None else MajorityAtK((judged.eval_samples,))
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Count the votes."""
+        if self.majority is None or not isinstance(batch, RolloutBatch):
+            return
+        task = trainer.datamodule.task  # type: ignore[attr-defined]
+        size = batch.group_size
+        groups = [batch.rollouts[start : start + size] for start in range(0, len(batch), size)]
+        # on the device of the process group, where the sums of several processes meet
+        self.majority.to(pl_module.device).update(
+            [answer_classes(task, group[0].problem, [r.parts.answer for r in group]) for group in groups]
+        )
+
+    on_test_batch_end = on_validation_batch_end
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log majority@k on held-out training problems."""
+        self._log_majority(pl_module, "val/")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log majority@k on test problems."""
+        self._log_majority(pl_module, "test/")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the figures on held-out training problems."""
@@ -26,6 +65,11 @@ class EvaluationReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the figures on test problems."""
         self._write(trainer, pl_module, "test/", "test")
+
+    def _log_majority(self, pl_module: LightningModule, prefix: str) -> None:
+        if self.majority is not None and self.majority.update_called:
+            pl_module.log_dict({prefix + name: value for name, value in self.majority.compute().items()})
+            self.majority.reset()
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, prefix: str, name: str) -> None:
         figures = {

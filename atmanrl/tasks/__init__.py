@@ -2,6 +2,19 @@
 
 from atmanrl.tasks.base import DELIMITER, INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.gsm8k import GSM8K
+from atmanrl.tasks.mmlu import MMLU
+from atmanrl.tasks.multihop import MultiHop
 from atmanrl.tasks.wordproblems import WordProblems
 
-__all__ = ["DELIMITER", "GSM8K", "INSTRUCTION", "Problem", "Split", "Task", "TaskError", "WordProblems"]
+__all__ = [
+    "DELIMITER",
+    "GSM8K",
+    "INSTRUCTION",
+    "MMLU",
+    "MultiHop",
+    "Problem",
+    "Split",
+    "Task",
+    "TaskError",
+    "WordProblems",
+]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.tasks import answers
+from atmanrl.tasks import GSM8K, MMLU, MultiHop, Problem, WordProblems, answers
 from atmanrl.tasks.answers import MAX_CHARACTERS, parse_number, same_number
 
 # The module's docstring promises these; each line is a Python string and what is read in it.
@@ -183,3 +183,20 @@ def test_what_follows_a_number_and_a_space_does_not_matter(number, rest):
 )
 def test_same_number(answer, gold, expected):
     assert same_number(answer, gold) is expected
+
+
+JUDGES = [GSM8K(), WordProblems(), MultiHop(), MMLU()]  # none of them reads its data before `problems`
+FRAMES = ["{}", " {}\n", "{}.", "**{}**", "\\boxed{{{}}}", "$\\boxed{{\\text{{{}}}}}$", "({})", "The answer is {}."]
+
+
+@given(st.sampled_from(JUDGES), st.sampled_from(FRAMES), st.data())
+def test_every_task_takes_its_gold_answer_in_every_frame_and_no_other(task, frame, data):
+    kind = st.sampled_from("ABCD") if isinstance(task, MMLU) else st.integers(-9999, 9999).map(str)
+    gold, other = data.draw(kind), data.draw(kind)
+    assert task.is_right(frame.format(gold), Problem("x", "?", gold))
+    assert task.is_right(frame.format(other), Problem("x", "?", gold)) == (gold == other)
+
+
+@given(st.sampled_from(JUDGES), st.text(), st.sampled_from(["7", "B"]))
+def test_no_task_fails_on_any_answer(task, answer, gold):
+    assert task.is_right(answer, Problem("x", "?", gold)) in (True, False)
