@@ -5,104 +5,171 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.table import Table
+from rich.text import Text
 
-from atmanrl.errors import UserError
 from atmanrl.files import written_aside
+from atmanrl.report.intervals import Floats, interval
+from atmanrl.report.runs import FIGURES, ReportError, Row, load_row
 
-Row = dict[str, float]
-"""The figures of one method, the keys of `FIGURES`; NaN where a figure is not defined."""
-
-FIGURES = {
-    "tokens_per_cot": "tokens / CoT",
-    "numbers_pct": "numbers %",
-    "stop_words_pct": "stop words %",
-    "symbols_pct": "symbols %",
-    "pass_at_1": "pass@1 %",
-    "pass_at_4": "pass@4 %",
-}
-"""Key in `eval/test.json` -> column title. Shares are in per cent of the CoT's tokens, pass@k is from 0 to 1."""
+__all__ = ["FIGURES", "WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
 
 WARM_START = "warm start"
 """Name of the row for the policy that every method started from."""
 
+Draws = Mapping[str, Mapping[str, Floats]]
+"""Method -> figure -> its bootstrap draws, in the units of `Row`."""
 
-class ReportError(UserError):
-    """A run cannot be reported; the message names the file and says what to do."""
 
+@dataclass(frozen=True)
+class Cell:
+    """One figure as a table shows it: pass@k and shares in per cent.
 
-def load_row(run: Path) -> Row:
-    """Reads the six figures from a run's `eval/test.json`; other keys there are ignored, null is NaN.
-
-    Args:
-        run: the run's folder.
-
-    Raises:
-        ReportError: the file is missing, is not a JSON object, or lacks a figure.
+    Attributes:
+        value: NaN where the figure is not defined.
+        interval: its bootstrap interval, None where there is none.
+        change: against the baseline; in per cent of the baseline's figure, for pass@k in points. None for the
+            baseline itself, the warm start, and where one of the two figures is not defined; NaN where the baseline
+            has zero.
+        change_interval: the change's own bootstrap interval.
+        points: whether the change is in points.
     """
-    path = run / "eval" / "test.json"
-    try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ReportError(f"{path} does not exist: run `atmanrl test` on this run first") from None
-    except ValueError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from error
-    if not isinstance(figures, dict):
-        raise ReportError(f"{path} must hold a JSON object, not a {type(figures).__name__}")
-    missing = [key for key in FIGURES if key not in figures]
-    if missing:
-        raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
-    return {key: _number(figures[key], key, path) for key in FIGURES}
+
+    value: float
+    interval: tuple[float, float] | None
+    change: float | None
+    change_interval: tuple[float, float] | None
+    points: bool
+
+    @property
+    def shown(self) -> str:
+        """The figure."""
+        return "–" if math.isnan(self.value) else f"{self.value:.1f}"
+
+    @property
+    def shown_change(self) -> str:
+        """The change, as the paper prints it: `-36 %`, `-2.8 pts`; empty without one."""
+        if self.change is None:
+            return ""
+        if math.isnan(self.change):
+            return "–"
+        # -0.3 would print as -0
+        return f"{_signed(self.change, 1)} pts" if self.points else f"{_signed(self.change, 0)} %"
+
+    @property
+    def shown_interval(self) -> str:
+        """The figure's interval; empty without one."""
+        return f"[{self.interval[0]:.1f}, {self.interval[1]:.1f}]" if self.interval else ""
+
+    @property
+    def shown_change_interval(self) -> str:
+        """The change's interval, in the change's unit; empty without one."""
+        if not self.change_interval:
+            return ""
+        low, high = (_signed(value, 1 if self.points else 0) for value in self.change_interval)
+        return f"[{low}, {high}]"
 
 
-def _number(value: object, key: str, path: Path) -> float:
-    if value is None:
-        return math.nan
-    # JSON's true is an int to Python.
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ReportError(f"{path}: {key} must be a number, got {value!r}")
-    return float(value)
+@dataclass(frozen=True)
+class Table1:
+    """Rows of cells in the order given; `baseline` is the row compared with, None where nothing is compared."""
+
+    rows: Mapping[str, Mapping[str, Cell]]
+    baseline: str | None
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether any figure has one."""
+        return any(cell.interval for row in self.rows.values() for cell in row.values())
 
 
-def render(rows: Mapping[str, Row], baseline: str = "baseline") -> Table:
-    """Table 1 for the terminal: metrics as columns, methods as rows in the order given.
-
-    Behind each figure stands its change against the baseline in parentheses: relative, in per cent, for length and
-    shares (`41.2 (-28.1 %)`); the difference in points for pass@k (`94.0 (-4.0 pts)`). The baseline's own row, and
-    the one named `warm start` (where the methods began, so no result of theirs), show figures alone.
+def build(rows: Mapping[str, Row], baseline: str | None, drawn: Draws | None = None) -> Table1:
+    """Table 1 of some methods.
 
     Args:
         rows: method -> figures, as from `load_row`.
-        baseline: the row that the others are compared with.
+        baseline: the row that the others are compared with; None to compare nothing.
+        drawn: bootstrap draws for the intervals, of as many methods and figures as there are.
 
     Raises:
         ReportError: there is no row of that name.
     """
-    if baseline not in rows:
+    if baseline is not None and baseline not in rows:
         raise ReportError(f"no row '{baseline}' to compare with; there are: {', '.join(rows) or 'none'}")
-    table = Table()
+    drawn = drawn or {}
+    made = {}
+    for method, row in rows.items():
+        reference = None if method in (baseline, WARM_START) else baseline
+        cells = {}
+        for key in FIGURES:
+            other = math.nan if reference is None else rows[reference][key]
+            here = drawn.get(method, {}).get(key)
+            there = drawn.get(reference, {}).get(key) if reference is not None else None
+            cells[key] = _cell(key, row[key], other, here, there)
+        made[method] = cells
+    return Table1(made, baseline)
+
+
+def _cell(key: str, value: float, other: float, here: Floats | None, there: Floats | None) -> Cell:
+    points = key.startswith("pass_at_")
+    unit = 100 if points else 1
+    known = not math.isnan(value) and not math.isnan(other)
+    change = _change(np.array([value]), np.array([other]), points) if known else None
+    both = change is not None and math.isfinite(change[0]) and here is not None and there is not None
+    return Cell(
+        value=unit * value,
+        interval=interval(unit * here) if here is not None and not math.isnan(value) else None,
+        change=None if change is None else float(change[0]),
+        change_interval=interval(_change(here, there, points)) if both and here is not None and there is not None else None,
+        points=points,
+    )  # fmt: skip
+
+
+def _change(values: Floats, others: Floats, points: bool) -> Floats:
+    """Changes in points or in per cent; nothing is a percentage of zero."""
+    if points:
+        return 100 * (values - others)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(others != 0, 100 * (values / others - 1), math.nan)
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text.replace("-", "±").replace("+", "±")
+
+
+def render(rows: Mapping[str, Row], baseline: str | None = "baseline", drawn: Draws | None = None) -> Table:
+    """`build`, for the terminal: see `in_terminal`."""
+    return in_terminal(build(rows, baseline, drawn))
+
+
+def in_terminal(table1: Table1) -> Table:
+    """Table 1 for the terminal: figures as columns, methods as rows.
+
+    Behind each figure stands its change against the baseline in parentheses: relative, in per cent, for length and
+    shares (`41.2 (-28 %)`); the difference in points for pass@k (`94.0 (-4.0 pts)`); beneath it its interval. The
+    baseline's own row, and the one named `warm start` (where the methods began, so no result of theirs), show figures
+    alone.
+    """
+    table = Table(show_lines=table1.has_intervals)
     table.add_column("method", no_wrap=True)
     for title in FIGURES.values():
         table.add_column(title, justify="right")
-    for method, row in rows.items():
-        reference = None if method in (baseline, WARM_START) else rows[baseline]
-        cells = [_cell(key, row[key], reference[key] if reference else None) for key in FIGURES]
-        table.add_row(method, *cells, style="dim" if method == WARM_START else None)
+    for method, row in table1.rows.items():
+        cells = []
+        for cell in row.values():
+            text = Text(f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown)
+            if cell.shown_interval:
+                text.append(f"\n{cell.shown_interval}", style="dim")
+            cells.append(text)
+        # a name is no markup
+        table.add_row(Text(method), *cells, style="dim" if method == WARM_START else None)
     return table
-
-
-def _cell(key: str, value: float, reference: float | None) -> str:
-    """One figure, with its change where there is a reference to compare with."""
-    share = key.startswith("pass_at_")
-    shown = "–" if math.isnan(value) else f"{100 * value if share else value:.1f}"
-    if reference is None or math.isnan(value) or math.isnan(reference):
-        return shown
-    if share:
-        return f"{shown} ({100 * (value - reference):+.1f} pts)"
-    # Nothing is a percentage of zero.
-    return f"{shown} ({100 * (value / reference - 1):+.1f} %)" if reference else f"{shown} (–)"
 
 
 def write_json(rows: Mapping[str, Row], path: Path) -> None:
@@ -115,9 +182,16 @@ def write_json(rows: Mapping[str, Row], path: Path) -> None:
     Raises:
         OSError: the file cannot be written; an older one is then left as it was.
     """
-    strict = {
-        method: {key: None if math.isnan(value) else value for key, value in row.items()}
-        for method, row in rows.items()
-    }
+    dump({method: dict(row) for method, row in rows.items()}, path)
+
+
+def dump(value: Mapping[str, Any], path: Path) -> None:
+    """Strict JSON, indented, in one move; NaN as null."""
     with written_aside(path) as file:
-        file.write(json.dumps(strict, indent=2, allow_nan=False) + "\n")
+        file.write(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _strict(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

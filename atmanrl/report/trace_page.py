@@ -68,8 +68,8 @@ def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
     scale = colour_scale(views)
     cards = [_card(view, order, scale) for order, view in enumerate(views)]
     low, high = (f"{value:.3f}" for value in scale)
-    made = _template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
-    return _writable(made)
+    made = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
+    return writable(made)
 
 
 def fragment(item: TraceView) -> str:
@@ -79,12 +79,12 @@ def fragment(item: TraceView) -> str:
         UserError: the trace has not one saliency for each piece.
     """
     scale = colour_scale([item])
-    macros: Any = _template("trace_card.html.jinja").module
+    macros: Any = template("trace_card.html.jinja").module
     legend = macros.legend(*(f"{value:.3f}" for value in scale))
     card = macros.card(_card(item, 0, scale))
     legend = f'<div class="atmanrl-note">{legend}</div>'
     # a notebook may be dark where the browser is not: the card's own ground goes beneath all of it
-    return _writable(f'{macros.style()}<div class="atmanrl" style="background: var(--card)">{card}{legend}</div>')
+    return writable(f'{macros.style()}<div class="atmanrl" style="background: var(--card)">{card}{legend}</div>')
 
 
 def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
@@ -146,7 +146,8 @@ def _shown(value: float | None) -> str:
 
 
 @cache
-def _template(name: str) -> Any:
+def template(name: str) -> Any:
+    """A template of this folder; every text put into it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -154,6 +155,6 @@ def _template(name: str) -> Any:
     return environment.get_template(name)
 
 
-def _writable(text: str) -> str:
-    """The text without lone surrogates, which traces may hold and no file can."""
+def writable(text: str) -> str:
+    """A page's text without lone surrogates, which traces may hold and no file can."""
     return text.encode("utf-8", errors="replace").decode("utf-8").lstrip()

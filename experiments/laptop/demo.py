@@ -3,7 +3,7 @@
     python -m experiments.laptop.demo
 
 It prints the command of each step before it runs it, so that every step can be repeated alone. The warm start is
-evaluated too, to show what both began from.
+evaluated too, to show what both began from; a report with figures and answers side by side is written at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl.__main__ import main as atmanrl
-from atmanrl.report.table1 import WARM_START, load_row, render, write_json
+from atmanrl.report.table1 import load_row, write_json
 
 CONFIGS = {"atmanrl": "configs/laptop.yaml", "baseline": "configs/laptop_baseline.yaml"}
 
@@ -51,8 +51,8 @@ def main() -> None:
     run(console, "test", "--config", CONFIGS["baseline"], f"--trainer.default_root_dir={warm}", *overrides)
     rows = {name: load_row(args.out / name) for name in CONFIGS}
     write_json(rows, args.out / "table1.json")
-    console.print()
-    console.print(render({WARM_START: load_row(warm), **rows}))
+    folders = [str(args.out / name) for name in ("warm_start", *CONFIGS)]
+    run(console, "report", *folders, "--out", str(args.out / "report"), "--title", "The laptop demo")
     minutes = (time.perf_counter() - began) / 60
     console.print(f"{args.out / 'table1.json'} written; the demo took {minutes:.1f} minutes.", highlight=False)
 

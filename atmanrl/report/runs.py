@@ -1,0 +1,181 @@
+"""A run's folder as a report reads it: its name, the figures of its test, and what these depend on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from atmanrl.errors import UserError
+
+Row = dict[str, float]
+"""The figures of one method, the keys of `FIGURES`; NaN where a figure is not defined."""
+
+FIGURES = {
+    "tokens_per_cot": "tokens / CoT",
+    "numbers_pct": "numbers %",
+    "stop_words_pct": "stop words %",
+    "symbols_pct": "symbols %",
+    "pass_at_1": "pass@1 %",
+    "pass_at_4": "pass@4 %",
+}
+"""Key in `eval/test.json` -> column title. Shares are in per cent of the CoT's tokens, pass@k is from 0 to 1."""
+
+MARKS = ("config.yaml", "metrics.csv", "eval/test.json")
+"""A folder with none of these is no run's folder."""
+
+LEXICAL = "lexical rules"
+"""What a test's setting calls the tagger that needs no pipeline."""
+
+
+class ReportError(UserError):
+    """A run cannot be reported; the message names the file and says what to do."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run.
+
+    Attributes:
+        name: of its row; the folder's name with spaces for underscores.
+        folder: where it lies.
+        row: the figures of its test, None where it was not tested.
+        setting: what the test depended on, empty where nobody wrote that down.
+    """
+
+    name: str
+    folder: Path
+    row: Row | None
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def pipeline(self) -> str | None:
+        """The spaCy pipeline that tagged its test; None for the lexical rules."""
+        tagger = self.setting.get("tagger")
+        return tagger if isinstance(tagger, str) and tagger != LEXICAL else None
+
+
+def load_row(run: Path) -> Row:
+    """Reads the six figures from a run's `eval/test.json`; other keys there are ignored, null is NaN.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        ReportError: the file is missing, is not a JSON object, or lacks a figure.
+    """
+    return _row(_read_test(run), run)
+
+
+def load_tested(folders: Sequence[Path]) -> list[Run]:
+    """Runs that must have been tested.
+
+    Raises:
+        ReportError: as `load_row`; two runs have one name.
+    """
+    named = _named(folders)
+    tests = {name: _read_test(folder) for name, folder in named.items()}
+    return [Run(name, folder, _row(tests[name], folder), _setting(tests[name])) for name, folder in named.items()]
+
+
+def load(folders: Sequence[Path]) -> list[Run]:
+    """Runs of which some may have been trained and not yet tested.
+
+    Raises:
+        ReportError: a folder does not exist or is no run's folder; two runs have one name; a test's file is unusable.
+    """
+    runs = []
+    for name, folder in _named(folders).items():
+        if not folder.is_dir():
+            raise ReportError(f"{folder} is no folder; give the folder of a run (its trainer.default_root_dir).")
+        if not any((folder / mark).exists() for mark in MARKS):
+            raise ReportError(f"{folder} is no run's folder: it has none of {', '.join(MARKS)}.")
+        test = _read_test(folder) if (folder / "eval" / "test.json").exists() else None
+        runs.append(Run(name, folder, _row(test, folder) if test else None, _setting(test or {})))
+    return runs
+
+
+def comparable(runs: Sequence[Run]) -> list[str]:
+    """Notes on how the tests of some runs differ.
+
+    Raises:
+        ReportError: they were of different tasks, or counted by different taggers: no figure could be compared.
+    """
+    notes = []
+    for key, what in (("task", "tasks"), ("tagger", "taggers")):
+        found = _values(runs, key)
+        if len(found) > 1:
+            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
+            raise ReportError(
+                f"these runs were tested with different {what} ({told}); test them alike, or leave some out."
+            )
+    for key, what in (("samples", "samples a problem"), ("temperature", "temperatures"), ("max_new_tokens", "limits")):
+        found = _values(runs, key)
+        if len(found) > 1:
+            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
+            notes.append(f"The tests had different {what} ({told}), so part of a change may come from that.")
+    return notes
+
+
+def _values(runs: Sequence[Run], key: str) -> dict[str, list[str]]:
+    """Each value of a setting with the runs that have it; runs without it are left out."""
+    found: dict[str, list[str]] = {}
+    for run in runs:
+        if run.setting.get(key) is not None:
+            found.setdefault(str(run.setting[key]), []).append(run.name)
+    return found
+
+
+def _named(folders: Sequence[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        name = title(folder.resolve().name or str(folder))
+        if name in named:
+            raise ReportError(
+                f"{named[name]} and {folder} have the same name; rename one of them, or give one through a link."
+            )
+        named[name] = folder
+    return named
+
+
+def title(name: str) -> str:
+    """A folder's name as a row's name."""
+    return name.replace("_", " ")
+
+
+def _read_test(run: Path) -> dict[str, Any]:
+    path = run / "eval" / "test.json"
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReportError(f"{path} does not exist: run `atmanrl test` on this run first") from None
+    except (OSError, ValueError) as error:
+        raise ReportError(f"{path} is not JSON: {error}") from error
+    if not isinstance(figures, dict):
+        raise ReportError(f"{path} must hold a JSON object, not a {type(figures).__name__}")
+    return figures
+
+
+def _row(figures: Mapping[str, Any], run: Path) -> Row:
+    path = run / "eval" / "test.json"
+    missing = [key for key in FIGURES if key not in figures]
+    if missing:
+        raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
+    return {key: _number(figures[key], key, path) for key in FIGURES}
+
+
+def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    setting = figures.get("setting")
+    return setting if isinstance(setting, dict) else {}
+
+
+def _number(value: object, key: str, path: Path) -> float:
+    if value is None:
+        return math.nan
+    # JSON's true is an int to Python.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ReportError(f"{path}: {key} must be a number, got {value!r}")
+    return float(value)

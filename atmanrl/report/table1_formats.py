@@ -1,0 +1,97 @@
+"""Table 1 as Markdown, as LaTeX and as JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from atmanrl.report.intervals import LEVEL, RESAMPLES, SEED
+from atmanrl.report.runs import FIGURES
+from atmanrl.report.table1 import Table1
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "–": "--", "±": r"$\pm$",
+}  # fmt: skip
+
+
+def caption(table1: Table1) -> str:
+    """What stands beneath the table."""
+    parts = []
+    if table1.baseline is not None and len(table1.rows) > 1:
+        parts.append(f"In parentheses: the change against {table1.baseline}, in points for pass@k.")
+    if table1.has_intervals:
+        parts.append(f"In brackets: {LEVEL} % bootstrap intervals over problems ({RESAMPLES:,} draws, seed {SEED}).")
+    return " ".join(parts)
+
+
+def markdown(table1: Table1) -> str:
+    """A table of GitHub's Markdown, with its caption."""
+    lines = ["| " + " | ".join(["method", *FIGURES.values()]) + " |", "|---" + "|---:" * len(FIGURES) + "|"]
+    for method, row in table1.rows.items():
+        cells = []
+        for cell in row.values():
+            text = f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown
+            cells.append(text + (f"<br>{cell.shown_interval}" if cell.shown_interval else ""))
+        lines.append("| " + " | ".join([_markdown(method), *cells]) + " |")
+    return "\n".join([*lines, "", _markdown(caption(table1))]).rstrip() + "\n"
+
+
+def latex(table1: Table1) -> str:
+    """A `tabular` for the package booktabs, intervals in a line of their own beneath the figures."""
+    lines = ["% needs \\usepackage{booktabs}"]
+    lines += [f"% {_line(text)}" for text in [caption(table1)] if text]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(FIGURES)}}}", r"\toprule"]
+    lines += [" & ".join(["method", *map(_latex, FIGURES.values())]) + r" \\", r"\midrule"]
+    for method, row in table1.rows.items():
+        # braces: a bracket right after \\ would be taken for its argument
+        cells = ["{" + _latex(method) + "}"]
+        for cell in row.values():
+            change = _latex_number(cell.shown_change)
+            cells.append(f"{_latex_number(cell.shown)} ({change})" if change else _latex_number(cell.shown))
+        lines.append(" & ".join(cells) + r" \\")
+        if any(cell.interval for cell in row.values()):
+            shown = [rf"{{\scriptsize {cell.shown_interval}}}" if cell.interval else "" for cell in row.values()]
+            lines.append(" & ".join(["", *shown]).strip() + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def as_json(table1: Table1) -> dict[str, Any]:
+    """The table's numbers, unrounded and in the units that it shows, with what the intervals depend on."""
+    return {
+        "baseline": table1.baseline,
+        "units": {key: "tokens" if key == "tokens_per_cot" else "%" for key in FIGURES},
+        "changes": {key: "points" if key.startswith("pass_at_") else "%" for key in FIGURES},
+        "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "over": "problems"},
+        "rows": {method: {key: _cell(cell) for key, cell in row.items()} for method, row in table1.rows.items()},
+    }
+
+
+def _cell(cell: Any) -> Mapping[str, float | None]:
+    low, high = cell.interval or (None, None)
+    change_low, change_high = cell.change_interval or (None, None)
+    return {
+        "value": cell.value, "low": low, "high": high, "change": cell.change, "change_low": change_low,
+        "change_high": change_high,
+    }  # fmt: skip
+
+
+def _line(text: str) -> str:
+    """On one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _markdown(text: str) -> str:
+    text = _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", text)
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(c, c) for c in _line(text))
+
+
+def _latex_number(text: str) -> str:
+    """A figure or a change: a minus sign, and a thin space before the unit."""
+    return _latex(text).replace("-", "$-$", 1 if text[:1] == "-" else 0).replace(r" \%", r"\,\%")

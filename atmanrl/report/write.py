@@ -1,0 +1,115 @@
+"""The files of a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atmanrl import __version__
+from atmanrl.errors import UserError
+from atmanrl.files import written_aside
+from atmanrl.report import figure2, table1_formats
+from atmanrl.report.answers import PROBED
+from atmanrl.report.curves import PANELS
+from atmanrl.report.gather import Report
+from atmanrl.report.intervals import SEED
+from atmanrl.report.report_page import MARK, Contents, page
+from atmanrl.report.runs import ReportError
+from atmanrl.report.table1 import dump
+
+FILES = ("index.html", "table1.md", "table1.tex", "table1.json", "figure2.png", "figure2.svg")
+"""What a report may write."""
+
+
+def may_write(out: Path) -> None:
+    """Refuses a folder in which a report would replace what no report wrote.
+
+    Raises:
+        ReportError: `out` is no folder, or holds a file of one of the names in `FILES` without a report's page.
+    """
+    if out.exists() and not out.is_dir():
+        raise ReportError(f"{out} is a file; give --out a folder.")
+    index = out / "index.html"
+    if index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace"):
+        return
+    if taken := [name for name in FILES if (out / name).exists()]:
+        raise ReportError(f"{out} holds {', '.join(taken)}, written by something else; give another --out.")
+
+
+def write(report: Report, out: Path, heading: str) -> list[Path]:
+    """Writes the report's files into a folder, which is made where it is missing; other files there stay.
+
+    An earlier report's files are replaced, those that this one lacks are removed.
+
+    Returns:
+        The files written, `index.html` first.
+
+    Raises:
+        ReportError: as `may_write`.
+        OSError: a file cannot be written.
+    """
+    may_write(out)
+    figure, plots = None, []
+    try:
+        figure = figure2.draw(report.curves, report.baseline)
+        for number, panel in enumerate(PANELS):
+            if single := figure2.draw(report.curves, report.baseline, [panel]):
+                label = f"{PANELS[panel]}, over the updates of {', '.join(report.curves)}"
+                plots.append(figure2.inline(single, f"panel{number}", label))
+    except UserError as error:
+        report.notes.append(f"Figure 2 is missing: {error}")
+    contents = Contents(
+        title=heading, intro=_intro(report), notes=report.notes, table1=report.table1, plots=plots,
+        plots_caption=_plots_caption(report), comparisons=report.comparisons, comparisons_caption=_answers_caption(report),
+        classes=report.classes,
+    )  # fmt: skip
+    # the page first: it marks the folder as a report's, should the rest be interrupted
+    texts = {"index.html": page(contents)}
+    if report.table1:
+        texts["table1.md"] = table1_formats.markdown(report.table1)
+        texts["table1.tex"] = table1_formats.latex(report.table1)
+    for name, text in texts.items():
+        with written_aside(out / name) as file:
+            file.write(text)
+    written = [out / name for name in texts]
+    if report.table1:
+        dump(table1_formats.as_json(report.table1), out / "table1.json")
+        written.append(out / "table1.json")
+    for name in ("figure2.png", "figure2.svg") if figure else ():
+        assert figure is not None
+        figure2.save(figure, out / name)
+        written.append(out / name)
+    for name in FILES:
+        if out / name not in written:
+            # an earlier report's would pass for this one's
+            (out / name).unlink(missing_ok=True)
+    return written
+
+
+def _intro(report: Report) -> str:
+    """What was tested, as far as the runs agree on it."""
+    tested = [run.setting for run in report.runs if run.setting]
+    parts = [f"atmanrl {__version__}"]
+    names = {
+        "task": "task {}",
+        "samples": "{} samples a problem",
+        "temperature": "temperature {}",
+        "tagger": "words told apart by {}",
+    }
+    for key, text in names.items():
+        values = {str(setting[key]) for setting in tested if setting.get(key) is not None}
+        if len(values) == 1:
+            parts.append(text.format(values.pop()))
+    return " · ".join(parts)
+
+
+def _plots_caption(report: Report) -> str:
+    windows = sorted({curve.window for curves in report.curves.values() for curve in curves.values()})
+    over = " or ".join(map(str, windows))
+    return f"Of the rollouts trained on. Strong lines: running means over {over} updates; faint lines: each update."
+
+
+def _answers_caption(report: Report) -> str:
+    text = f"Problems drawn at random (seed {SEED}) from those that all the runs were tested on, with the first sample."
+    if report.comparisons.scale:
+        return f"{text} Problems whose saliency is known come first. A token's value shows when it is pointed at."
+    return f"{text} No saliency is known: `atmanrl probe --out RUN/{PROBED.parent}` measures it."
