@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +16,36 @@ from atmanrl.errors import UserError
 
 class PolicyError(UserError):
     """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
+
+
+@dataclass
+class LoRA:
+    """Low-rank adapters, by peft: they learn, the model's own weights stay as they were loaded.
+
+    Attributes:
+        r: their rank.
+        alpha: they count `alpha / r`.
+        dropout: of their input. GRPO learns in eval mode, where it has no effect; the supervised warm start has it.
+        target_modules: `all-linear` (every linear layer but the language-model head), a regular expression, or a list
+            of the modules' names.
+        export: what `Policy.save` writes: `merged` weights, an ordinary model, or the `adapter` alone.
+
+    Raises:
+        PolicyError: an option that cannot be.
+    """
+
+    r: int = 16
+    alpha: float = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+    export: Literal["merged", "adapter"] = "merged"
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be before a model is loaded."""
+        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.target_modules:
+            raise PolicyError("policy.lora: give r >= 1, alpha > 0, 0 <= dropout < 1 and some target_modules.")
+        if self.export not in ("merged", "adapter"):
+            raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
 
 
 class Policy(nn.Module):
@@ -29,6 +61,7 @@ class Policy(nn.Module):
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; None lets transformers choose.
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: whether code that comes with the model may run.
+        lora: adapters that are trained in place of the weights; None trains the weights.
 
     Attributes:
         model: the language model, after `build()`.
@@ -48,6 +81,7 @@ class Policy(nn.Module):
         attn_implementation: str | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
         self.path = path
@@ -56,6 +90,7 @@ class Policy(nn.Module):
         self.attn_implementation = attn_implementation
         self.revision = revision
         self.trust_remote_code = trust_remote_code
+        self.lora = lora
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
@@ -65,11 +100,15 @@ class Policy(nn.Module):
         """Load tokenizer and model once; calling it again changes nothing.
 
         Raises:
-            PolicyError: no such model, no tokenizer, or an attention implementation that this machine cannot run.
+            PolicyError: no such model, no tokenizer, an attention implementation that this machine cannot run, or
+                adapters that it cannot be given.
         """
         if self.model is None:
+            if self.lora is not None and find_spec("peft") is None:
+                raise PolicyError("policy.lora needs peft: pip install 'atmanrl[lora]'.")
             self.tokenizer = self._load_tokenizer()
-            self.model = self._load_model()
+            model = self._load_model()
+            self.model = model if self.lora is None else _with_adapters(model, self.lora, self.path)
             self._find_ends()
         return self
 
@@ -118,9 +157,17 @@ class Policy(nn.Module):
         return prompt, whole[len(prompt) :]
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
-        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given."""
-        model = self.model if dtype is None else copy.deepcopy(self.model).to(getattr(torch, dtype))
-        model.save_pretrained(folder)
+        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
+
+        Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
+        """
+        if self.lora is not None and self.lora.export == "adapter":
+            _save_adapter(self.model, folder, dtype)
+        else:
+            model = self.model if dtype is None and self.lora is None else copy.deepcopy(self.model)
+            model = model if self.lora is None else _merged(model)
+            model = model if dtype is None else model.to(getattr(torch, dtype))
+            model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _find_ends(self) -> None:
@@ -167,3 +214,60 @@ class Policy(nn.Module):
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _with_adapters(model: Any, lora: LoRA, path: str) -> Any:
+    """The same model, of the same class, with adapters in place of some of its linear layers.
+
+    Injected and not wrapped: what knows the model's class, its head and its layers (the probe's hook, the sampler, the
+    head at some positions alone) finds them where they were.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    modes = model.training
+    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM",
+        base_model_name_or_path=path,
+    )  # fmt: skip
+    try:
+        inject_adapter_in_model(config, model)
+    except ValueError as error:  # no module has such a name, or it is of a kind that has no adapter
+        raise PolicyError(f"policy.lora.target_modules do not fit {path!r}: {_first_line(error)}") from error
+    if getattr(model.config, "tie_word_embeddings", False) and hasattr(model.get_output_embeddings(), "base_layer"):
+        raise PolicyError(
+            f"policy.lora.target_modules: the head of {path!r} shares its weights with the embedding, which merged "
+            "adapters would change, too; leave the head out."
+        )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if "lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.float()  # steps of a small learning rate are lost in half precision
+    return model.train(modes)
+
+
+def _merged(model: Any) -> Any:
+    """The model itself with its adapters added to its weights, and gone."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, part in list(model.named_modules()):
+        if isinstance(part, BaseTunerLayer):
+            part.merge(safe_merge=True)
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, part.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+    return model
+
+
+def _save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
+    """Adapters under the names that `PeftModel.from_pretrained` looks for."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    own = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" may ask the hub
+    state = {f"base_model.model.{name}": w.detach() for name, w in own.items()}
+    kind = None if dtype is None else getattr(torch, dtype)
+    save_file({name: w.to("cpu", kind).contiguous() for name, w in state.items()}, folder / "adapter_model.safetensors")
+    model.peft_config["default"].save_pretrained(folder)

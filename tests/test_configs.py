@@ -1,12 +1,21 @@
-"""Every shipped config is complete, and the two that are compared differ in one reward."""
+"""Every shipped config is complete, can be built, and the pairs that are compared differ in one reward."""
+
+import json
 
 import pytest
 import yaml
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.policy import Policy
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
+CONFIGS = [path for path in sorted((ROOT / "configs").rglob("*.yaml")) if path not in SWEEPS]
+PAIRS = [("laptop", "laptop_baseline"), ("atmanrl", "baseline")]
+
+
+def read(name):
+    return yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -18,12 +27,84 @@ def test_a_config_is_valid(path, capsys):
     assert {"trainer", "model", "data", "checkpoint", "composition"} <= printed.keys()
 
 
-def test_the_baseline_differs_in_the_saliency_reward_alone():
-    ours, baseline = (yaml.safe_load((ROOT / f"configs/{n}.yaml").read_text()) for n in ("laptop", "laptop_baseline"))
+@pytest.fixture
+def built(monkeypatch):
+    """Instantiates what a `fit` command names, with its policy loaded, and trains nothing."""
+    from atmanrl.cli import RunCLI
+
+    def build(arguments):
+        made = []
+        monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: made.append(self))
+        assert main(arguments) == 0
+        made[0].model.configure_model()
+        return made[0]
+
+    return build
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_a_config_is_built_on_a_tiny_policy(path, built, tiny_folder, tmp_path):
+    if "lora" in str(read(path.stem)["model"]):
+        pytest.importorskip("peft")
+    folder = f"--trainer.default_root_dir={tmp_path / 'run'}"
+    cli = built(["fit", "--config", str(path), f"--model.policy.path={tiny_folder}", folder])
+    policy = cli.model.policy
+    assert isinstance(policy, Policy) and policy.model.config.hidden_size == 32
+    assert cli.datamodule.task is not None
+    trainable = [p for p in policy.parameters() if p.requires_grad]
+    assert trainable and (policy.lora is None) == (len(trainable) == len(list(policy.parameters())))
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
+def test_every_point_of_a_sweep_is_built(path, built, tiny_folder, tmp_path):
+    from atmanrl.sweep.space import load
+    from atmanrl.sweep.trial import command_line
+
+    sweep = load(path)
+    more = [f"--model.policy.path={tiny_folder}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
+    seen = []
+    for point in sweep.grid():
+        command = command_line(sweep, point, more)
+        cli = built(command[command.index("fit") :])
+        saliency = cli.model.rewards["saliency"]
+        seen.append((saliency.weight, saliency.probe.init_value, saliency.probe.solver.steps))
+    assert len(set(seen)) == len(seen)
+    for (name, space), (weight, constant, steps) in ((item, s) for s in seen for item in sweep.parameters.items()):
+        value = {"weight": weight, "init_value": constant, "steps": steps}[name.rsplit(".", 1)[-1]]
+        assert value in space.values
+
+
+@pytest.mark.parametrize(("ours", "baseline"), PAIRS)
+def test_the_baseline_differs_in_the_saliency_reward_alone(ours, baseline):
+    ours, baseline = read(ours), read(baseline)
     del ours["model"]["init_args"]["rewards"]["saliency"]
     for config in (ours, baseline):
         del config["trainer"]["default_root_dir"]
     assert ours == baseline
+
+
+def test_the_papers_settings():
+    """Each of them as the design has it, in the config's own words."""
+    config = read("atmanrl")
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    probe = model["rewards"]["saliency"]["init_args"]["probe"]
+    assert model["policy"]["path"] == "meta-llama/Llama-3.2-3B-Instruct"
+    assert (config["trainer"]["precision"], model["policy"]["dtype"]) == ("bf16-mixed", "float32")
+    assert (model["optimizer"]["init_args"]["lr"], config["trainer"]["max_epochs"]) == (8e-7, 5)
+    assert (data["group_size"], data["queries_per_device"], data["max_new_tokens"]) == (8, 8, 1024)
+    assert (model["num_iterations"], model["minibatch_queries"], model["epsilon"]) == (2, 2, 0.2)
+    assert (probe["init_value"], probe["scale"], probe["solver"]["class_path"]) == (-0.4, 10.0, "PaperSolver")
+    assert probe["solver"]["init_args"] == {"steps": 200, "lr": 1e-3, "betas": [0.6, 0.9999], "weight_decay": 0.05}
+    assert {name: reward["init_args"]["weight"] for name, reward in model["rewards"].items()} == {
+        "outcome": 1.0, "saliency": 1.0,
+    }  # fmt: skip
+    assert (data["test_problems"], data["eval_samples"]) == (500, 4)
+    mmlu = read("mmlu")
+    assert mmlu["model"] == config["model"]
+    assert {k: v for k, v in mmlu["data"]["init_args"].items() if k != "task"} == {
+        k: v for k, v in data.items() if k != "task"
+    }
+    assert json.dumps(config)
 
 
 def test_switching_the_task_keeps_the_instruction(capsys):
