@@ -1,0 +1,45 @@
+"""The tagger experiment on three sentences."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+CONLLU = """\
+# text = She paid $5 for three.
+1	She	she	PRON	PRP	_	2	nsubj	_	_
+2	paid	pay	VERB	VBD	_	0	root	_	_
+3	$	$	SYM	$	_	2	obj	_	SpaceAfter=No
+4	5	5	NUM	CD	_	3	nummod	_	_
+5	for	for	ADP	IN	_	6	case	_	_
+6	three	three	NUM	CD	_	2	obl	_	SpaceAfter=No
+7	.	.	PUNCT	.	_	2	punct	_	_
+
+# text = Don't be first.
+1-2	Don't	_	_	_	_	_	_	_	_
+1	Do	do	AUX	VB	_	4	aux	_	_
+2	n't	not	PART	RB	_	4	advmod	_	_
+3	be	be	AUX	VB	_	4	cop	_	_
+3.1	be	be	AUX	VB	_	_	_	_	_
+4	first	first	ADJ	JJ	_	0	root	_	SpaceAfter=No
+5	.	.	PUNCT	.	_	4	punct	_	_
+"""
+
+
+def test_the_lexical_rules_on_two_sentences(tmp_path):
+    (tmp_path / "gold").mkdir()
+    (tmp_path / "gold/tiny.conllu").write_text(CONLLU, encoding="utf-8")
+    command = [sys.executable, "-m", "experiments.taggers.evaluate", "--gold", str(tmp_path / "gold")]
+    subprocess.run([*command, "--json", str(tmp_path / "taggers.json")], check=True, cwd=ROOT, capture_output=True)
+    found = json.loads((tmp_path / "taggers.json").read_text())["files"]["tiny.conllu"]
+    assert (found["sentences"], found["words"]) == (2, 12)
+    rules = found["lexical rules (default)"]
+    for way in ("gold_tokens", "from_text"):  # the ordinal is a number to spaCy's rules, an adjective to gold
+        assert rules[way]["NUM"] == {"precision": pytest.approx(66.67), "recall": 100, "f1": 80,
+                                     "right": 2, "found": 3, "gold": 2}  # fmt: skip
+        assert rules[way]["SYM"]["f1"] == 100
+    assert rules["gold_tokens"]["most_frequent_errors"] == [
+        {"word": "first", "gold": "ADJ", "found": "NUM", "times": 1}
+    ]
