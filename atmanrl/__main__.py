@@ -12,7 +12,9 @@ COMMANDS = {
     "test": "the paper's evaluation on test problems",
     "predict": "write rollouts with all their rewards",
     "probe": "measure the saliency of stored traces",
+    "sweep": "run many trials over a space of options, and go on with them after an interruption",
     "table": "print Table 1 for finished runs",
+    "report": "write Table 1, figures and a page to look at for finished runs",
 }
 
 HELP = """usage: atmanrl COMMAND [options]
@@ -42,10 +44,14 @@ def main(args: list[str] | None = None) -> int:
     if args[0] not in COMMANDS:
         print(f"atmanrl: error: no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
-    if args[0] == "table":
-        from atmanrl.report.command import main as table
+    if args[0] in ("table", "report"):
+        from atmanrl.report import command
 
-        return table(args[1:])
+        return {"table": command.table, "report": command.report}[args[0]](args[1:])
+    if args[0] == "sweep":
+        from atmanrl.sweep.command import main as sweep
+
+        return sweep(args[1:])
     from atmanrl.cli import main as run
 
     return run(args)

@@ -1,0 +1,272 @@
+"""A sweep's progress: Optuna chooses points and remembers them; trials run as processes of their own.
+
+One loop in one thread starts trials, looks after them and tells Optuna how they ended. All that must survive a kill is
+in `sweep.db` and the trials' folders: a trial that Optuna still holds for running when a sweep begins was interrupted, and
+is taken up again in its own folder, from its run's last checkpoint.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from atmanrl.sweep.space import Choice, Range, Sweep, SweepError
+from atmanrl.sweep.trial import Trial, command_line
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep runs.
+
+    Attributes:
+        folder: of the sweep.
+        jobs: trials at a time.
+        trials: most trials in all, those of earlier starts counted; None takes the file's run_cap.
+        seed: of random points.
+        test: whether each run is tested after its training.
+        more: options that every trial is given.
+    """
+
+    folder: Path
+    jobs: int = 1
+    trials: int | None = None
+    seed: int = 0
+    test: bool = True
+    more: tuple[str, ...] = ()
+
+
+class Study:
+    """One sweep in its folder.
+
+    Args:
+        sweep: what the file says.
+        options: how it runs.
+        say: is told one line about every trial that ends.
+
+    Raises:
+        SweepError: the folder holds another sweep, or nothing says how many trials there are.
+    """
+
+    def __init__(self, sweep: Sweep, options: Options, say: Callable[[str], None] = print) -> None:
+        self.sweep, self.options, self.say = sweep, options, say
+        options.folder.mkdir(parents=True, exist_ok=True)
+        self.limit = self._limit()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            storage=f"sqlite:///{(options.folder / 'sweep.db').resolve()}", study_name="sweep", load_if_exists=True,
+            sampler=self._sampler(0), direction=sweep.goal,
+        )  # fmt: skip
+        self._same_as_before()
+        self.spaces: dict[str, Choice | Range] = dict(sweep.parameters)
+        if sweep.method == "grid":
+            points = sweep.grid()
+            self.spaces = {n: Choice(tuple(p[n] for p in points)) for n in sweep.parameters}
+            for point in points:
+                self.study.enqueue_trial({n: _text(v) for n, v in point.items()}, skip_if_exists=True)
+
+    def run(self) -> None:
+        """Run what is left to be run.
+
+        Raises:
+            SweepError: a parameter is no option, or the metric is not among a run's figures.
+        """
+        stale = deque(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+        if not stale and self._begun() >= self.limit:
+            return
+        self._check_options()
+        running: dict[int, tuple[optuna.trial.Trial, Trial]] = {}
+        with locked(self.options.folder / "sweep.lock") as lock:
+            try:
+                while True:
+                    while len(running) < self.options.jobs and (asked := self._next(stale)) is not None:
+                        trial = self._trial(asked)
+                        if trial.stage is None:  # killed between its last command and the word to Optuna
+                            self._finish(asked, trial, 0)
+                            continue
+                        trial.start(lock)
+                        running[asked.number] = asked, trial
+                    if not running:
+                        return
+                    time.sleep(0.05)
+                    for number, (asked, trial) in list(running.items()):
+                        status = trial.poll()
+                        if status == 0 and trial.stage is not None:
+                            trial.start(lock)
+                        elif status is not None:
+                            del running[number]
+                            self._finish(asked, trial, status)
+            finally:
+                for _, trial in running.values():
+                    trial.stop()
+
+    def finished(self) -> list[FrozenTrial]:
+        """Trials that have ended, in their order."""
+        return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best metric, None if none has one."""
+        done = [t for t in self.finished() if t.state == TrialState.COMPLETE]
+        choose = max if self.sweep.goal == "maximize" else min
+        return choose(done, key=lambda t: t.value or 0.0) if done else None
+
+    def folder(self, number: int) -> Path:
+        """Of a trial."""
+        return self.options.folder / f"trial_{number:04d}"
+
+    def values(self, trial: FrozenTrial) -> dict[str, Any]:
+        """A trial's parameters as they stand in the file."""
+        return {n: _value(self.spaces[n], trial.params[n]) for n in self.spaces if n in trial.params}
+
+    def _limit(self) -> int:
+        wanted = [n for n in (self.options.trials or self.sweep.run_cap,) if n is not None]
+        if self.sweep.method == "grid":
+            return min([len(self.sweep.grid()), *wanted])
+        if not wanted:
+            raise SweepError(f"{self.sweep.path}: {self.sweep.method} has no end; give --trials or run_cap.")
+        return wanted[0]
+
+    def _same_as_before(self) -> None:
+        said = {**self.sweep.identity(), "more": list(self.options.more), "goal": self.sweep.goal}
+        before = self.study.user_attrs.get("identity", said)
+        changed = [key for key, value in said.items() if before.get(key) != value]
+        if self.study.user_attrs.get("metric", self.sweep.metric) != self.sweep.metric and self.best():
+            changed.append("metric")
+        if changed:
+            raise SweepError(
+                f"{self.options.folder} holds a sweep with another {changed[0]} than {self.sweep.path}; "
+                "choose another --out."
+            )
+        self.study.set_user_attr("identity", said)
+        self.study.set_user_attr("metric", self.sweep.metric)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        """By the trial's number, so that an interrupted sweep draws the points that it would have drawn."""
+        seed = self.options.seed * 1_000_003 + number
+        if self.sweep.method == "bayes":
+            return optuna.samplers.TPESampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=seed)
+
+    def _begun(self) -> int:
+        return sum(t.state != TrialState.WAITING for t in self.study.get_trials(deepcopy=False))
+
+    def _next(self, stale: deque[FrozenTrial]) -> optuna.trial.Trial | None:
+        if stale:
+            old = stale.popleft()
+            self.study.sampler = self._sampler(old.number)
+            return optuna.trial.Trial(self.study, old._trial_id)
+        if self._begun() >= self.limit:
+            return None
+        self.study.sampler = self._sampler(len(self.study.get_trials(deepcopy=False)))
+        return self.study.ask()
+
+    def _trial(self, asked: optuna.trial.Trial) -> Trial:
+        parameters = {name: _value(space, _suggest(asked, name, space)) for name, space in self.spaces.items()}
+        folder = self.folder(asked.number)
+        return Trial(folder, self.sweep, parameters, self.options.more, self.options.test)
+
+    def _finish(self, asked: optuna.trial.Trial, trial: Trial, status: int) -> None:
+        figures = trial.figures()
+        metric = self.sweep.metric
+        if status == 0 and metric not in figures:
+            near = get_close_matches(metric, figures, n=3, cutoff=0.4) or sorted(figures)[:3]
+            raise SweepError(
+                f"{self.sweep.path}: metric.name {metric!r} is not among the figures of {trial.folder}"
+                + (f"; there are {', '.join(near)}." if near else ", which has no metrics.csv.")
+            )
+        if status == 0 and math.isnan(figures[metric]):
+            error = f"{metric} has no value"
+        else:
+            error = "" if status == 0 else trial.error()
+        asked.set_user_attr("seconds", round(trial.notes["seconds"], 1))
+        asked.set_user_attr("figures", {n: v for n, v in figures.items() if not math.isnan(v)})
+        told = ", ".join(f"{name.rsplit('.', 1)[-1]} = {value}" for name, value in trial.parameters.items())
+        if error:
+            asked.set_user_attr("error", error)
+            self.study.tell(asked, state=TrialState.FAIL)
+            self.say(f"trial {asked.number} ({told}) failed: {error}")
+        else:
+            self.study.tell(asked, figures[metric])
+            self.say(f"trial {asked.number} ({told}): {metric} {figures[metric]:.4g}, {trial.notes['seconds']:.0f} s")
+
+    def _check_options(self) -> None:
+        """Parse one trial's options before any trial runs: an unknown name would fail them all."""
+        if "fit" not in self.sweep.command:
+            return
+        point = {n: s.values[0] if isinstance(s, Choice) else s.low for n, s in self.sweep.parameters.items()}
+        command = command_line(self.sweep, point, [*self.options.more, "--print_config"])
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        if done.returncode:
+            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
+            said = next((line for line in lines if line.startswith("atmanrl: error: ")), lines[-1])
+            key = next((f".{name}" for name in point if name.rsplit(".", 1)[-1] in said), "")
+            raise SweepError(f"{self.sweep.path}: parameters{key}: {said.removeprefix('atmanrl: error: ')}")
+
+
+@contextmanager
+def locked(path: Path, patience: float = 10.0) -> Iterator[int]:
+    """One sweep a folder. Trials inherit the lock: where they cannot be made to die with a killed sweep they keep it.
+
+    Raises:
+        SweepError: another process holds it, and still does after `patience` seconds.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    until = time.monotonic() + patience
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise SweepError(
+                        f"{path.parent}: another sweep, or a trial of a killed one, still runs here; wait for it."
+                    ) from None
+                time.sleep(0.1)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _suggest(asked: optuna.trial.Trial, name: str, space: Choice | Range) -> Any:
+    if isinstance(space, Choice):
+        return asked.suggest_categorical(name, list(dict.fromkeys(map(_text, space.values))))
+    if space.whole:
+        return asked.suggest_int(name, int(space.low), int(space.high))
+    return asked.suggest_float(name, space.low, space.high, step=space.step, log=space.log)
+
+
+def _value(space: Choice | Range, drawn: Any) -> Any:
+    return json.loads(drawn) if isinstance(space, Choice) else drawn
+
+
+def _text(value: Any) -> str:
+    # for Optuna 1, 1.0 and true are one value, and a list is none
+    return json.dumps(value, default=str)
+
+
+def rows(study: Study) -> Sequence[dict[str, Any]]:
+    """What `sweep.csv` holds: a row a trial."""
+    found = []
+    for trial in study.finished():
+        tested = {n: v for n, v in trial.user_attrs.get("figures", {}).items() if n.startswith("test/")}
+        found.append({
+            "trial": trial.number, "state": "done" if trial.state == TrialState.COMPLETE else "failed",
+            **study.values(trial), study.sweep.metric: trial.value, **tested,
+            "seconds": trial.user_attrs.get("seconds"), "folder": str(study.folder(trial.number)),
+            "error": trial.user_attrs.get("error", ""),
+        })  # fmt: skip
+    return found

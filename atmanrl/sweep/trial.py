@@ -1,0 +1,158 @@
+"""One trial: a run's folder, made by a command of its own, that a killed sweep can go on with."""
+
+from __future__ import annotations
+
+import csv
+import ctypes
+import json
+import math
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from atmanrl.files import written_aside
+from atmanrl.sweep.space import Sweep
+
+_DIE = 1  # PR_SET_PDEATHSIG of prctl(2)
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def option(name: str, value: Any) -> str:
+    """A parameter as an option; lists and mappings in YAML's flow style, which the command line reads back."""
+    if isinstance(value, str):
+        return f"--{name}={value}"
+    text = yaml.safe_dump(value, default_flow_style=True, width=1 << 30).removesuffix("...\n").strip()
+    return f"--{name}={text}"
+
+
+def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str]) -> list[str]:
+    """The command of a trial with its macros replaced; `more` follows."""
+    macros = {
+        "${env}": ["/usr/bin/env"],
+        "${interpreter}": [sys.executable],
+        "${program}": [str(sweep.program)],
+        "${args}": [option(name, value) for name, value in parameters.items()],
+    }
+    return [word for part in sweep.command for word in macros.get(part, [part])] + list(more)
+
+
+class Trial:
+    """The commands of a trial, one after the other: `fit`, then `test`; any other command stands alone.
+
+    `trial.json` in the folder says which of them are done, so that none is repeated.
+
+    Args:
+        folder: of the run.
+        sweep: whose trial it is.
+        parameters: of this trial.
+        more: options that all trials are given.
+        test: whether `test` follows `fit`.
+    """
+
+    def __init__(
+        self, folder: Path, sweep: Sweep, parameters: dict[str, Any], more: Sequence[str], test: bool
+    ) -> None:  # fmt: skip
+        self.folder, self.parameters = folder, parameters
+        self.command = command_line(sweep, parameters, [*more, f"--trainer.default_root_dir={folder}"])
+        self.is_run = "fit" in self.command
+        self.stages = ["fit", "test"] if self.is_run and test else ["fit"]
+        self.notes: dict[str, Any] = {"parameters": parameters, "done": [], "seconds": 0.0}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.began = 0.0
+        if (folder / "trial.json").is_file():
+            self.notes |= json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+
+    @property
+    def stage(self) -> str | None:
+        """What is to be done next; None if all is done."""
+        return next((stage for stage in self.stages if stage not in self.notes["done"]), None)
+
+    def start(self, inherited: int | None = None) -> None:
+        """Begin the next command; `inherited` is a file descriptor that it keeps open while it lives."""
+        command = list(self.command)
+        if self.stage == "test":
+            command[command.index("fit")] = "test"
+            command.append(f"--ckpt_path={self.folder / 'checkpoints' / 'last.ckpt'}")
+        elif self.is_run and (self.folder / "checkpoints" / "last.ckpt").is_file():
+            command.append("--ckpt_path=last")  # what was interrupted goes on from its checkpoint
+        elif self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._write()
+        with (self.folder / "trial.log").open("ab") as log:
+            log.write(f"$ {' '.join(command)}\n".encode())
+            log.flush()
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                preexec_fn=_die_with_parent, pass_fds=() if inherited is None else (inherited,),
+            )  # fmt: skip
+        self.began = time.monotonic()
+
+    def poll(self) -> int | None:
+        """The exit status of the command that was begun, None while it runs; 0 is noted."""
+        assert self.process is not None
+        status = self.process.poll()
+        if status is not None:
+            self.notes["seconds"] += time.monotonic() - self.began
+            if status == 0:
+                self.notes["done"] = [*self.notes["done"], self.stage]
+            self._write()
+        return status
+
+    def stop(self) -> None:
+        """End the command, if one runs; the next sweep takes it up."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def error(self) -> str:
+        """What the command said last."""
+        lines = (self.folder / "trial.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
+        named = [line for line in said if line.startswith("atmanrl: error: ")]
+        status = self.process.returncode if self.process else None
+        return (named or said or [f"exit status {status}"])[-1].removeprefix("atmanrl: error: ")
+
+    def figures(self) -> dict[str, float]:
+        """The last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`."""
+        found: dict[str, float] = {}
+        metrics, tested = self.folder / "metrics.csv", self.folder / "eval" / "test.json"
+        if metrics.is_file():
+            with metrics.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                found = dict.fromkeys(reader.fieldnames or [], math.nan)
+                for row in reader:
+                    found |= {name: value for name, text in row.items() if (value := _number(text)) is not None}
+        if tested.is_file():
+            for name, value in json.loads(tested.read_text(encoding="utf-8")).items():
+                if isinstance(value, (int, float)):
+                    found[f"test/{name}"] = float(value)
+        return found
+
+    def _write(self) -> None:
+        with written_aside(self.folder / "trial.json") as file:
+            file.write(json.dumps(self.notes, indent=2) + "\n")
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _die_with_parent() -> None:
+    """A trial must not outlive a sweep that is killed: its next run would write into the same folder."""
+    if _LIBC is not None:
+        _LIBC.prctl(_DIE, signal.SIGKILL)

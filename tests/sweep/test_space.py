@@ -1,0 +1,120 @@
+"""Sweeps' files: what they mean, and what is said about wrong ones."""
+
+import itertools
+import json
+
+import pytest
+import yaml
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atmanrl.sweep.space import Choice, Range, SweepError, load
+from atmanrl.sweep.trial import option
+
+GOOD = {
+    "method": "grid", "metric": {"name": "val/pass_at_1", "goal": "maximize"},
+    "parameters": {"a.b": {"values": [1, 2]}},
+    "command": ["${interpreter}", "x.py", "${args}"],
+}  # fmt: skip
+
+
+def written(folder, **changes):
+    path = folder / "s.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in (GOOD | changes).items() if v is not ...}))
+    return path
+
+
+scalars = st.one_of(st.integers(-99, 99), st.floats(-9, 9, allow_nan=False), st.booleans(), st.text("abc", max_size=3))
+names = st.text("abcdef", min_size=1, max_size=5)
+
+
+@given(axes=st.dictionaries(names, st.lists(scalars, min_size=1, max_size=4), min_size=1, max_size=4))
+def test_the_grid_is_the_product(axes, tmp_path_factory):
+    parameters = {name: {"values": values} for name, values in axes.items()}
+    sweep = load(written(tmp_path_factory.mktemp("s"), parameters=parameters))
+    order = list(sweep.parameters)
+    assert sorted(order) == sorted(axes)
+    assert [tuple(p.values()) for p in sweep.grid()] == list(itertools.product(*(axes[n] for n in order)))
+
+
+nested = st.recursive(scalars | st.none(), lambda v: st.lists(v, max_size=3) | st.dictionaries(names, v, max_size=2))
+
+
+@given(value=nested)
+def test_an_option_is_read_back_by_yaml(value):
+    text = option("a.b", value)
+    assert text.startswith("--a.b=") and "\n" not in text
+    assert isinstance(value, str) or yaml.safe_load(text.removeprefix("--a.b=")) == value
+
+
+@given(low=st.floats(-50, 50), high=st.floats(-50, 50), kind=st.sampled_from(["uniform", "log_uniform"]))
+def test_ranges(low, high, kind, tmp_path_factory):
+    said = {"x": {"min": low, "max": high, "distribution": kind}}
+    path = written(tmp_path_factory.mktemp("s"), method="random", parameters=said)
+    if low > high:
+        with pytest.raises(SweepError, match="is above max"):
+            load(path)
+        return
+    space = load(path).parameters["x"]
+    assert isinstance(space, Range) and space.low <= space.high and space.log == (kind == "log_uniform")
+
+
+def test_kinds_without_a_distribution(tmp_path):
+    said = {"a": {"value": [1, 2]}, "b": {"min": 1, "max": 4}, "c": {"min": 1, "max": 4.5}, "d": {"values": ["x"]}}
+    a, b, c, d = load(written(tmp_path, method="bayes", parameters=said)).parameters.values()
+    assert (a, d) == (Choice(([1, 2],)), Choice(("x",)))
+    assert (b, c) == (Range(1, 4, whole=True), Range(1, 4.5))
+    grid = load(written(tmp_path, parameters={"b": {"min": 1, "max": 3}})).grid()
+    assert grid == [{"b": 1}, {"b": 2}, {"b": 3}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"method": "hyperband"}, "method is 'hyperband'; choose one of grid, random, bayes"),
+        ({"method": ...}, "method is None"),
+        ({"metric": ...}, "metric is None"),
+        ({"metric": {"name": "x", "goal": "up"}}, "metric.goal is 'up'"),
+        ({"parameters": {}}, "parameters is {}"),
+        ({"parameters": {"a": {"values": []}}}, "parameters.a.values is []"),
+        ({"parameters": {"a": {}}}, "parameters.a.values is None"),
+        ({"parameters": {"a": 3}}, "parameters.a is 3"),
+        ({"parameters": {"a": {"value": 1, "vaules": [2]}}}, "parameters.a: 'vaules'"),
+        ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a is a range, which a grid cannot take"),
+        ({"parameters": {"a": {"min": 0.0}}}, "parameters.a.max is None"),
+        ({"parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}}, "parameters.a.distribution is 'beta'"),
+        ({"parameters": {"a": {"min": 0, "max": 1, "distribution": "log_uniform_values"}}}, "a logarithm needs"),
+        ({"command": ...}, "neither command nor program"),
+        ({"command": ["x"]}, "command lacks ${args}"),
+        ({"command": ["${args_json}", "${args}"]}, "${args_json}"),
+        ({"command": ["${program}", "${args}"]}, "no key program"),
+        ({"run_cap": 0}, "run_cap is 0"),
+        ({"paramters": {}}, "unknown key 'paramters'"),
+    ],
+)
+def test_wrong_files(changes, sentence, tmp_path):
+    path = written(tmp_path, **changes)
+    with pytest.raises(SweepError) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}") and sentence in str(caught.value)
+
+
+def test_what_is_no_sweep(tmp_path):
+    for text in ("a: [", "- 1", "", "\x00"):
+        (tmp_path / "s.yaml").write_text(text)
+        with pytest.raises(SweepError) as caught:
+            load(tmp_path / "s.yaml")
+        assert "s.yaml" in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(SweepError, match="cannot be read"):
+        load(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_shipped_sweeps_are_wandbs(path):
+    sweep = load(path)
+    assert len(sweep.grid()) == 4 and not sweep.ignored
+    utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
+    text = path.read_text()
+    assert utils.load_sweep_config(str(path)) == yaml.safe_load(text)
+    assert json.dumps(sweep.identity())

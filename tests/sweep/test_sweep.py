@@ -1,0 +1,244 @@
+"""Sweeps that run: what is tried, what a kill and a failure leave, and the real command on the tiny policy."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from atmanrl.__main__ import main
+from atmanrl.sweep.space import load
+
+optuna = pytest.importorskip("optuna")
+
+STUB = """
+import pathlib, sys, time
+given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
+folder = pathlib.Path(given.pop("trainer.default_root_dir"))
+(folder.parent / "calls.txt").open("a").write(f"{folder.name} {sorted(given.items())}\\n")
+wait = folder.parent / "wait"
+if wait.exists() and folder.name == wait.read_text():
+    time.sleep(60)
+if given.get("x") == "bad":
+    sys.exit("atmanrl: error: x is bad.")
+rows = "step,score\\n0,\\n1," + str(float(given["x"]) * float(given.get("y", 1))) + "\\n2,\\n"
+(folder / "metrics.csv").write_text(rows)
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Writes a sweep of the stub command and returns its file; `out` beside it is its folder."""
+    (tmp_path / "stub.py").write_text(STUB)
+
+    def write(parameters, **changes):
+        said = {"method": "grid", "metric": {"name": "score", "goal": "maximize"}, "parameters": parameters}
+        said["command"] = ["${env}", "${interpreter}", str(tmp_path / "stub.py"), "${args}"]
+        (tmp_path / "s.yaml").write_text(yaml.safe_dump(said | changes, sort_keys=False))
+        return tmp_path / "s.yaml"
+
+    return write
+
+
+def run(path, *more):
+    return main(["sweep", str(path), f"--out={path.parent / 'out'}", *more])
+
+
+def table(path):
+    with (path.parent / "out/sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def calls(path):
+    return (path.parent / "out/calls.txt").read_text().splitlines()
+
+
+def background(path, *more):
+    command = [sys.executable, "-m", "atmanrl", "sweep", str(path), f"--out={path.parent / 'out'}", *more]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+
+
+def until(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_grid_is_tried_in_its_order(sweep, jobs, capsys):
+    path = sweep({"x": {"values": [1, 2.5]}, "y": {"values": [3, 1, 2]}})
+    assert run(path, f"--jobs={jobs}") == 0
+    rows = table(path)
+    assert [(json.loads(r["x"]), json.loads(r["y"])) for r in rows] == list(itertools.product([1, 2.5], [3, 1, 2]))
+    assert [float(r["score"]) for r in rows] == [x * y for x, y in itertools.product([1, 2.5], [3, 1, 2])]
+    assert {r["state"] for r in rows} == {"done"}
+    out = capsys.readouterr().out
+    assert "trial_0003, x=2.5, y=3" in out
+    assert (path.parent / "out/sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "$ /usr/bin/env" in (path.parent / "out/trial_0002/trial.log").read_text()
+    assert run(path) == 0 and len(calls(path)) == 6
+
+
+def test_trials_are_counted_in_all(sweep):
+    path = sweep({"x": {"values": [1, 2, 3]}})
+    assert run(path, "--trials=1") == 0 and len(calls(path)) == 1
+    assert run(path, "--trials=2") == 0 and len(calls(path)) == 2
+    assert run(path) == 0 and [float(r["score"]) for r in table(path)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_random_points_do_not_depend_on_interruptions(sweep, method, tmp_path):
+    space = {"x": {"min": 0.1, "max": 9.0, "distribution": "log_uniform_values"}, "y": {"min": 1, "max": 5}}
+    path = sweep(space, method=method, run_cap=5)
+    for most in (2, 3, 5):
+        assert run(path, f"--trials={most}") == 0
+    assert main(["sweep", str(path), f"--out={tmp_path / 'whole'}"]) == 0
+    pieces = [(r["x"], r["y"], r["score"]) for r in table(path)]
+    with (tmp_path / "whole/sweep.csv").open(newline="") as file:
+        assert [(r["x"], r["y"], r["score"]) for r in csv.DictReader(file)] == pieces
+    assert len({x for x, *_ in pieces}) == 5
+    assert all(0.1 <= float(x) <= 9 and y in "12345" for x, y, _ in pieces)
+
+
+def test_a_failed_trial_is_recorded_and_not_fatal(sweep, capsys):
+    path = sweep({"x": {"values": [1, "bad", 2]}})
+    assert run(path) == 0
+    assert [(r["state"], r["error"]) for r in table(path)] == [("done", ""), ("failed", "x is bad."), ("done", "")]
+    assert "failed: x is bad." in capsys.readouterr().out
+    assert run(path) == 0 and len(calls(path)) == 3
+
+
+def test_no_trial_succeeds(sweep, capsys):
+    path = sweep({"x": {"values": ["bad"]}})
+    assert run(path) == 1
+    assert capsys.readouterr().err.startswith("atmanrl: error: no trial of ")
+
+
+def test_a_killed_sweep_goes_on(sweep):
+    path = sweep({"x": {"values": [1, 2, 3]}})
+    out = path.parent / "out"
+    out.mkdir()
+    (out / "wait").write_text("trial_0001")
+    process = background(path)
+    until(lambda: (out / "calls.txt").exists() and len(calls(path)) == 2)
+    stub = [int(p) for p in os.listdir("/proc") if p.isdigit() and _runs(p, path.parent / "stub.py")]
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    until(lambda: not any(_runs(pid, path.parent / "stub.py") for pid in stub))  # no trial outlives its sweep
+    (out / "wait").unlink()
+    assert run(path) == 0
+    assert [c.split()[0] for c in calls(path)] == ["trial_0000", "trial_0001", "trial_0001", "trial_0002"]
+    assert [float(r["score"]) for r in table(path)] == [1, 2, 3]
+
+
+def test_an_interrupted_sweep_goes_on(sweep):
+    path = sweep({"x": {"values": [1, 2]}})
+    out = path.parent / "out"
+    out.mkdir()
+    (out / "wait").write_text("trial_0000")
+    process = background(path)
+    until(lambda: (out / "calls.txt").exists())
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and b"the same command goes on" in process.stderr.read()
+    (out / "wait").unlink()
+    assert run(path) == 0 and [r["state"] for r in table(path)] == ["done", "done"]
+
+
+def test_a_metric_that_is_not_there_can_be_mended(sweep, capsys):
+    path = sweep({"x": {"values": [1, 2]}}, metric={"name": "scoer"})
+    assert run(path) == 1
+    error = capsys.readouterr().err
+    assert f"{path}: metric.name 'scoer'" in error and "there are score" in error
+    path = sweep({"x": {"values": [1, 2]}})
+    assert run(path) == 1 and "another goal" in capsys.readouterr().err
+    path = sweep({"x": {"values": [1, 2]}}, metric={"name": "score"})
+    assert run(path) == 0 and len(calls(path)) == 2  # what had run is not repeated
+
+
+def test_another_sweep_in_the_same_folder(sweep, capsys):
+    assert run(sweep({"x": {"values": [1]}})) == 0
+    assert run(sweep({"x": {"values": [2]}})) == 1
+    assert "another parameters" in capsys.readouterr().err
+    assert run(sweep({"x": {"values": [1]}}), "--", "--z=1") == 1
+    assert "another more" in capsys.readouterr().err
+
+
+def test_wrong_calls(sweep, capsys):
+    assert run(sweep({"x": {"min": 0, "max": 9}}, method="random")) == 1
+    assert "has no end" in capsys.readouterr().err
+    assert run(sweep({"x": {"values": [1]}}), "--jobs=0") == 1
+
+
+def _runs(pid, script) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+    except OSError:
+        return False
+    return str(script).encode() in words and b"sweep" not in words
+
+
+def real(tmp_path, tiny_folder, parameters, updates=1):
+    """A sweep of runs of the tiny policy."""
+    small = [
+        "fit", f"--config={ROOT / 'configs/laptop.yaml'}", f"--model.policy.path={tiny_folder}",
+        f"--trainer.max_steps={updates}", "--trainer.val_check_interval=1", "--checkpoint.every_n_updates=1",
+        "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=8", "--data.val_problems=2",
+        "--data.test_problems=2", "--data.eval_samples=2", "--data.task.train_size=20", "--data.task.test_size=5",
+        "--model.rewards.saliency.probe.solver.steps=2",
+    ]  # fmt: skip
+    said = {"method": "grid", "metric": {"name": "val/tokens_per_cot", "goal": "minimize"}, "parameters": parameters}
+    said["command"] = ["${env}", "${interpreter}", "-m", "atmanrl", *small, "${args}"]
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(said))
+    return tmp_path / "s.yaml"
+
+
+@pytest.mark.timeout(600)
+def test_runs_of_the_tiny_policy_killed_in_the_middle(tiny_folder, tmp_path):
+    """The second trial is killed between its updates and resumed; its figures are those of an unbroken run."""
+    weights = [0.0, 1.0, 15.0]
+    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.weight": {"values": weights}}, updates=3)
+    out = tmp_path / "out"
+    process = background(path)
+    until(lambda: (out / "trial_0001/checkpoints/update_00001.ckpt").exists(), 300)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    first = (out / "trial_0000/metrics.csv").read_bytes()
+    assert run(path) == 0
+    rows = table(path)
+    assert [float(r["model.rewards.saliency.weight"]) for r in rows] == weights
+    assert {r["state"] for r in rows} == {"done"} and all(r["test/pass_at_2"] for r in rows)
+    assert (out / "trial_0000/metrics.csv").read_bytes() == first
+    for number, weight in enumerate(weights):
+        folder = out / f"trial_{number:04d}"
+        assert len(list((folder / "rollouts").glob("update_*.jsonl"))) == 3
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        assert config["model"]["init_args"]["rewards"]["saliency"]["init_args"]["weight"] == weight
+        assert json.loads((folder / "trial.json").read_text())["done"] == ["fit", "test"]
+
+
+def test_an_unknown_option(tiny_folder, tmp_path, capsys):
+    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.wieght": {"values": [1]}})
+    assert run(path) == 1
+    error = capsys.readouterr().err
+    assert f"{path}: parameters.model.rewards.saliency.wieght" in error and "Traceback" not in error
+    assert not (tmp_path / "out/trial_0000").exists()
+
+
+def test_optuna_is_missing(sweep, monkeypatch, capsys):
+    monkeypatch.setattr("atmanrl.sweep.command.find_spec", lambda name: None)
+    assert run(sweep({"x": {"values": [1]}})) == 1
+    assert "atmanrl[sweep]" in capsys.readouterr().err
+
+
+def test_the_shipped_sweeps_say_what_they_run():
+    for path in (ROOT / "configs/sweeps").glob("*.yaml"):
+        assert "fit" in load(path).command
