@@ -71,6 +71,8 @@ from collections.abc import Iterator
 LETTERS = "ABCD"
 """The names of the choices, in their order."""
 
+LONGEST = 2_000
+"""Characters that are read: an answer is short, and a policy that rambles must not hold up an evaluation."""
 _CHARACTERS: dict[int, int | str | None] = {
     **{0xFEE0 + ascii_code: ascii_code for ascii_code in range(0x21, 0x7F)},  # the full-width forms
     **dict.fromkeys(map(ord, "\u2018\u2019"), "'"),
@@ -105,12 +107,12 @@ def parse_letter(text: str) -> str | None:
     """Read the one letter that the text behind the delimiter names; the module's docstring shows how.
 
     Args:
-        text: anything a policy may write. Reading it takes linear time and never raises.
+        text: anything a policy may write; what stands beyond `LONGEST` characters is not read. It never raises.
 
     Returns:
         `A`, `B`, `C` or `D`; None where no letter, or more than one, is named, or where one is denied ("not B").
     """
-    text = _WRAPPING.sub(" ", text.translate(_CHARACTERS))
+    text = _WRAPPING.sub(" ", text[:LONGEST].translate(_CHARACTERS))
     text = "\n".join(line for line in (" ".join(line.split()) for line in text.splitlines()) if line)
     named = set(_named(_LABEL, text)) or set(_named(_CAPITAL, text))
     return named.pop() if len(named) == 1 and named <= set(LETTERS) else None
