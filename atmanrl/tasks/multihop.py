@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from atmanrl.tasks import reasoning
-from atmanrl.tasks.answers import same_number
-from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
+from atmanrl.tasks.base import INSTRUCTION, TaskError
+from atmanrl.tasks.generated import GeneratedTask
 from atmanrl.tasks.stories import PEOPLE, THINGS, Step
-from atmanrl.tasks.wordproblems import split_of
 
 FEWEST, MOST = 2, 20
 """The shortest and the longest chain, in steps."""
@@ -50,12 +48,12 @@ class Chain:
         return values
 
 
-class MultiHop(Task):
+class MultiHop(GeneratedTask):
     """A number goes through 2 to 20 steps of + - x and exact division, told as a recipe or as a row of people.
 
     Every step needs the result of the one before it, so the length of the chain is the number of hops. Each operation
     that keeps the number between 1 and 999 is as likely as another. Chains of a split are all different, and
-    the splits share none: the numbers alone decide a chain's split, not seed, sizes or wording (see `split_of`).
+    the splits share none: the numbers alone decide a chain's split, not seed, sizes or wording (see `generated.split_of`).
 
     Args:
         steps: the chain's length, one number or the shortest and the longest, each length being as likely as another.
@@ -69,6 +67,8 @@ class MultiHop(Task):
         TaskError: a length or size out of its range, or more problems asked for than there are.
     """
 
+    advice = ", or for longer chains"
+
     def __init__(
         self,
         steps: int | tuple[int, int] = (2, 8),
@@ -77,48 +77,23 @@ class MultiHop(Task):
         seed: int = 0,
         instruction: str = INSTRUCTION,
     ) -> None:
-        super().__init__(instruction)
         self.shortest, self.longest = (steps, steps) if isinstance(steps, int) else steps
         if not FEWEST <= self.shortest <= self.longest <= MOST:
             raise TaskError(f"MultiHop: steps is {steps}; give a number from {FEWEST} to {MOST}, or two, rising.")
-        for name, size in (("train_size", train_size), ("test_size", test_size)):
-            if size < 1:
-                raise TaskError(f"MultiHop: {name} is {size}; give at least 1.")
-        self.sizes: dict[Split, int] = {"train": train_size, "test": test_size}
-        self.seed = seed
+        stream = f"atmanrl multi hop/{seed}/{self.shortest}-{self.longest}"
+        super().__init__(stream, train_size, test_size, seed, instruction)
 
-    def problems(self, split: Split) -> Sequence[Problem]:
-        """The problems of `split`, in the order in which they were drawn."""
-        return list(self._draw(split))
+    def draw(self, rng: Random) -> Chain:
+        """A chain of one of the lengths."""
+        return draw_chain(rng, rng.randint(self.shortest, self.longest))
 
-    def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether the first number in `answer` is the gold number."""
-        return same_number(answer, problem.gold)
+    def tell(self, drawn: Chain, rng: Random) -> tuple[str, tuple[Step, ...]]:
+        """The chain as a recipe or as a row of people."""
+        return rng.choice((tell_recipe, tell_people))(drawn, rng)
 
-    def _draw(self, split: Split) -> Iterator[Problem]:
-        if split not in self.sizes:
-            raise TaskError(f"MultiHop has the splits train and test, not {split!r}.")
-        rng = Random(f"atmanrl multi hop/{self.seed}/{self.shortest}-{self.longest}/{split}")
-        seen: set[str] = set()
-        misses = 0
-        while len(seen) < self.sizes[split]:
-            chain = draw_chain(rng, rng.randint(self.shortest, self.longest))
-            if chain.key in seen or split_of(chain.key) != split:
-                misses += 1
-                if misses > 100 * self.sizes[split] + 10_000:
-                    raise TaskError(
-                        f"MultiHop: found only {len(seen)} different {split} problems; ask for fewer than "
-                        f"{self.sizes[split]}, or for longer chains."
-                    )
-                continue
-            question, steps = rng.choice((tell_recipe, tell_people))(chain, rng)
-            yield Problem(
-                id=f"multihop/{self.seed}/{split}/{len(steps)}-steps/{len(seen)}",
-                question=question,
-                gold=str(steps[-1].result),
-                solution=reasoning.write(steps, rng),
-            )
-            seen.add(chain.key)
+    def place(self, steps: tuple[Step, ...], number: int) -> str:
+        """With the chain's length: `12-steps/17`."""
+        return f"{len(steps)}-steps/{number}"
 
 
 def draw_chain(rng: Random, length: int) -> Chain:

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmanrl.tasks import MultiHop, Problem, TaskError
+from atmanrl.tasks.generated import split_of
 from atmanrl.tasks.multihop import FEWEST, LARGEST, MOST, PARTS, Chain, draw_chain, tell_people, tell_recipe
-from atmanrl.tasks.wordproblems import split_of
 
 FRACTIONS = {words: divisor for divisor, words in PARTS.items()}
 ORDERS = {"add": "+", "subtract": "-", "take away": "-", "multiply by": "*", "divide by": "/"}

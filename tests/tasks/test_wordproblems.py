@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from atmanrl.tasks import Problem, TaskError, WordProblems, stories
-from atmanrl.tasks.wordproblems import split_of
+from atmanrl.tasks.generated import split_of
 
 SUM = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
