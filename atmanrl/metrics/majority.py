@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,9 +11,8 @@ from math import comb
 from typing import Any
 
 import torch
-from torch import Tensor
-from torchmetrics import Metric
 
+from atmanrl.metrics.at_k import MeanAtK
 from atmanrl.tasks import Problem, Task
 
 RIGHT, NO_VOTE = 0, -1
@@ -107,36 +107,24 @@ def _same(task: Task, problem: Problem, answer: str, other: str) -> bool:
         # where the old gold answer is right still, or never was, the task does not look at the problem's
         if task.is_right(problem.gold, problem) and not task.is_right(problem.gold, as_gold):
             return task.is_right(answer, as_gold)
-    except Exception:  # a user's task may be picky about its gold answers; a metric must not end the evaluation
-        pass
+    except (
+        Exception
+    ) as error:  # a user's task may be picky about its gold answers; a metric must not end the evaluation
+        warnings.warn(
+            f"{type(task).__name__}.is_right raised {type(error).__name__} ({error}) with {other!r} as the gold answer of "
+            f"problem {problem.id}: its wrong answers are compared as texts for majority@k.",
+            stacklevel=2,
+        )
     return answer.strip() == other.strip()
 
 
-class MajorityAtK(Metric):
-    """majority@k averaged over problems, for several k at once; every problem weighs the same.
+class MajorityAtK(MeanAtK):
+    """majority@k averaged over problems, for several k at once (see `MeanAtK`)."""
 
-    `compute()` returns one float scalar (0 to 1) per k under `majority_at_{k}`, NaN before the first problem.
-
-    Args:
-        ks: the values of k, distinct and at least 1.
-
-    Raises:
-        ValueError: `ks` is empty, repeats a value or holds one below 1.
-    """
-
-    full_state_update = False
-    is_differentiable = False
-    higher_is_better = True
-    won: Tensor
-    problems: Tensor
+    name = "majority_at"
 
     def __init__(self, ks: Sequence[int] = (4,), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.ks = tuple(ks)
-        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
-            raise ValueError(f"ks must be distinct integers of at least 1, got {list(self.ks)}")
-        self.add_state("won", default=torch.zeros(len(self.ks)), dist_reduce_fx="sum")
-        self.add_state("problems", default=torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(ks, **kwargs)
 
     def update(self, classes: Sequence[Sequence[int]]) -> None:
         """Adds some problems.
@@ -152,9 +140,5 @@ class MajorityAtK(Metric):
             counts = Counter(samples)
             right, silent = counts.pop(RIGHT, 0), counts.pop(NO_VOTE, 0)
             others = tuple(sorted(counts.values()))
-            self.won += torch.tensor([majority_at_k(right, others, silent, k) for k in self.ks]).to(self.won)
+            self.total += torch.tensor([majority_at_k(right, others, silent, k) for k in self.ks]).to(self.total)
             self.problems += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean over all problems seen, per k."""
-        return {f"majority_at_{k}": won / self.problems for k, won in zip(self.ks, self.won, strict=True)}

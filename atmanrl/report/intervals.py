@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from atmanrl.metrics.estimators import pass_at_k
 from atmanrl.report.answers import Answer
 from atmanrl.report.runs import FIGURES, Row
 
@@ -44,11 +45,6 @@ class Sums:
             return {key: (times @ above) / (times @ below) for key, (above, below) in self.over.items()}
 
 
-def pass_at(n: int, c: int, k: int) -> float:
-    """`metrics.pass_at_k` without torch: 1 - C(n - c, k) / C(n, k); NaN for fewer samples than k."""
-    return 1 - math.comb(n - c, k) / math.comb(n, k) if n >= k else math.nan
-
-
 def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None) -> Sums:
     """A test's rollouts as sums by problem.
 
@@ -71,7 +67,7 @@ def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None) -> Sum
         for column, key in enumerate(("numbers_pct", "stop_words_pct", "symbols_pct"), start=1):
             over[key] = (100 * by_problem(counts[:, column]), tokens)
     for k in (1, 4):
-        passed = [pass_at(int(n), int(c), k) for n, c in zip(samples, right, strict=True)]
+        passed = [pass_at_k(int(n), int(c), k) if n >= k else math.nan for n, c in zip(samples, right, strict=True)]
         over[f"pass_at_{k}"] = (np.array(passed), np.ones(len(problems)))
     return Sums(problems, {key: over[key] for key in FIGURES if key in over})
 

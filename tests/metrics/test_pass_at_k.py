@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.metrics.pass_at_k import PassAtK, pass_at_k
+from atmanrl.metrics.estimators import pass_at_k
+from atmanrl.metrics.pass_at_k import PassAtK
 
 
 @pytest.mark.parametrize(("n", "c"), [(n, c) for n in range(1, 9) for c in range(n + 1)])

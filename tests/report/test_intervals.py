@@ -4,9 +4,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from atmanrl.metrics.pass_at_k import pass_at_k
 from atmanrl.report.answers import Answer
-from atmanrl.report.intervals import draws, interval, pass_at, sums
+from atmanrl.report.intervals import draws, interval, sums
 
 
 def answers(rng, problems=40, samples=4, name="p"):
@@ -39,13 +38,10 @@ def by_hand(given, table):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("n", "c", "k"), [(4, 0, 4), (4, 1, 4), (4, 1, 1), (7, 3, 2), (8, 8, 4), (5, 2, 4)])
-def test_pass_at_k_is_the_metrics_own(n, c, k):
-    assert pass_at(n, c, k) == pytest.approx(pass_at_k(n, c, k))
-
-
 def test_too_few_samples_have_no_pass_at_k():
-    assert math.isnan(pass_at(2, 1, 4))
+    given = answers(np.random.default_rng(0), samples=2)
+    found = sums(given, None).figures()
+    assert math.isnan(found["pass_at_4"]) and not math.isnan(found["pass_at_1"])
 
 
 def test_figures_are_those_of_the_test():
