@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from atmanrl.tasks.answers import parse_number, same_number
 from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
+from atmanrl.tasks.rows import data_folder, file_rows, hub_rows
 
 ANSWER_MARK = "####"
 """What stands before the answer in the data; the policy is taught `DELIMITER` instead, which is one `#` longer."""
 
+_ADVICE = "download train.jsonl and test.jsonl from github.com/openai/grade-school-math and give their folder"
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: what the data's authors had a calculator fill in
 
 
@@ -44,10 +44,10 @@ class GSM8K(Task):
         if split not in get_args(Split):
             raise TaskError(f"GSM8K has no split {split!r}: use one of {', '.join(get_args(Split))}.")
         if self.path is None:
-            source, rows = f"{self.hub_name}, split {split}", _hub_rows(self.hub_name, split)
+            source, rows = f"{self.hub_name}, split {split}", hub_rows(self.hub_name, "main", split, _ADVICE)
         else:
             file = _split_file(self.path, split)
-            source, rows = str(file), _file_rows(file)
+            source, rows = str(file), file_rows(file)
         problems = [_problem(row, f"gsm8k/{split}/{index}", where) for index, (where, row) in enumerate(rows)]
         if not problems:
             raise TaskError(f"{source}: holds no rows; download GSM8K's {split} split again.")
@@ -60,49 +60,10 @@ class GSM8K(Task):
 
 def _split_file(path: str, split: Split) -> Path:
     """The file of a split in the user's folder."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
-        raise TaskError(f"{folder}: {state}; --data.task.path takes the folder of GSM8K's train.jsonl and test.jsonl.")
-    file = folder / f"{split}.jsonl"
+    file = data_folder(path, "GSM8K's train.jsonl and test.jsonl") / f"{split}.jsonl"
     if not file.is_file():
         raise TaskError(f"{file}: does not exist; put GSM8K's {file.name} there, or give another --data.task.path.")
     return file
-
-
-def _file_rows(file: Path) -> Iterator[tuple[str, object]]:
-    """Each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over."""
-    try:
-        lines = file.read_bytes().split(b"\n")  # bytes, so that a broken character can be told by its line, too
-    except OSError as error:
-        raise TaskError(f"{file}: cannot be read ({error.strerror}); check its permissions.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            row = json.loads(line.decode("utf-8-sig"))  # some editors on Windows begin a file with a byte order mark
-        except UnicodeDecodeError as error:
-            raise TaskError(f"{where}: is not UTF-8; save the file in that encoding.") from error
-        except ValueError as error:
-            raise TaskError(f"{where}: is not valid JSON ({error}); each line must be one JSON object.") from error
-        yield where, row
-
-
-def _hub_rows(hub_name: str, split: Split) -> Iterator[tuple[str, object]]:
-    """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts."""
-    import datasets  # takes a second or two, which users of local files need not wait
-
-    try:
-        rows: Any = datasets.load_dataset(hub_name, "main", split=split)
-    except Exception as error:  # network, hub, cache and file format each fail with classes of their own
-        reason = (str(error).splitlines() or [""])[0]
-        raise TaskError(
-            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {reason}); download train.jsonl "
-            "and test.jsonl from github.com/openai/grade-school-math and give their folder as --data.task.path."
-        ) from error
-    for number, row in enumerate(rows):
-        yield f"{hub_name}, split {split}, row {number}", row
 
 
 def _problem(row: object, problem_id: str, where: str) -> Problem:

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from atmanrl.tasks.base import TaskError
-from atmanrl.tasks.gsm8k import _file_rows as file_rows
 from atmanrl.tasks.letters import LETTERS
 from atmanrl.tasks.mmlu_subjects import CATEGORY_OF
+from atmanrl.tasks.rows import data_folder, file_rows, hub_rows
 
 AUXILIARY = "auxiliary_train"
 """The part of the data whose rows have no subject."""
 
 NAMES = {"dev": ("dev",), "val": ("val", "validation"), AUXILIARY: (AUXILIARY,), "test": ("test",)}
 """Part of the data -> what its file may be called; the last name is its split's on the hub."""
+
+_ADVICE = "give a folder that holds MMLU's dev.jsonl, val.jsonl and test.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,7 @@ def read_rows(path: str | None, hub_name: str, part: str) -> Iterator[Row]:
         TaskError: the data is missing, unreachable, empty or malformed; the message names the place.
     """
     number = -1
-    rows = _hub_rows(hub_name, part) if path is None else file_rows(_part_file(path, part))
+    rows = hub_rows(hub_name, "all", NAMES[part][-1], _ADVICE) if path is None else file_rows(_part_file(path, part))
     for number, (where, row) in enumerate(rows):
         yield _checked(row, part, number, where)
     if number < 0:
@@ -65,35 +67,13 @@ def read_rows(path: str | None, hub_name: str, part: str) -> Iterator[Row]:
 
 def _part_file(path: str, part: str) -> Path:
     """The file of a part of the data in the user's folder."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        state = "is not a folder" if folder.exists() else "does not exist"
-        raise TaskError(
-            f"{folder}: {state}; --data.task.path takes the folder of MMLU's dev.jsonl, val.jsonl and test.jsonl."
-        )
+    folder = data_folder(path, "MMLU's dev.jsonl, val.jsonl and test.jsonl")
     for name in NAMES[part]:
         if (file := folder / f"{name}.jsonl").is_file():
             return file
     raise TaskError(
         f"{folder / part}.jsonl: does not exist; put MMLU's {part} rows there, or give another --data.task.path."
     )
-
-
-def _hub_rows(hub_name: str, part: str) -> Iterator[tuple[str, object]]:
-    """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts."""
-    import datasets  # takes a second or two, which users of local files need not wait
-
-    split = NAMES[part][-1]
-    try:
-        rows: Any = datasets.load_dataset(hub_name, "all", split=split)
-    except Exception as error:  # network, hub, cache and file format each fail with classes of their own
-        reason = (str(error).splitlines() or [""])[0]
-        raise TaskError(
-            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {reason}); give a folder that "
-            "holds MMLU's dev.jsonl, val.jsonl and test.jsonl as --data.task.path."
-        ) from error
-    for number, row in enumerate(rows):
-        yield f"{hub_name}, split {split}, row {number}", row
 
 
 def _checked(row: object, part: str, number: int, where: str) -> Row:

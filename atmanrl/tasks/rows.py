@@ -1,0 +1,66 @@
+"""Rows of a task's data, from the user's folder or from the hub, each behind its place for error messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from atmanrl.tasks.base import TaskError
+
+
+def data_folder(path: str, holds: str) -> Path:
+    """The user's folder; `holds` says in the error message what stands in it.
+
+    Raises:
+        TaskError: there is no such folder.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise TaskError(f"{folder}: {state}; --data.task.path takes the folder of {holds}.")
+    return folder
+
+
+def file_rows(file: Path) -> Iterator[tuple[str, object]]:
+    """Each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over.
+
+    Raises:
+        TaskError: the file cannot be read, or a line is no JSON; the message names it.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")  # bytes, so that a broken character can be told by its line, too
+    except OSError as error:
+        raise TaskError(f"{file}: cannot be read ({error.strerror}); check its permissions.") from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"{file}, line {number}"
+        try:
+            row = json.loads(line.decode("utf-8-sig"))  # some editors on Windows begin a file with a byte order mark
+        except UnicodeDecodeError as error:
+            raise TaskError(f"{where}: is not UTF-8; save the file in that encoding.") from error
+        except ValueError as error:
+            raise TaskError(f"{where}: is not valid JSON ({error}); each line must be one JSON object.") from error
+        yield where, row
+
+
+def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iterator[tuple[str, object]]:
+    """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
+
+    Raises:
+        TaskError: it cannot be loaded; the message says why, and `advice` what to do.
+    """
+    import datasets  # takes a second or two, which users of local files need not wait
+
+    try:
+        rows: Any = datasets.load_dataset(hub_name, configuration, split=split)
+    except Exception as error:  # network, hub, cache and file format each fail with classes of their own
+        reason = (str(error).splitlines() or [""])[0]
+        raise TaskError(
+            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {reason}); {advice} as "
+            "--data.task.path."
+        ) from error
+    for number, row in enumerate(rows):
+        yield f"{hub_name}, split {split}, row {number}", row
