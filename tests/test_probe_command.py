@@ -188,7 +188,8 @@ def test_what_is_kept_is_whole_batches(whole, tmp_path, data):
     done = folder.rewind(2, 5)
     lines = results_.splitlines(keepends=True)
     assert (out / "traces.part.jsonl").read_bytes() == b"".join(lines[:done])
-    best = results_[:size].count(b"\n")
+    # a tail may close the very line that was cut off before its end
+    best = sum((results_[:size] + tail).startswith(b"".join(lines[:n])) for n in range(1, 6))
     assert done == (5 if best == 5 else best // 2 * 2)
     assert folder.rewind(2, 5) == done
 
