@@ -16,46 +16,21 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeResult
-from atmanrl.rollouts import RolloutBatch, RolloutDataModule
-from atmanrl.tasks import WordProblems
-
-POLICIES = ("experiments/laptop/policy", "experiments/laptop/policy_atmanrl")
-PROBLEMS, GROUP, TASK_SEED = 8, 8, 3
+from experiments.benchmarks import agreement
+from experiments.benchmarks.probe import POLICIES, TASK_SEED, rollouts
 
 
-def rollouts(policy: Policy) -> RolloutBatch:
-    """64 rollouts of test problems that nothing was trained or tuned on."""
-    task = WordProblems(train_size=1, test_size=200, seed=TASK_SEED, instruction="")
-    data = RolloutDataModule(task, test_problems=PROBLEMS, eval_samples=GROUP, max_new_tokens=224)
-    data.setup("test")
-    return data.answer(policy, data.rows["test"], "test", 0, GROUP)
-
-
-def advantages(reward: torch.Tensor) -> np.ndarray:
-    """Rewards minus their group's mean; NaN where a rollout was not probed."""
-    groups = reward.double().cpu().numpy().reshape(-1, GROUP)
-    return (groups - np.nanmean(groups, axis=1, keepdims=True)).ravel()
-
-
-def agreement(reference: ProbeResult, result: ProbeResult) -> dict[str, float]:
-    """Pearson correlation and slope over advantages, the largest difference of a reward, and rank agreement of tokens."""
-    ours, theirs = advantages(result.reward), advantages(reference.reward)
-    known = ~np.isnan(theirs)
-    ranks = [
-        np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
-        for a, b in zip(reference.saliency, result.saliency, strict=True)
-        if a is not None and b is not None and len(a) > 2
-    ]
+def compared(reference: ProbeResult, result: ProbeResult) -> dict[str, float]:
+    """How well a solver agrees with the reference."""
     return {
-        "advantage_pearson": float(np.corrcoef(theirs[known], ours[known])[0, 1]),
-        "advantage_slope": float(np.polyfit(theirs[known], ours[known], 1)[0]),
-        "reward_max_abs_diff": float(np.nanmax(np.abs((result.reward - reference.reward).cpu().numpy()))),
-        "token_spearman": float(np.mean(ranks)),
+        "advantage_pearson": agreement.pearson(reference.reward, result.reward),
+        "advantage_slope": agreement.slope(reference.reward, result.reward),
+        "reward_max_abs_diff": agreement.largest_difference(reference.reward, result.reward),
+        "token_spearman": agreement.spearman(reference.saliency, result.saliency),
     }
 
 
@@ -74,7 +49,7 @@ def measure(path: str, tolerances: list[float]) -> dict[str, object]:
         reference = reference or result
         figures = {"gradients": float(result.gradients[result.gradients > 0].float().mean()), "seconds": seconds}
         if result is not reference:
-            figures |= {"speedup_solver": reference.seconds / seconds, **agreement(reference, result)}
+            figures |= {"speedup_solver": reference.seconds / seconds, **compared(reference, result)}
         found[name] = figures
         print(path, name, {k: round(v, 4) for k, v in figures.items()}, flush=True)
     return found
