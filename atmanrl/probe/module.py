@@ -40,7 +40,7 @@ class ProbeResult:
         gradients: `[B]` gradients that each rollout took, 0 where it was not probed.
         below_epsilon: share of gradient entries smaller than Adam's epsilon.
         masks: B masks H, `[R, T]` each, if they were asked for; an attribution has none.
-        losses: B lists of (step, loss in nats a token), one pair for each gradient that the rollout took.
+        losses: B lists of (step, loss in nats a token) in order, one pair for each gradient on the rollout's path.
         seconds: of the whole solve.
     """
 
