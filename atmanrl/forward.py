@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -54,12 +55,26 @@ def head_at(model: nn.Module, where: Tensor) -> Iterator[None]:
         handle.remove()
 
 
+_LAST: ContextVar[tuple[nn.Module | None, Tensor] | None] = ContextVar("atmanrl_last_layer", default=None)
+"""The last layer's attention, and the positions at which its output matters."""
+
+
+def wanted_rows(attention: nn.Module) -> Tensor | None:
+    """Where `[B, S]` the output of an attention module matters, for attention functions that can make use of it.
+
+    None where all of it does: outside of `last_layer_at`, and in every layer but the last.
+    """
+    last = _LAST.get()
+    return last[1] if last is not None and last[0] is attention else None
+
+
 @contextmanager
 def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
     """Let the last layer's feed-forward part see the positions `where` alone; elsewhere its output is 0.
 
-    After the last layer's attention nothing mixes positions any more, so where no logits are asked for the rest of that
-    layer is work for nothing. A model whose layers are built otherwise is left as it is.
+    After the last layer's keys and values nothing mixes positions any more, so where no logits are asked for the rest of
+    that layer is work for nothing. Its attention may leave those positions out too (see `wanted_rows`). A model whose
+    layers are built otherwise is left as it is.
 
     Args:
         model: a Hugging Face causal language model.
@@ -70,16 +85,19 @@ def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
     if part is None:
         yield
         return
+    assert isinstance(layers, nn.ModuleList)
 
     def scatter(_: nn.Module, args: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             return (scatter(_, args, output[0]), *output[1:])
         return output.new_zeros(*where.shape, output.shape[-1]).masked_scatter(where[..., None], output)
 
+    token = _LAST.set((getattr(layers[-1], "self_attn", None), where))
     handles = [part.register_forward_pre_hook(_selecting(where)), part.register_forward_hook(scatter)]
     try:
         yield
     finally:
+        _LAST.reset(token)
         for handle in handles:
             handle.remove()
 
