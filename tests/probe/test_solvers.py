@@ -13,7 +13,7 @@ from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Evaluation, Objective
 from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers import Solution
-from atmanrl.probe.solvers.adaptive import gradient_at, knot
+from atmanrl.probe.solvers.adaptive import Knot, knot, line
 from atmanrl.probe.target import Target
 
 SHAPES = [(3, 2, 1, 1), (9, 6, 2, 2), (6, 9, 1, 1), (9, 5, 3, 3)]
@@ -185,16 +185,19 @@ def evaluation(seed: int, lengths: list[int]) -> Evaluation:
     return Evaluation(-logprobs.sum(1) / torch.tensor(lengths), gradient, logprobs)
 
 
+def gradient_at(last: Knot, new: Knot, step: torch.Tensor, packing: Packing) -> torch.Tensor:
+    share, ahead = (packing.spread(each[0]) for each in line(last, new, step[None]))
+    return -share * (new.direction + ahead * (new.direction - last.direction))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_gradients_are_interpolated_exactly_at_both_knots(seed):
     lengths, steps = [1, 3, 2], (torch.tensor([0, 4, 9]), torch.tensor([1, 11, 39]))
     ends = evaluation(seed, lengths), evaluation(seed + 100, lengths)
     last, new = (knot(end, torch.tensor(lengths), at, SIZES) for end, at in zip(ends, steps, strict=True))
     for end, at in zip(ends, (last, new), strict=True):
-        turn, owner = new.direction - last.direction, SIZES.owner()
-        torch.testing.assert_close(gradient_at(last, new, turn, at.step, owner), end.gradient, rtol=1e-9, atol=1e-12)
-        still = gradient_at(at, at, torch.zeros_like(turn), at.step + 5, owner)
-        torch.testing.assert_close(still, end.gradient, rtol=1e-12, atol=0)
+        torch.testing.assert_close(gradient_at(last, new, at.step, SIZES), end.gradient, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(gradient_at(at, at, at.step + 5, SIZES), end.gradient, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("at", [2, 8, 15])
@@ -210,9 +213,7 @@ def test_gradients_between_and_beyond_knots(at):
     share = [1 / (1 + math.exp(z)) for z in odds]
     directions = [2.0 / (0.7 + 0.5), 0.5 / (0.4 + 0.05)]
     expected = ((1 - x) * directions[0] + x * directions[1]) * sum(share)
-    turn = knots[1].direction - knots[0].direction
-    found = gradient_at(*knots, turn, torch.tensor([at]), one.owner())
-    assert float(found) == pytest.approx(expected, rel=1e-6)
+    assert float(gradient_at(*knots, torch.tensor([at]), one)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("solver", [PaperSolver, AdaptiveSolver])

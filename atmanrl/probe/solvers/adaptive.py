@@ -18,11 +18,11 @@ observations let most of them be predicted:
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim.adamw import adamw
 
 from atmanrl.errors import UserError
 from atmanrl.probe.objective import Evaluation, Objective
@@ -172,22 +172,28 @@ class AdaptiveSolver(Solver):
         order = count.argsort(descending=True)
         index, packed = packing.index(order), packing.take(order)
         running, last, new = state.take(order, index), last.take(order, index), new.take(order, index)
-        turn, owner = new.direction - last.direction, packed.owner()
-        sizes, ends, left = packed.counts.tolist(), packed.ends.tolist(), count[order].tolist()
-        values, m, v = (list(torch.split(each, sizes)) for each in (running.values, running.m, running.v))
-        taken, active = list(running.step.to(turn.dtype).unbind()), len(left)
-        for done in range(left[0] if left else 0):
-            while left[active - 1] <= done:
-                active -= 1
+        turn, ends, left = new.direction - last.direction, packed.ends.tolist(), count[order].tolist()
+        beta1, beta2 = self.betas
+        steps = running.step + torch.arange(left[0], device=turn.device)[:, None]
+        share, ahead = line(last, new, steps)
+        taken = (steps + 1).double()
+        root = (1 - beta2**taken).sqrt()
+        size = self.lr * root / (1 - beta1**taken)
+        table = torch.stack([-share, -share * ahead, -size, self.eps * root], dim=1).to(turn.dtype)
+        active, under_way = len(left), packed
+        for done in range(left[0]):
+            if left[active - 1] <= done:
+                active = bisect_left(left, -done, key=lambda steps: -steps)
+                under_way = Packing(packed.counts[:active])
             here = slice(0, ends[active - 1])
-            gradient = gradient_at(last, new, turn, running.step + done, owner[here])
+            # what belongs to a rollout, laid beside each of its values
+            constant, slope, size, eps = under_way.spread(table[done, :, :active])
+            gradient = torch.addcmul(constant.mul_(new.direction[here]), slope, turn[here])
             if self.sparsity:
-                gradient += self.penalty(running.values[here], Packing(packed.counts[:active]), init_value)
-            adamw(
-                values[:active], list(torch.split(gradient, sizes[:active])), m[:active], v[:active], [], taken[:active],
-                fused=True, amsgrad=False, beta1=self.betas[0], beta2=self.betas[1], lr=self.lr,
-                weight_decay=self.weight_decay, eps=self.eps, maximize=False,
-            )  # fmt: skip
+                gradient += self.penalty(running.values[here], under_way, init_value)
+            m, v = running.m[here].lerp_(gradient, 1 - beta1), running.v[here]
+            v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+            running.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(size.mul_(m), v.sqrt().add_(eps))
         running.step += count[order]
         state.put(order, index, running)
 
@@ -202,32 +208,20 @@ def knot(evaluation: Evaluation, lengths: Tensor, step: Tensor, packing: Packing
     return Knot(evaluation.gradient / packing.spread(-_share(odds, lengths)), odds, lengths, step)
 
 
-def gradient_at(last: Knot, new: Knot, turn: Tensor, step: Tensor, owner: Tensor) -> Tensor:
-    """The gradient of the first p values at steps `[K]`, on the line through two knots in direction and in log-odds.
+def line(last: Knot, new: Knot, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the gradient is at steps `[T, K]`, on the line through two knots in direction and in log-odds.
 
-    Beyond `new` it is a prediction, between the knots an interpolation; with one knot alone it is constant.
+    It is `-s (G + a turn)`, with G the direction at `new` and `turn` the difference of the two directions. Beyond `new` that
+    is a prediction, between the knots an interpolation; with one knot alone it is constant.
 
-    Args:
-        last: the knot before.
-        new: the newest knot.
-        turn: the difference of their directions, `[P]`.
-        step: of each rollout.
-        owner: `[p]` which rollout each value belongs to.
+    Returns:
+        s `[T, K]`, and a `[T, K]`: how far beyond `new`, in units of the knots' distance; in float64.
     """
-    share, ahead = _line(last, new, step, turn.dtype)
-    constant, slope = torch.stack([-share, -share * ahead]).index_select(1, owner)
-    here = len(owner)
-    return torch.addcmul(constant.mul_(new.direction[:here]), slope, turn[:here])
-
-
-def _line(last: Knot, new: Knot, step: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """At steps `[K]` on the line through two knots: s, and how far beyond `new` in units of their distance, `[K]` each."""
-    span = (new.step - last.step).clamp(min=1)
-    ahead = ((step - new.step) / span).to(dtype)
-    odds = new.odds + torch.nan_to_num(new.odds - last.odds, nan=0.0) * ahead[:, None]
-    return _share(odds, new.lengths), ahead
+    ahead = (step - new.step).double() / (new.step - last.step).clamp(min=1)
+    turn = torch.nan_to_num(new.odds - last.odds, nan=0.0).double()
+    return _share(new.odds.double() + turn * ahead[..., None], new.lengths), ahead
 
 
 def _share(odds: Tensor, lengths: Tensor) -> Tensor:
     """The mean s of 1 - p over answer tokens, from their log-odds; padding stands at infinity and adds nothing."""
-    return ((-odds).sigmoid().sum(1) / lengths).clamp(min=SMALLEST_SHARE)
+    return ((-odds).sigmoid().sum(-1) / lengths).clamp(min=SMALLEST_SHARE)
