@@ -192,7 +192,8 @@ class RolloutDataModule(LightningDataModule):
             for s, completion in enumerate(group):
                 parts = split(policy.tokenizer, completion.ids)
                 right = parts.answer is not None and self.task.is_right(parts.answer, problem)
-                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right))
+                readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
+                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable))
         return RolloutBatch(rollouts, samples, time.perf_counter() - began)
 
     def _rows(self, split_name: str, command: str) -> list[Row]:
