@@ -25,9 +25,9 @@ class Rollout:
         completion: tokens and log-probabilities (empty for traces that were read from a file).
         parts: the completion split at the delimiter.
         right: whether the answer is right, once a task has judged it.
-        readable: whether the task could read the answer at all, once it has judged it.
         rewards: the rewards by name, once they are known; NaN where one abstained.
         saliency: one value for each token of the reasoning, once it is known.
+        readable: whether the task could read the answer at all, once it has judged it.
         notes: what rewards note about it, by name, for the table of rollouts.
     """
 
@@ -39,9 +39,9 @@ class Rollout:
     completion: Completion
     parts: Parts
     right: bool | None = None
-    readable: bool | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     saliency: list[float] | None = None
+    readable: bool | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
@@ -89,6 +89,7 @@ class RolloutBatch:
         seconds: how long sampling took.
         update: number of the update that they are sampled for, from 0; 0 in evaluation.
         updates: how many there will be, or -1 where that is open.
+        figures: what sampling wants logged, by full name.
     """
 
     rollouts: list[Rollout]
@@ -96,6 +97,7 @@ class RolloutBatch:
     seconds: float = 0.0
     update: int = 0
     updates: int = -1
+    figures: dict[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rollouts)
