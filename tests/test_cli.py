@@ -150,6 +150,28 @@ def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("atmanrl: error: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "bars"),
+    [
+        ([], ["UpdateProgress"]),
+        (["--trainer.enable_progress_bar=false"], []),
+        (["--trainer.callbacks=TQDMProgressBar"], ["TQDMProgressBar"]),
+    ],
+)
+def test_the_progress_bar_can_be_left_out_or_replaced(given, bars, tiny_folder, tmp_path, monkeypatch):
+    from lightning.pytorch.callbacks import ProgressBar
+
+    from atmanrl.cli import RunCLI
+
+    made = []
+    monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: made.append(self.trainer))
+    arguments = [a for a in fit(tmp_path / "run", tiny_folder, 1, *given) if a != "--trainer.enable_progress_bar=true"]
+    assert main([*arguments, "--rollout_table.every_n_updates=3"]) == 0
+    callbacks = {type(c).__name__: c for c in made[0].callbacks}
+    assert [name for name, c in callbacks.items() if isinstance(c, ProgressBar)] == bars
+    assert "EvaluationReport" in callbacks and callbacks["RolloutTable"].every_n_updates == 3
+
+
 def test_a_finished_run_is_not_overwritten(run, tiny_folder, capsys):
     before = (run / "metrics.csv").read_bytes()
     assert main(fit(run, tiny_folder, 4)) == 1
