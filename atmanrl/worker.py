@@ -50,16 +50,16 @@ class Answer:
     metrics: dict[str, list[float]] = field(default_factory=dict)
 
 
-def load(path: str, init_args: Mapping[str, Any] | None) -> Callable[..., Any]:
-    """The function at a dotted path, or what the function there makes of `init_args`.
+def load(path: str, options: Mapping[str, Any] | None) -> Callable[..., Any]:
+    """The function at a dotted path, or what the function there makes of `options`.
 
     Raises:
-        LoadError: there is no such module or function, or it does not take `init_args`.
+        LoadError: there is no such module or function, or it does not take `options`.
     """
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-        function: Callable[..., Any] = found if init_args is None else found(**init_args)
+        function: Callable[..., Any] = found if options is None else found(**options)
     except Exception as error:
         raise LoadError(f"{type(error).__name__}: {error}") from error
     if not callable(function):
@@ -97,11 +97,11 @@ class Worker:
 
     Args:
         path: dotted path of the function.
-        init_args: see `load`.
+        options: see `load`.
     """
 
-    def __init__(self, path: str, init_args: Mapping[str, Any] | None) -> None:
-        self.path, self.init_args = path, init_args
+    def __init__(self, path: str, options: Mapping[str, Any] | None) -> None:
+        self.path, self.options = path, options
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
 
@@ -134,7 +134,7 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.path, self.init_args), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
         self.process.start()
         theirs.close()
         try:
@@ -162,10 +162,10 @@ class Worker:
         return answer
 
 
-def _serve(pipe: Connection, path: str, init_args: Mapping[str, Any] | None) -> None:
+def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> None:
     """The process: an answer once the function is there, and one for each call; a text where something failed."""
     try:
-        function = load(path, init_args)
+        function = load(path, options)
     except LoadError as error:
         pipe.send(str(error))
         return

@@ -41,7 +41,7 @@ class FunctionReward(Reward):
     Args:
         function: its dotted path, `my_module.my_reward`.
         weight: factor in the total reward.
-        init_args: given, they are passed to what stands at that path, and what this returns is the reward function:
+        arguments: given, they are passed to what stands at that path, and what this returns is the reward function:
             `trl.rewards.get_soft_overlong_punishment` with `max_completion_len` and `soft_punish_cache`.
         columns: further columns, each with the name of the column of `FIELDS` that it repeats: `{solution: gold}`
             gives the gold answer to a function that looks for it in `solution`.
@@ -57,7 +57,7 @@ class FunctionReward(Reward):
         self,
         function: str,
         weight: float = 1.0,
-        init_args: dict[str, Any] | None = None,
+        arguments: dict[str, Any] | None = None,
         columns: dict[str, str] | None = None,
         conversational: bool | None = None,
         only_where: Gate | None = None,
@@ -71,11 +71,11 @@ class FunctionReward(Reward):
         for column, source in (columns or {}).items():
             if source not in FIELDS:
                 raise UserError(f"FunctionReward: columns.{column} is {source!r}; choose one of {', '.join(FIELDS)}.")
-        self.path, self.init_args = function, init_args
+        self.path, self.arguments = function, arguments
         self.columns = {name: name for name in FIELDS} | (columns or {})
         self.conversational = conversational
         self.limit = timeout_s
-        self.worker = Worker(function, init_args)
+        self.worker = Worker(function, arguments)
         self.function: Callable[..., Any] | None = None
 
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
@@ -85,7 +85,7 @@ class FunctionReward(Reward):
             RewardError: it raised, took too long, or gave no list of B numbers.
             UserError: there is no such function.
         """
-        answer = self._answer(self._arguments(batch, policy))
+        answer = self._answer(self._given(batch, policy))
         values = _numbers(answer.value, len(batch))
         self.figures = {name: sum(given) / len(given) for name, given in answer.metrics.items()}
         for column, notes in answer.extras.items():
@@ -95,7 +95,7 @@ class FunctionReward(Reward):
                 rollout.notes[column] = note
         return values
 
-    def _arguments(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
+    def _given(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
         rollouts = batch.rollouts
         chat = policy.tokenizer.chat_template is not None if self.conversational is None else self.conversational
         return {
@@ -106,12 +106,12 @@ class FunctionReward(Reward):
             "trainer_state": SimpleNamespace(global_step=batch.update, max_steps=batch.updates),
         }
 
-    def _answer(self, arguments: Mapping[str, Any]) -> Answer:
+    def _answer(self, given: Mapping[str, Any]) -> Answer:
         try:
             if self.limit is not None:
-                return self.worker(arguments, self.limit)
-            self.function = self.function or load(self.path, self.init_args)
-            return call(self.function, arguments)
+                return self.worker(given, self.limit)
+            self.function = self.function or load(self.path, self.arguments)
+            return call(self.function, given)
         except LoadError as error:
             raise UserError(f"FunctionReward: {self.path!r} cannot be loaded: {error}.") from error
         except FunctionTimeoutError:

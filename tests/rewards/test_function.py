@@ -62,10 +62,10 @@ def test_trls_own_rewards_unchanged(four, policy):
     trl = pytest.importorskip("trl.rewards")
     ids = [r.completion.ids for r in four.rollouts]
     overlong = {"max_completion_len": 12, "soft_punish_cache": 6}
-    reward = FunctionReward("trl.rewards.get_soft_overlong_punishment", init_args=overlong, timeout_s=None)
+    reward = FunctionReward("trl.rewards.get_soft_overlong_punishment", arguments=overlong, timeout_s=None)
     expected = trl.get_soft_overlong_punishment(**overlong)(ids)
     assert reward(four, policy).tolist() == pytest.approx(expected) and len(set(expected)) > 2
-    reward = FunctionReward("trl.rewards.get_repetition_penalty_reward", init_args={"ngram_size": 1}, timeout_s=None)
+    reward = FunctionReward("trl.rewards.get_repetition_penalty_reward", arguments={"ngram_size": 1}, timeout_s=None)
     expected = trl.get_repetition_penalty_reward(ngram_size=1)(ids)
     assert reward(four, policy).tolist() == pytest.approx(expected) and min(expected) < 0
     four.rollouts[0].parts = SimpleNamespace(text="<think>\n1 + 2\n</think>\n3")
