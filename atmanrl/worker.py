@@ -11,6 +11,7 @@ import asyncio
 import importlib
 import inspect
 import multiprocessing
+import signal
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -164,6 +165,7 @@ class Worker:
 
 def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> None:
     """The process: an answer once the function is there, and one for each call; a text where something failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, and the run ends this process
     try:
         function = load(path, options)
     except LoadError as error:

@@ -36,7 +36,7 @@ class FunctionReward(Reward):
     and completions are lists of messages where the policy has a chat template, and texts where it has none.
 
     It runs in a process of its own, which is killed when a call takes too long, whatever it is doing; so its module must
-    be importable there, and what it prints, loads and remembers stays there.
+    be importable there, what it loads and remembers stays there, and it cannot start processes with `multiprocessing`.
 
     Args:
         function: its dotted path, `my_module.my_reward`.
