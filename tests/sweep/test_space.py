@@ -90,6 +90,7 @@ def test_kinds_without_a_distribution(tmp_path):
         ({"command": ["${args_json}", "${args}"]}, "${args_json}"),
         ({"command": ["${program}", "${args}"]}, "no key program"),
         ({"run_cap": 0}, "run_cap is 0"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate is not supported"),
         ({"paramters": {}}, "unknown key 'paramters'"),
     ],
 )
