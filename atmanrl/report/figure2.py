@@ -94,7 +94,7 @@ def save(figure: Figure, path: Path, fonttype: str = "none") -> None:
     """
     import matplotlib
 
-    with matplotlib.rc_context({**_STYLE, "svg.fonttype": fonttype}):  # type: ignore[arg-type]
+    with matplotlib.rc_context(_STYLE | {"svg.fonttype": fonttype}):  # type: ignore[arg-type]
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 

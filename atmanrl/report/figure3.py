@@ -79,14 +79,13 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
         top += _LINE
     for place, side in enumerate(item.sides):
         told = f"{'right' if side.right else 'wrong'}, answer {side.answer}" if side.answer is not None else "no answer"
-        left = _EDGE + place * (width + _GAP)
-        _write(axes, left, top + _LINE / 2, [_Run(0, _cut(f"{side.name}: {told}, {side.length} tokens", cells), None, INK)],
-               weight="bold")  # fmt: skip
+        head = _cut(f"{side.name}: {told}, {side.length} tokens", cells)
+        _write(axes, _EDGE + place * (width + _GAP), top + _LINE / 2, [_Run(0, head, None, INK)], weight="bold")
     top += 1.8 * _LINE
     for part, height, legend in zip([blocks, salient], heights, [_classes(), _scale(scale)], strict=False):
         for place, block in enumerate(part):
-            for number, line in enumerate(block):
-                _write(axes, _EDGE + place * (width + _GAP), top + number * _LINE, line)
+            for number, runs in enumerate(block):
+                _write(axes, _EDGE + place * (width + _GAP), top + number * _LINE, runs)
         top += (height + 0.4) * _LINE
         _write(axes, _EDGE, top, legend)
         top += 2 * _LINE
