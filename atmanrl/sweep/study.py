@@ -85,9 +85,11 @@ class Study:
             SweepError: a parameter is no option, or the metric is not among a run's figures.
         """
         stale = deque(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-        if not stale and self._begun() >= self.limit:
+        begun = self._begun()
+        if not stale and begun >= self.limit:
             return
-        self._check_options()
+        if not begun:  # else they were checked before, and a folder's sweep keeps its options
+            self._check_options()
         running: dict[int, tuple[optuna.trial.Trial, Trial]] = {}
         with locked(self.options.folder / "sweep.lock") as lock:
             try:

@@ -202,27 +202,33 @@ def real(tmp_path, tiny_folder, parameters, updates=1):
 
 
 @pytest.mark.timeout(600)
-def test_runs_of_the_tiny_policy_killed_in_the_middle(tiny_folder, tmp_path):
-    """The second trial is killed between its updates and resumed; its figures are those of an unbroken run."""
-    weights = [0.0, 1.0, 15.0]
-    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.weight": {"values": weights}}, updates=3)
-    out = tmp_path / "out"
+def test_a_run_of_the_tiny_policy_killed_in_the_middle(tiny_folder, tmp_path):
+    """It is resumed, not begun again, and then tested; its rollouts and rewards are those of an unbroken run."""
+    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.weight": {"values": [15.0]}}, updates=3)
+    trial, whole = tmp_path / "out/trial_0000", tmp_path / "whole"
     process = background(path)
-    until(lambda: (out / "trial_0001/checkpoints/update_00001.ckpt").exists(), 300)
+    until(lambda: (trial / "checkpoints/update_00001.ckpt").exists(), 300)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    first = (out / "trial_0000/metrics.csv").read_bytes()
     assert run(path) == 0
-    rows = table(path)
-    assert [float(r["model.rewards.saliency.weight"]) for r in rows] == weights
-    assert {r["state"] for r in rows} == {"done"} and all(r["test/pass_at_2"] for r in rows)
-    assert (out / "trial_0000/metrics.csv").read_bytes() == first
-    for number, weight in enumerate(weights):
-        folder = out / f"trial_{number:04d}"
-        assert len(list((folder / "rollouts").glob("update_*.jsonl"))) == 3
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["model"]["init_args"]["rewards"]["saliency"]["init_args"]["weight"] == weight
-        assert json.loads((folder / "trial.json").read_text())["done"] == ["fit", "test"]
+    (row,) = table(path)
+    assert row["state"] == "done" and float(row["model.rewards.saliency.weight"]) == 15 and row["test/pass_at_2"]
+    assert json.loads((trial / "trial.json").read_text())["done"] == ["fit", "test"]
+    first, second, third = (line for line in (trial / "trial.log").read_text().splitlines() if line.startswith("$ "))
+    assert " fit " in first and "--ckpt_path" not in first
+    assert " fit " in second and second.endswith("--ckpt_path=last") and " test " in third
+    words = first.split()
+    options = [w for w in words[words.index("fit") :] if "default_root_dir" not in w]
+    assert main([*options, f"--trainer.default_root_dir={whole}"]) == 0
+    for update in ("00001", "00002", "00003"):
+        broken, unbroken = (traces(folder / f"rollouts/update_{update}.jsonl") for folder in (trial, whole))
+        assert [t["completion_ids"] for t in broken] == [t["completion_ids"] for t in unbroken]
+        for ours, theirs in zip(broken, unbroken, strict=True):
+            assert ours["rewards"] == pytest.approx(theirs["rewards"], abs=1e-4, nan_ok=True)
+
+
+def traces(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_an_unknown_option(tiny_folder, tmp_path, capsys):
