@@ -20,6 +20,10 @@ Rows = Sequence[dict[str, Any]]
 SHOWN = ("test/tokens_per_cot", "test/pass_at_1", "test/pass_at_4")
 """Test figures that table and plot have room for; `sweep.csv` holds all."""
 
+DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 4)), (0, (8, 4)))
+MOST_LINES = len(DASHES)
+"""With more values of the other parameters, a plot has dots alone."""
+
 
 def write_csv(path: Path, rows: Rows) -> None:
     """All trials with all their figures; failed ones with their error."""
@@ -68,7 +72,7 @@ def draw(path: Path, sweep: Sweep, rows: Rows, best: int | None) -> bool:
     grid = figure.subplots(len(sweep.parameters), len(shown), squeeze=False)
     for (parameter, space), line in zip(sweep.parameters.items(), grid, strict=True):
         for name, axes in zip(shown, line, strict=True):
-            _scatter(axes, [row for row in done if name in row], parameter, name, best)
+            _scatter(axes, [row for row in done if name in row], sweep, parameter, name, best)
             if isinstance(space, Range) and space.log:
                 axes.set_xscale("log")
             axes.set_xlabel(parameter, fontsize=8)
@@ -79,19 +83,26 @@ def draw(path: Path, sweep: Sweep, rows: Rows, best: int | None) -> bool:
     return True
 
 
-def _scatter(axes: Any, rows: Rows, parameter: str, name: str, best: int | None) -> None:
-    """A dot for each trial, and a line through the means where trials share values."""
+def _scatter(axes: Any, rows: Rows, sweep: Sweep, parameter: str, name: str, best: int | None) -> None:
+    """A dot for each trial; a line through the means of trials that share a value, for each value of the others."""
     values = [row[parameter] for row in rows]
     numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     labels = sorted(set(map(str, values)))
-    across = values if numeric else [labels.index(str(v)) for v in values]
-    heights: dict[float, list[float]] = {}
-    for place, row in zip(across, rows, strict=True):
-        heights.setdefault(place, []).append(row[name])
-    places = sorted(heights)
-    axes.plot(places, [mean(heights[place]) for place in places], color="tab:blue", linewidth=1, alpha=0.4, zorder=1)
-    marked = ["tab:orange" if row["trial"] == best else "tab:blue" for row in rows]
-    axes.scatter(across, [row[name] for row in rows], c=marked, s=36, zorder=2)
+    groups: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        place = row[parameter] if numeric else labels.index(str(row[parameter]))
+        others = ", ".join(f"{p.rsplit('.', 1)[-1]} = {row[p]}" for p in sweep.parameters if p != parameter)
+        groups.setdefault(others, {}).setdefault(place, []).append(row[name])
+        axes.scatter([place], [row[name]], color="tab:orange" if row["trial"] == best else "tab:blue", s=36, zorder=2)
+    if len(groups) <= MOST_LINES:
+        for number, (others, heights) in enumerate(groups.items()):
+            places = sorted(heights)
+            means = [mean(heights[place]) for place in places]
+            axes.plot(
+                places, means, color="tab:blue", linestyle=DASHES[number], linewidth=1, zorder=1, label=plain(others)
+            )
+        if len(groups) > 1:
+            axes.legend(fontsize=7, frameon=False)
     if not numeric:
         axes.set_xticks(range(len(labels)), [plain(label) for label in labels])
     axes.tick_params(labelsize=8)

@@ -14,6 +14,7 @@ import yaml
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.sweep import results
 from atmanrl.sweep.space import load
 
 optuna = pytest.importorskip("optuna")
@@ -248,3 +249,23 @@ def test_optuna_is_missing(sweep, monkeypatch, capsys):
 def test_the_shipped_sweeps_say_what_they_run():
     for path in (ROOT / "configs/sweeps").glob("*.yaml"):
         assert "fit" in load(path).command
+
+
+def test_the_plot_keeps_the_values_of_the_other_parameters_apart(sweep, tmp_path, monkeypatch):
+    """A line for each of them, through the means of trials that share a value."""
+    from matplotlib.figure import Figure
+
+    space = load(sweep({"x": {"values": [1, 2]}, "kind": {"values": ["a", "b"]}}))
+    rows = [
+        {"trial": n, "x": x, "kind": kind, "score": score, "seconds": 1}
+        for n, (x, kind, score) in enumerate([(1, "a", 1.0), (1, "a", 3.0), (2, "a", 5.0), (1, "b", 7.0)])
+    ]
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.write_bytes(b"")))
+    assert results.draw(tmp_path / "plot.png", space, rows, 3)
+    over_x, over_kind = drawn[0].axes
+    assert {line.get_label(): line.get_xydata().tolist() for line in over_x.lines} == {
+        "kind = a": [[1, 2], [2, 5]], "kind = b": [[1, 7]],
+    }  # fmt: skip
+    assert [label.get_text() for label in over_kind.get_xticklabels()] == ["a", "b"]
+    assert len(over_x.collections) == 4
