@@ -92,18 +92,6 @@ def test_global_step_counts_updates_whatever_the_optimizer_steps(tiny_folder, st
     assert run.module.tokens_seen == run.logged["num_tokens"]
 
 
-def test_a_minibatch_holds_whole_groups_each_once_a_pass(tiny_folder):
-    run = Run(tiny_folder)
-    batch = run.feed.given[0]
-    orders = [list(run.module._minibatches(batch, iteration)) for iteration in range(6)]
-    for order in orders:
-        assert [len(rows) for rows in order] == [4, 2] and sorted(sum(order, [])) == list(range(6))
-        assert all(
-            rows[k] % GROUP == 0 and rows[k + 1] == rows[k] + 1 for rows in order for k in range(0, len(rows), 2)
-        )
-    assert len({str(order) for order in orders}) > 1
-
-
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])
 def test_an_update_follows_the_objective(tiny_folder, tiny_policy, monkeypatch, loss_type):
     """Against a loop over single rollouts, Eq. 5 written out: two passes of two minibatches, ratios clipped on the way."""
