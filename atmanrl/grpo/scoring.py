@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmanrl.forward import length_batches, positions, scores_at
+from atmanrl.forward import cheapest_batches, positions, scores_at
 from atmanrl.grpo.prompts import SharedPrompts, can_share
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
@@ -78,7 +78,7 @@ class Scorer:
         for i in rows:
             askers.setdefault(tuple(batch.rollouts[i].prompt_ids), []).append(i)
         prompts = list(askers)
-        for chosen in length_batches([len(p) for p in prompts], self.tokens):
+        for chosen in cheapest_batches([len(p) for p in prompts], self.tokens):
             shared = SharedPrompts(model, [prompts[q][:-1] for q in chosen], self.policy.pad_id, device)
             own = [(row, k) for k, q in enumerate(chosen) for row in askers[prompts[q]]]
             if not shared.shared:
@@ -86,7 +86,7 @@ class Scorer:
                 yield from self._whole(batch, [row for row, _ in own], model)
                 continue
             lengths = [len(batch.rollouts[row].completion.ids) for row, _ in own]
-            for part in length_batches(lengths, self.tokens):
+            for part in cheapest_batches(lengths, self.tokens):
                 yield self._after(shared, batch, [own[i] for i in part], model)
             shared.backward()
 
@@ -113,7 +113,7 @@ class Scorer:
     def _whole(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
         """Prompt and completion of each rollout in one sequence."""
         lengths = [len(batch.rollouts[i].prompt_ids) + len(batch.rollouts[i].completion.ids) for i in rows]
-        for part in length_batches(lengths, self.tokens):
+        for part in cheapest_batches(lengths, self.tokens):
             chosen = [rows[k] for k in part]
             s = batch.sequences(chosen, self.policy.pad_id, self.policy.device)
             scores = scores_at(

@@ -74,11 +74,6 @@ class Run:
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
 
-@pytest.fixture
-def start(tiny_policy) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in tiny_policy.parameters()])
-
-
 def evaluate(run: Run) -> dict[str, float]:
     run.trainer.limit_val_batches = 1.0
     return run.trainer.validate(run.module, run.feed, verbose=False)[0]
