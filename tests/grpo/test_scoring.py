@@ -1,5 +1,7 @@
 """`Scorer` with shared prompts, and log-probabilities by chunks: same values, same gradients, less memory."""
 
+from functools import partial
+
 import pytest
 import torch
 from test_grpo_architectures import CONFIGS, SHAPE
@@ -9,6 +11,7 @@ from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, Granit
 from atmanrl.forward import positions, scores_at, token_scores
 from atmanrl.grpo.prompts import can_share
 from atmanrl.grpo.scoring import Scorer
+from atmanrl.policy import Policy
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch
 from atmanrl.tasks import Problem
 
@@ -57,6 +60,24 @@ def test_shared_prompts_change_neither_values_nor_gradients(tiny_policy, batch, 
     if budget == 10_000:  # 3 prompts padded to 5 tokens, 6 rollouts padded to 8
         assert read == [15, 6 * max(len(batch.rollouts[i].completion.ids) for i in rows)]
     assert budget < 100 or len(read) == 2
+
+
+def test_chunks_after_shared_prompts(tiny_policy, batch, monkeypatch):
+    whole, gradient = learnt(tiny_policy, Scorer(tiny_policy, 0.7, 10_000), batch, range(9))
+    monkeypatch.setattr("atmanrl.grpo.scoring.scores_at", partial(scores_at, most=3 * 768))
+    parts, again = learnt(tiny_policy, Scorer(tiny_policy, 0.7, 10_000), batch, range(9))
+    assert all(torch.allclose(parts[row], whole[row], rtol=0, atol=1e-12) for row in range(9))
+    torch.testing.assert_close(again, gradient, rtol=1e-10, atol=1e-10)
+
+
+def test_shared_prompts_and_chunks_in_mixed_precision(tiny_folder, batch, monkeypatch):
+    """As Lightning's bf16-mixed has it; rounding apart, the gradient of float32."""
+    policy = Policy(str(tiny_folder)).build()
+    _, exact = learnt(policy, Scorer(policy, 1.0, 10_000, share_prompts=False), batch, range(9))
+    monkeypatch.setattr("atmanrl.grpo.scoring.scores_at", partial(scores_at, most=3 * 768))
+    with torch.autocast("cpu", dtype=torch.bfloat16, cache_enabled=False):
+        found, rounded = learnt(policy, Scorer(policy, 1.0, 10_000), batch, range(9))
+    assert torch.cosine_similarity(exact, rounded, dim=0) > 0.999 and found[0].dtype == torch.float32
 
 
 def test_one_by_one_without_padding(tiny_policy, batch):
