@@ -12,6 +12,10 @@ from atmanrl.__main__ import main
 NAME = re.compile(r"`((?:[\w{}]+/)*[\w{}]+)`")
 
 
+STORIES = {"class_path": "WordProblems", "init_args": {"train_size": 10, "test_size": 4, "instruction": ""}}
+MIXTURE = {"class_path": "MixtureTask", "init_args": {"tasks": {"stories": STORIES}}}
+
+
 def named() -> set[str]:
     """The metrics in the first columns of the document's tables."""
     cells = [
@@ -25,6 +29,7 @@ def general(name: str, rewards=("outcome", "saliency")) -> str:
     for reward in rewards:
         name = name.replace(f"rewards/{reward}/", "rewards/{name}/")
     name = re.sub(r"(pass|majority)_at_([02-9]|\d\d+)$", r"\1_at_{k}", name)
+    name = re.sub(r"^(val|test)/stories/", r"\1/{task}/", name)
     return re.sub(r"^(val|test)/(?=probe|saliency)", "", name)
 
 
@@ -36,7 +41,9 @@ def logged(tmp_path_factory) -> set[str]:
         "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={ROOT / 'experiments/laptop/policy'}",
         f"--trainer.default_root_dir={folder}", "--data.queries_per_device=2", "--data.group_size=2",
         "--data.max_new_tokens=60", "--data.val_problems=2", "--data.test_problems=2", "--data.eval_samples=2",
-        "--data.task.train_size=10", "--data.task.test_size=4", "--model.rewards.saliency.probe.solver.steps=3",
+        f"--data.task={json.dumps(MIXTURE)}", "--data.resample_zero_spread=1",
+        '--model.rewards.saliency.only_where={"reward": "outcome", "at_least": -1}',
+        "--model.rewards.saliency.probe.solver.steps=3",
         "--model.beta=0.01", "--model.zero_spread_groups=drop", "--model.evaluate_all_rewards=true",
         "--trainer.val_check_interval=1",
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
 from atmanrl.rewards import Reward, score
+from atmanrl.rewards.gate import in_order, without_policy
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 
@@ -20,10 +21,14 @@ class EvaluatingModule(LightningModule):
         policy: the model.
         rewards: by name.
         evaluate_all_rewards: whether evaluation also calls rewards that run the policy (the saliency reward).
+
+    Raises:
+        UserError: a reward is gated on one that is not there, or gates go in a circle.
     """
 
     def __init__(self, policy: Policy, rewards: dict[str, Reward], evaluate_all_rewards: bool) -> None:
         super().__init__()
+        in_order(rewards)  # a gate on a reward that is not there is told before anything is sampled
         self.policy, self.rewards, self.evaluate_all_rewards = policy, rewards, evaluate_all_rewards
         self.pass_at_k: PassAtK | None = None
 
@@ -53,7 +58,7 @@ class EvaluatingModule(LightningModule):
         self._log_pass_at_k("test/")
 
     def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
-        rewards = {n: r for n, r in self.rewards.items() if self.evaluate_all_rewards or not r.uses_policy}
+        rewards = self.rewards if self.evaluate_all_rewards else without_policy(self.rewards)
         scores = score(rewards, batch, self.policy)
         figures = {f"rewards/{name}/mean": float(values.nanmean()) for name, values in scores.values.items()}
         figures |= scores.figures

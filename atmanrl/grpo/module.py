@@ -156,7 +156,7 @@ class GRPOModule(EvaluatingModule):
         ended = time.perf_counter()
         self.tokens_seen += sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts)
         self.log_dict({
-            **rollout_figures(batch, scores, self.scale_rewards), **scores.figures, **figures,
+            **rollout_figures(batch, scores, self.scale_rewards), **scores.figures, **batch.figures, **figures,
             "num_tokens": float(self.tokens_seen), "step_time": batch.seconds + ended - began,
             "time/rollout": batch.seconds, "time/reward": rewarded - began, "time/update": ended - rewarded,
         })  # fmt: skip
