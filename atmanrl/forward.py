@@ -224,26 +224,11 @@ def positions(attention_mask: Tensor) -> Tensor:
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
-def length_batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of sequences in batches of like lengths, each at most `budget` tokens with its padding.
-
-    A sequence longer than the budget stands alone.
-    """
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
-
-
 def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512) -> list[list[int]]:
-    """Like `length_batches`, but parted so that the work is least: tokens with their padding, and some for each pass.
+    """Indices of sequences in batches of like lengths, parted so that the work is least.
 
-    Batches as full as the budget allows pad short sequences to the longest; many small ones pay for every pass.
+    The work is the tokens with their padding, and some for each pass: batches as full as the budget allows pad short
+    sequences to the longest, many small ones pay for every pass.
 
     Args:
         lengths: of the sequences.
@@ -254,7 +239,7 @@ def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512
     best, begins = [0.0], [0]  # the least work for the first k sequences, and where their last batch begins
     for end in range(1, len(order) + 1):
         longest = lengths[order[end - 1]]
-        starts = [s for s in range(end) if (end - s) * longest <= budget] or [end - 1]
+        starts = range(max(0, end - max(1, budget // longest)), end)
         work = [best[s] + (end - s) * longest + pass_tokens for s in starts]
         best.append(min(work))
         begins.append(starts[work.index(best[-1])])

@@ -9,7 +9,6 @@ from atmanrl.forward import (
     cheapest_batches,
     head_at,
     last_layer_at,
-    length_batches,
     logits_at,
     positions,
     token_logprobs,
@@ -76,15 +75,6 @@ def test_token_logprobs_are_a_softmax_at_a_temperature():
 def test_positions_count_each_rows_own_tokens():
     mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])
     assert positions(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
-
-
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200))
-def test_length_batches_cover_everything_within_the_budget(lengths, budget):
-    batches = list(length_batches(lengths, budget))
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    assert all(len(b) == 1 or len(b) * max(lengths[i] for i in b) <= budget for b in batches)
-    flat = [lengths[i] for batch in batches for i in batch]
-    assert flat == sorted(flat)
 
 
 def work(batches, lengths, pass_tokens):

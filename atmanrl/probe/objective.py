@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.forward import length_batches, logits_at, positions, token_logprobs
+from atmanrl.forward import cheapest_batches, logits_at, positions, token_logprobs
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past
@@ -95,7 +95,7 @@ class Objective:
         logprobs = values.new_zeros(len(rows), int(self.answer_lengths.max()))
         grad = torch.zeros_like(values) if gradient else None
         packing = self.entries.packing.take(rows)
-        for batch in length_batches(self.rows[rows].tolist(), self.batch_tokens):
+        for batch in cheapest_batches(self.rows[rows].tolist(), self.batch_tokens):
             chosen = self._tensor(batch)
             index = packing.index(chosen)
             part = values[index].detach().requires_grad_(gradient)

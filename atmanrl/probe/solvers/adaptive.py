@@ -94,7 +94,7 @@ class AdaptiveSolver(Solver):
     def __init__(
         self,
         tolerance: float = 0.001,
-        first_interval: int = 4,
+        first_interval: int = 8,
         max_interval: int = 60,
         growth: float = 3.0,
         steps: int = 200,
