@@ -68,7 +68,7 @@ def run_atmanrl(path: str, updates: int, saliency: bool) -> dict[str, Any]:
 
     rewards: dict[str, Reward] = {"outcome": OutcomeReward()}
     if saliency:
-        rewards["saliency"] = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.008)))
+        rewards["saliency"] = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.007)))
     steps = 0
 
     def optimizer(parameters: Any) -> torch.optim.Optimizer:

@@ -61,7 +61,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Compare the adaptive solver with the paper's 200 steps.")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.01, 0.008, 0.006, 0.004, 0.002, 0.001])
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.01, 0.007, 0.004, 0.002, 0.001])
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     args = parser.parse_args()
     torch.manual_seed(0)
