@@ -15,9 +15,8 @@ up and is not counted. Every turn has its own seed, so that turns do not repeat 
 
 What was weighed, so that neither has an advantage that is not its own:
 
-- TRL's defaults that cost it time or do other work are set aside: gradient checkpointing, bfloat16 autocast, which a CPU
-  emulates, a linear schedule, dividing by the group's deviation, pinned memory, the progress bar. Its padding to
-  multiples is off on a CPU of itself.
+- TRL's defaults that cost it time or mean other work are set aside: gradient checkpointing, bfloat16 autocast, a linear
+  schedule, dividing by the group's deviation, the progress bar. It pads to no multiple on a CPU.
 - AdamW is fused in both, TRL's default, and as fast as it gets.
 - Both log all their figures once an update, none of them to disk, and both compute the entropy.
 - TRL's sampling is counted with its tokenizing and decoding, ours with splitting and judging the answers, too.

@@ -5,10 +5,13 @@ constant learning rate, gradient clipping at 1, passes, rollouts of a minibatch,
 KL term, the chat template, temperature 1 over the whole vocabulary. Both run without gradient checkpointing,
 compilation, progress bars, logs to disk and loader processes, with transformers' default attention and dynamic cache.
 
-Different by design, and no part of the setting: TRL reads a problem's prompt once for each rollout and decodes until
-the last row is finished, computes the old log-probabilities by another forward pass where we keep the sampler's, draws
-a minibatch's rollouts across groups once an update where we draw whole groups anew in each pass, and pads them to the
-longest of the update.
+Different by design, and no part of the setting:
+
+- TRL reads a problem's prompt once for each rollout and decodes until the last row is finished.
+- It computes the old log-probabilities by another forward pass, where we keep the sampler's.
+- It draws a minibatch's rollouts across groups, once an update; we draw whole groups, anew in each pass.
+- It pads them to the longest of the update, and on a CPU its head scores the prompt's positions, too (on a GPU, where it
+  has a kernel for it, the completion's alone).
 """
 
 from __future__ import annotations
