@@ -21,7 +21,8 @@ What was weighed, so that neither has an advantage that is not its own:
 - Both log all their figures once an update, none of them to disk, and both compute the entropy.
 - TRL's sampling is counted with its tokenizing and decoding, ours with splitting and judging the answers, too.
 - Both have imported what torch imports at its first optimizer step before memory is measured.
-- TRL samples by `generate`. Its other samplers, vLLM and continuous batching, are made for GPUs.
+- TRL samples by `generate`. Its continuous batching runs on a CPU, too, but took over ten times as long in a trial; vLLM
+  is for GPUs.
 """
 
 from __future__ import annotations
