@@ -3,15 +3,26 @@
     python -m experiments.benchmarks.grpo_vs_trl --json experiments/benchmarks/results/grpo_vs_trl.json
 
 The laptop policy, 8 problems with 8 rollouts of at most 128 tokens an update, two passes of four minibatches of 16
-rollouts, the outcome as reward, float32, no KL term. The trainers take turns (A B A B ...), each turn in a process of
-its own, on the same problems; its first update warms up and is not counted. TRL runs without gradient checkpointing,
-which it would otherwise use and which costs it time.
+rollouts, the outcome as reward, float32, no KL term; `trainers.py` says what is equal and what is not. The trainers take
+turns (A B A B ...), each turn in a process of its own, on the same problems in the same updates; its first update warms
+up and is not counted. Every turn has its own seed, so that turns do not repeat the same rollouts.
 
-- `update_ratio` is TRL's median seconds an update divided by ours, `rollout_ratio` the same for sampling alone,
-  `peak_memory_ratio` for memory above the loaded model.
+- `update_ratio` is TRL's median seconds an update divided by ours, `update_ratios` the same turn by turn,
+  `rollout_ratio` for sampling alone, `peak_memory_ratio` for memory above the loaded model.
 - Rollouts are sampled anew by either, so equal work is checked: sampled tokens an update within `--slack` of each other,
-  and as many optimizer steps.
+  and as many optimizer steps and threads.
 - `saliency_overhead` is our update with the saliency reward (the fast probe) divided by ours with the outcome alone.
+
+What was weighed, so that neither has an advantage that is not its own:
+
+- TRL's defaults that cost it time or mean other work are set aside: gradient checkpointing, bfloat16 autocast, a linear
+  schedule, dividing by the group's deviation, the progress bar. It pads to no multiple on a CPU.
+- AdamW is fused in both, TRL's default, and as fast as it gets.
+- Both log all their figures once an update, none of them to disk, and both compute the entropy.
+- TRL's sampling is counted with its tokenizing and decoding, ours with splitting and judging the answers, too.
+- Both have imported what torch imports at its first optimizer step before memory is measured.
+- TRL samples by `generate`. Its continuous batching runs on a CPU, too, but took over ten times as long in a trial; vLLM
+  is for GPUs.
 """
 
 from __future__ import annotations
@@ -25,138 +36,71 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # otherwise loaded within the first optimizer step, as part of the memory of the work
+from torch import nn
 
-from atmanrl.policy import Policy
-from atmanrl.rollouts import RolloutDataModule
-from atmanrl.tasks import DELIMITER, Problem, WordProblems
+from atmanrl.probe import AdaptiveSolver, MaskProbe
+from atmanrl.rewards import OutcomeReward, SaliencyReward
 from experiments.benchmarks.memory import peak_mib
+from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, trl_trainer
 
-QUERIES, GROUP, TOKENS, ITERATIONS, MINIBATCH, EPSILON, LR = 8, 8, 128, 2, 2, 0.2, 1e-6
-STEPS = ITERATIONS * QUERIES // MINIBATCH
-"""Optimizer steps of an update."""
+LR = 1e-6
 TURNS = ("trl", "atmanrl", "saliency")
 
 
-def data(updates: int) -> RolloutDataModule:
-    """Problems for so many updates; the same ones for every trainer."""
-    task = WordProblems(train_size=updates * QUERIES + 1, test_size=1, seed=5, instruction="")
-    return RolloutDataModule(
-        task, queries_per_device=QUERIES, group_size=GROUP, max_new_tokens=TOKENS, val_problems=1, test_problems=1
-    )
+def measure(who: str, policy: str, updates: int, seed: int) -> dict[str, Any]:
+    """One turn: seconds of each update and of its sampling, tokens sampled, optimizer steps, peak memory.
 
-
-def run_atmanrl(path: str, updates: int, saliency: bool) -> dict[str, Any]:
-    """Our trainer: seconds of each update and of its sampling, tokens sampled, optimizer steps, peak memory."""
-    from lightning import Callback, Trainer
-
-    from atmanrl.grpo import GRPOModule
-    from atmanrl.probe import AdaptiveSolver, MaskProbe
-    from atmanrl.rewards import OutcomeReward, Reward, SaliencyReward
-
-    ended, sampling, tokens = [time.perf_counter()], [], []
-
-    class Clock(Callback):
-        def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-            ended.append(time.perf_counter())
-            sampling.append(batch.seconds)
-            tokens.append(sum(len(r.completion.ids) for r in batch.rollouts))
-
-    rewards: dict[str, Reward] = {"outcome": OutcomeReward()}
-    if saliency:
-        rewards["saliency"] = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.007)))
+    The first update is left out of the lists.
+    """
+    ended: list[float] = []
+    reports: list[Update] = []
     steps = 0
 
-    def optimizer(parameters: Any) -> torch.optim.Optimizer:
-        def count(*_: Any) -> None:
-            nonlocal steps
-            steps += 1
+    def watch(update: Update) -> None:
+        ended.append(time.perf_counter())
+        reports.append(update)
 
-        made = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0)
+    def count(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+
+    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        made = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.0, fused=True)
         made.register_step_post_hook(count)
         return made
 
-    policy = Policy(path)
-    policy.build()
-    module = GRPOModule(
-        policy, rewards, optimizer, num_iterations=ITERATIONS, minibatch_queries=MINIBATCH, epsilon=EPSILON
-    )
-    trainer = Trainer(
-        accelerator="cpu", devices=1, max_steps=updates, limit_val_batches=0, logger=False, callbacks=[Clock()],
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-    )  # fmt: skip
-    peak = peak_mib(lambda: trainer.fit(module, datamodule=data(updates)))
-    return turn(ended, sampling, tokens, steps, peak)
-
-
-def run_trl(path: str, updates: int) -> dict[str, Any]:
-    """TRL's trainer; as `run_atmanrl`."""
-    from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    module = data(updates)
-    module.setup("fit")
-    problems: dict[str, Problem] = {problem.id: problem for _, problem in module.rows["train"]}
-    ended, sampling, tokens = [], [], []
-
-    def outcome(completions: Any, problem_id: list[str], **_: Any) -> list[float]:
-        answers = [(c[0]["content"] if isinstance(c, list) else c).partition(DELIMITER) for c in completions]
-        return [
-            0.0 if mark and module.task.is_right(answer, problems[row]) else -1.0
-            for (_, mark, answer), row in zip(answers, problem_id, strict=True)
-        ]
-
-    class Clock(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            ended.append(time.perf_counter())
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if state.global_step % STEPS == 0:
-                ended.append(time.perf_counter())
-
-    class Timed(GRPOTrainer):
-        def _generate(self, prompts: Any, *args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            made = super()._generate(prompts, *args, **kwargs)
-            sampling.append(time.perf_counter() - began)
-            tokens.append(sum(map(len, made[1])))
-            return made
-
+    setting = Setting(policy, adamw, updates, seed)
     with tempfile.TemporaryDirectory() as folder:
-        config = GRPOConfig(
-            output_dir=folder, per_device_train_batch_size=MINIBATCH * GROUP, steps_per_generation=QUERIES // MINIBATCH,
-            num_generations=GROUP, num_iterations=ITERATIONS, max_completion_length=TOKENS, max_steps=updates * STEPS,
-            learning_rate=LR, lr_scheduler_type="constant", weight_decay=0.0, temperature=1.0, beta=0.0, epsilon=EPSILON,
-            loss_type="grpo", scale_rewards="none", bf16=False, gradient_checkpointing=False, use_cpu=True, seed=0,
-            save_strategy="no", report_to="none", logging_steps=STEPS, disable_tqdm=True,
-        )  # fmt: skip
-        rows = [{"prompt": [{"role": "user", "content": p.question}], "problem_id": key} for key, p in problems.items()]
-        trainer = Timed(
-            AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32), outcome, config, Dataset.from_list(rows),
-            processing_class=AutoTokenizer.from_pretrained(path), callbacks=[Clock()],
-        )  # fmt: skip
-        peak = peak_mib(trainer.train)
-    return turn(ended, sampling, tokens, trainer.state.global_step, peak)
-
-
-def turn(ended: list[float], sampling: list[float], tokens: list[int], steps: int, peak: float) -> dict[str, Any]:
-    """What one process reports; the first update is left out."""
-    took = [later - earlier for earlier, later in zip(ended, ended[1:], strict=False)]
+        if who == "trl":
+            train = trl_trainer(setting, folder, watch)
+        elif who == "atmanrl":
+            train = atmanrl_trainer(setting, folder, watch)
+        else:
+            saliency = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.007)))
+            train = atmanrl_trainer(setting, folder, watch, {"outcome": OutcomeReward(), "saliency": saliency})
+        peak = peak_mib(train)
     return {
-        "update_s": took[1:], "rollout_s": sampling[1:], "tokens": tokens[1:], "optimizer_steps": steps // len(took),
+        "update_s": [later - earlier for earlier, later in zip(ended[1:], ended[2:], strict=False)],
+        "rollout_s": [report.rollout_s for report in reports[2:]],
+        "tokens": [report.tokens for report in reports[2:]],
+        "optimizer_steps": steps / updates,
+        "threads": torch.get_num_threads(),
         "peak_mib": peak,
-    }  # fmt: skip
+    }
 
 
-def child(who: str, args: argparse.Namespace) -> dict[str, Any]:
+def child(who: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
     """A turn in a process of its own."""
-    command = [sys.executable, "-m", "experiments.benchmarks.grpo_vs_trl", "--turn", who, "--policy", args.policy]
-    done = subprocess.run([*command, "--updates", str(args.updates)], capture_output=True, text=True)
+    command = [sys.executable, "-m", "experiments.benchmarks.grpo_vs_trl", "--turn", who, "--seed", str(seed)]
+    options = ["--policy", args.policy, "--updates", str(args.updates)]
+    done = subprocess.run([*command, *options], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{who} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -168,12 +112,12 @@ def child(who: str, args: argparse.Namespace) -> dict[str, Any]:
 def pooled(turns: list[dict[str, Any]]) -> dict[str, Any]:
     """All turns of one trainer."""
     together = {key: [x for each in turns for x in each[key]] for key in ("update_s", "rollout_s", "tokens")}
-    steps = {each["optimizer_steps"] for each in turns}
     return {
         **{f"{key}_median": statistics.median(together[key]) for key in ("update_s", "rollout_s")},
         "update_s_range": [min(together["update_s"]), max(together["update_s"])],
         "tokens_an_update": statistics.mean(together["tokens"]),
-        "optimizer_steps": steps.pop() if len(steps) == 1 else sorted(steps),
+        "optimizer_steps": statistics.mean(each["optimizer_steps"] for each in turns),
+        "threads": statistics.mean(each["threads"] for each in turns),
         "peak_mib": statistics.median(each["peak_mib"] for each in turns),
         **together,
     }  # fmt: skip
@@ -188,34 +132,35 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="turns of each trainer")
     parser.add_argument("--slack", type=float, default=0.1, help="how much the tokens an update may differ")
     parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.manual_seed(0)
     if args.turn:
-        if args.turn == "trl":
-            found = run_trl(args.policy, args.updates)
-        else:
-            found = run_atmanrl(args.policy, args.updates, saliency=args.turn == "saliency")
-        print(json.dumps(found))
+        print(json.dumps(measure(args.turn, args.policy, args.updates, args.seed)))
         return
     turns: dict[str, list[dict[str, Any]]] = {who: [] for who in TURNS}
-    for _ in range(args.turns):
+    for seed in range(args.turns):
         for who in TURNS:
-            turns[who].append(child(who, args))
+            turns[who].append(child(who, seed, args))
     theirs, ours, salient = (pooled(turns[who]) for who in TURNS)
     tokens = theirs["tokens_an_update"] / ours["tokens_an_update"]
-    if theirs["optimizer_steps"] != ours["optimizer_steps"] or abs(tokens - 1) > args.slack:
+    if any(theirs[key] != ours[key] for key in ("optimizer_steps", "threads")) or abs(tokens - 1) > args.slack:
         raise SystemExit(
-            f"the work is not equal: TRL sampled {tokens:.2f} times our tokens, in {theirs['optimizer_steps']} optimizer "
-            f"steps an update against {ours['optimizer_steps']}; run more updates."
+            f"the work is not equal: TRL sampled {tokens:.2f} times our tokens, took {theirs['optimizer_steps']} optimizer "
+            f"steps an update against {ours['optimizer_steps']}, and had {theirs['threads']} threads against "
+            f"{ours['threads']}; run more updates if it is the tokens."
         )
     results = {
         "command": shlex.join(["python", "-m", "experiments.benchmarks.grpo_vs_trl", *sys.argv[1:]]),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()}, {ours['threads']} threads",
         "versions": {
             "python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "trl", "lightning")}
         },
         "policy": args.policy,
         "update_ratio": theirs["update_s_median"] / ours["update_s_median"],
+        "update_ratios": [
+            statistics.median(a["update_s"]) / statistics.median(b["update_s"])
+            for a, b in zip(turns["trl"], turns["atmanrl"], strict=True)
+        ],
         "rollout_ratio": theirs["rollout_s_median"] / ours["rollout_s_median"],
         "peak_memory_ratio": theirs["peak_mib"] / ours["peak_mib"],
         "tokens_ratio": tokens,
