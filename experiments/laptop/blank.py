@@ -73,7 +73,8 @@ def main() -> None:
     LlamaConfig(
         vocab_size=len(tok), hidden_size=32 * args.heads, intermediate_size=16 * round(5.4 * args.heads),
         num_hidden_layers=args.layers, num_attention_heads=args.heads,
-        num_key_value_heads=args.key_value_heads or args.heads, max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.05,
+        num_key_value_heads=args.key_value_heads or args.heads, max_position_embeddings=1024,
+        tie_word_embeddings=True, initializer_range=0.05,
         pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
         architectures=["LlamaForCausalLM"],
     ).save_pretrained(args.out)  # fmt: skip
