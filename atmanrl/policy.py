@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from atmanrl.errors import UserError
+
+Weights = Literal["loaded", "meta", "empty"]
 
 
 class PolicyError(UserError):
@@ -62,6 +68,8 @@ class Policy(nn.Module):
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: whether code that comes with the model may run.
         lora: adapters that are trained in place of the weights; None trains the weights.
+        activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
+            of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
 
     Attributes:
         model: the language model, after `build()`.
@@ -82,6 +90,7 @@ class Policy(nn.Module):
         revision: str | None = None,
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.path = path
@@ -91,13 +100,18 @@ class Policy(nn.Module):
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.lora = lora
+        self.activation_checkpointing = activation_checkpointing
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
 
-    def build(self) -> Policy:
+    def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
+
+        Args:
+            weights: `loaded` from the folder, or drawn. `meta` makes a model without memory, to be sharded and filled
+                (see `atmanrl.distributed`); `empty` one whose parameters hold anything, for a checkpoint's weights.
 
         Raises:
             PolicyError: no such model, no tokenizer, an attention implementation that this machine cannot run, or
@@ -107,10 +121,47 @@ class Policy(nn.Module):
             if self.lora is not None and find_spec("peft") is None:
                 raise PolicyError("policy.lora needs peft: pip install 'atmanrl[lora]'.")
             self.tokenizer = self._load_tokenizer()
-            model = self._load_model()
+            model = self._load_model() if weights == "loaded" else self._unfilled_model(weights)
             self.model = model if self.lora is None else _with_adapters(model, self.lora, self.path)
+            if self.activation_checkpointing:
+                checkpoint_layers(self.layers())
             self._find_ends()
         return self
+
+    def unbuilt(self) -> Policy:
+        """A policy of the same options that has loaded nothing."""
+        return Policy(
+            self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision,
+            self.trust_remote_code, self.lora, self.activation_checkpointing,
+        )  # fmt: skip
+
+    def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
+        """A policy of the same options on the CPU that holds these weights, taken over and not copied.
+
+        Raises:
+            PolicyError: they are another model's; the message names the first key or shape that differs.
+        """
+        policy = self.unbuilt().build("empty")
+        check_same(state, policy.model.state_dict(), self.path)
+        policy.model.load_state_dict(state, assign=True)
+        policy.model.tie_weights()
+        return policy
+
+    def layers(self) -> nn.ModuleList:
+        """The model's transformer layers.
+
+        Raises:
+            PolicyError: the model keeps them where none are known.
+        """
+        found = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.ModuleList)
+            and len(module) == self.model.config.get_text_config().num_hidden_layers
+        ]
+        if not found:
+            raise PolicyError(f"{self.path}: the layers of a {type(self.model).__name__} are not found.")
+        return found[0]
 
     @classmethod
     def around(cls, model: Any, tokenizer: Any) -> Policy:
@@ -180,6 +231,26 @@ class Policy(nn.Module):
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.eos_ids[0] if pad is None else pad
 
+    def _unfilled_model(self, weights: Weights) -> Any:
+        """The model by its configuration alone; buffers such as rotary tables are right unless it is on `meta`."""
+        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+        from transformers.initialization import no_init_weights
+
+        try:
+            config = AutoConfig.from_pretrained(self.path, **self._hub())
+            with no_init_weights(), torch.device("meta" if weights == "meta" else "cpu"):
+                model = AutoModelForCausalLM.from_config(
+                    config, dtype=getattr(torch, self.dtype_name), attn_implementation=self.attn_implementation,
+                    trust_remote_code=self.trust_remote_code,
+                )  # fmt: skip
+        except (OSError, ValueError, ImportError) as error:
+            raise PolicyError(f"no model could be made from {self.path!r}: {_first_line(error)}") from error
+        model.tie_weights()
+        if self.pretrained and model.can_generate():
+            with suppress(OSError):  # a folder need not have one
+                model.generation_config = GenerationConfig.from_pretrained(self.path, revision=self.revision)
+        return model.eval() if self.pretrained else model
+
     def _hub(self) -> dict[str, Any]:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
 
@@ -210,6 +281,42 @@ class Policy(nn.Module):
             return AutoModelForCausalLM.from_config(config, **options)
         except (OSError, ValueError, ImportError) as error:
             raise PolicyError(f"no model could be loaded from {self.path!r}: {_first_line(error)}") from error
+
+
+def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
+    """Compare the names and shapes of a checkpoint's weights with a model's.
+
+    Raises:
+        PolicyError: they differ; the message names the first key, and shapes where those differ.
+    """
+    hint = f"the checkpoint is not of the model {path!r} with these options; give the policy that it was trained with."
+    for name, weight in expected.items():
+        if name not in found:
+            raise PolicyError(f"{name} is missing: {hint}")
+        if found[name].shape != weight.shape:
+            raise PolicyError(f"{name} has shape {list(found[name].shape)} instead of {list(weight.shape)}: {hint}")
+    for name in found:
+        if name not in expected:
+            raise PolicyError(f"{name} is unknown: {hint}")
+
+
+def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
+    """Let each layer compute its activations again in the backward pass, where its weights learn.
+
+    Transformers' own switch does so in training mode only, and GRPO learns in eval mode. With frozen weights (the
+    probe), with a cache or without gradients nothing changes.
+    """
+
+    def forward(layer: nn.Module, *args: Any, **inputs: Any) -> Any:
+        plain = type(layer).forward
+        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in layer.parameters())
+        if not learns or inputs.get("past_key_values") is not None:
+            return plain(layer, *args, **inputs)
+        # the other kind, reentrant, loses gradients that reach a layer by its keyword arguments
+        return checkpoint(plain, layer, *args, use_reentrant=False, **inputs)
+
+    for layer in layers:
+        layer.forward = MethodType(forward, layer)
 
 
 def _first_line(error: BaseException) -> str:

@@ -27,7 +27,8 @@ class CompositionCallback(Callback):
     ) -> None:
         """Log the update's own shares."""
         if isinstance(batch, RolloutBatch):
-            self.training.update([r.parts.cot for r in batch.rollouts])
+            # metrics meet on the device of the process group
+            self.training.to(pl_module.device).update([r.parts.cot for r in batch.rollouts[batch.own]])
             pl_module.log_dict({f"cot/{name}": value for name, value in self.training.compute().items()})
             self.training.reset()
 
@@ -37,7 +38,7 @@ class CompositionCallback(Callback):
     ) -> None:  # fmt: skip
         """Count."""
         if isinstance(batch, RolloutBatch):
-            self.evaluation.update([r.parts.cot for r in batch.rollouts])
+            self.evaluation.to(pl_module.device).update([r.parts.cot for r in batch.rollouts])
 
     on_test_batch_end = on_validation_batch_end
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +68,16 @@ class UpdateFigures:
         """An optimizer step follows."""
         self.norms.append(float(torch.as_tensor(norm)))
         self.losses.append(0.0)
+
+    @classmethod
+    def merged(cls, parts: Sequence[UpdateFigures]) -> UpdateFigures:
+        """Figures of all processes: each divides its losses by the mean count, so the step's loss is their mean."""
+        whole = cls()
+        whole.losses = [statistics.fmean(step) for step in zip(*(p.losses for p in parts), strict=True)]
+        whole.norms = parts[0].norms
+        for name in ("low", "high", "entropies", "tokens"):
+            setattr(whole, name, [value for part in parts for value in getattr(part, name)])
+        return whole
 
     def means(self) -> dict[str, float]:
         """Means over the update's steps, and over its tokens, however they were parted."""

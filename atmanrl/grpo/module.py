@@ -13,13 +13,15 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from atmanrl.distributed import build, clip_gradients, everyone, gathered, processes, reducing
 from atmanrl.errors import UserError
 from atmanrl.forward import length_batches, logits_at, positions, token_logprobs
 from atmanrl.grpo.advantages import Scaling, group_advantages
 from atmanrl.grpo.figures import UpdateFigures, rollout_figures
 from atmanrl.grpo.objective import Aggregation, Importance, Objective, clipped_objective, normalizer
+from atmanrl.grpo.processes import deal, exchange, weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
-from atmanrl.policy import Policy
+from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
 
@@ -94,10 +96,11 @@ class GRPOModule(LightningModule):
         self.temperature, self.max_new_tokens = 1.0, 1024
         self.tokens_seen = 0
         self.pass_at_k: PassAtK | None = None
+        self.evaluated: list[tuple[dict[str, float], float]] = []
 
     def configure_model(self) -> None:
-        """Load the policy."""
-        self.policy.build()
+        """Load the policy, sharded where the strategy is FSDP2."""
+        build(self.policy, self.trainer)
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: temperature, completion length, samples in evaluation."""
@@ -112,14 +115,17 @@ class GRPOModule(LightningModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """One update."""
         began = time.perf_counter()
-        scores = score(self.rewards, batch, self.policy)
-        rewarded = time.perf_counter()
+        with gathered(self.policy.model):
+            scores = score(self.rewards, batch, self.policy)
+            rewarded = time.perf_counter()
+            old = self._old_logprobs(batch)
+        scores, old = exchange(batch, scores, old)
         advantages = group_advantages(scores.total, batch.group_size, self.scale_rewards)
-        old = self._old_logprobs(batch)
         figures = UpdateFigures()
         minibatches = [m for iteration in range(self.num_iterations) for m in self._minibatches(batch, iteration)]
         for number, rows in enumerate(minibatches, start=1):
             self._optimizer_step(batch, rows, advantages, old, figures, last=number == len(minibatches))
+        figures = UpdateFigures.merged(everyone(figures))
         ended = time.perf_counter()
         self.tokens_seen += sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts)
         self.log_dict({
@@ -156,12 +162,12 @@ class GRPOModule(LightningModule):
         return batch.rollouts
 
     def on_validation_epoch_end(self) -> None:
-        """Log pass@k."""
-        self._log_pass_at_k("val/")
+        """Log the means and pass@k."""
+        self._log_evaluation("val/")
 
     def on_test_epoch_end(self) -> None:
-        """Log pass@k."""
-        self._log_pass_at_k("test/")
+        """Log the means and pass@k."""
+        self._log_evaluation("test/")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of tokens."""
@@ -170,21 +176,28 @@ class GRPOModule(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting tokens."""
         self.tokens_seen = checkpoint["tokens_seen"]
+        if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
+            check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
 
     def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
         rewards = {n: r for n, r in self.rewards.items() if self.evaluate_all_rewards or not r.uses_policy}
         scores = score(rewards, batch, self.policy)
-        figures = {f"rewards/{name}/mean": float(values.nanmean()) for name, values in scores.values.items()}
-        figures |= scores.figures
-        figures["tokens_per_cot"] = sum(r.parts.cot_length for r in batch.rollouts) / len(batch)
-        figures["finished"] = sum(r.completion.finished for r in batch.rollouts) / len(batch)
-        # a batch in which a figure is undefined (nothing solved, say) has no part in its mean
-        known = {prefix + name: value for name, value in figures.items() if not math.isnan(value)}
-        self.log_dict(known, batch_size=len(batch), on_epoch=True)
+        for name, values in scores.values.items():
+            known = int((~values.isnan()).sum())
+            self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))
+        figures = scores.figures | {
+            "tokens_per_cot": sum(r.parts.cot_length for r in batch.rollouts) / len(batch),
+            "finished": sum(r.completion.finished for r in batch.rollouts) / len(batch),
+        }
+        self.evaluated.append(({prefix + name: value for name, value in figures.items()}, len(batch)))
         assert self.pass_at_k is not None
         self.pass_at_k.update(torch.tensor([bool(r.right) for r in batch.rollouts]).view(-1, batch.group_size))
 
-    def _log_pass_at_k(self, prefix: str) -> None:
+    def _log_evaluation(self, prefix: str) -> None:
+        """Log means over all processes; a figure that is undefined everywhere (nothing solved, say) is left out."""
+        means = weighted_means(part for theirs in everyone(self.evaluated) for part in theirs)
+        self.log_dict({name: value for name, value in means.items() if not math.isnan(value)})
+        self.evaluated = []
         assert self.pass_at_k is not None
         self.log_dict({prefix + name: value for name, value in self.pass_at_k.compute().items()})
         self.pass_at_k.reset()
@@ -206,12 +219,12 @@ class GRPOModule(LightningModule):
         size = batch.group_size
         seed = (self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + iteration
         order = torch.randperm(len(batch) // size, generator=torch.Generator().manual_seed(seed)).tolist()
-        for start in range(0, len(order), self.minibatch_queries):
-            yield [q * size + g for q in order[start : start + self.minibatch_queries] for g in range(size)]
+        queries = self.minibatch_queries * processes().count
+        for start in range(0, len(order), queries):
+            yield [q * size + g for q in order[start : start + queries] for g in range(size)]
 
     def _micro_batches(self, batch: RolloutBatch, rows: list[int] | range) -> Iterator[list[int]]:
-        lengths = [len(batch.rollouts[i].prompt_ids) + len(batch.rollouts[i].completion.ids) for i in rows]
-        for part in length_batches(lengths, self.micro_batch_tokens):
+        for part in length_batches([_length(batch.rollouts[i]) for i in rows], self.micro_batch_tokens):
             yield [rows[k] for k in part]
 
     def _optimizer_step(
@@ -221,20 +234,27 @@ class GRPOModule(LightningModule):
         optimizer = self._torch_optimizer()
         optimizer.zero_grad()
         tokens = sum(len(batch.rollouts[i].completion.ids) for i in rows)
-        divide_by = normalizer(self.loss_type, len(rows), tokens, self.max_new_tokens)
-        for part in self._micro_batches(batch, rows):
-            sequences = batch.sequences(part, self.policy.pad_id, self.device)
+        # gradients are averaged over the processes, so each divides by the mean of their counts
+        divide_by = normalizer(self.loss_type, len(rows), tokens, self.max_new_tokens) / processes().count
+        lengths = [_length(batch.rollouts[i]) for i in rows]
+        parts = deal(rows, lengths, self.micro_batch_tokens, processes())
+        shortest = rows[lengths.index(min(lengths))]
+        for k, part in enumerate(parts, start=1):
+            sequences = batch.sequences(part or [shortest], self.policy.pad_id, self.device)
             logprobs, entropy = self.logprobs(sequences)
+            if not part:  # nothing left to learn from here, but the others need this process's slices
+                with reducing(self.trainer, last=k == len(parts)):
+                    self.manual_backward(logprobs.sum() * 0)
+                continue
             before = torch.nn.utils.rnn.pad_sequence([old[i] for i in part], batch_first=True).to(self.device)
             result: Objective = clipped_objective(
                 logprobs, before, advantages[part].to(self.device), sequences.completion, divide_by, self.epsilon,
                 self.epsilon_high, self.loss_type, self.level,
             )  # fmt: skip
-            self.manual_backward(result.loss)
+            with reducing(self.trainer, last=k == len(parts)):
+                self.manual_backward(result.loss)
             figures.add(result, sequences.completion, entropy)
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit)
-        figures.add_step(norm)
+        figures.add_step(clip_gradients(self.policy.parameters(), self.max_grad_norm))
         if last:
             # the one step of an update that Lightning counts, so that global_step counts updates
             self._lightning_optimizer().step()
@@ -248,3 +268,7 @@ class GRPOModule(LightningModule):
 
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         return self._lightning_optimizer().optimizer
+
+
+def _length(rollout: Rollout) -> int:
+    return len(rollout.prompt_ids) + len(rollout.completion.ids)

@@ -83,11 +83,13 @@ class RolloutBatch:
         rollouts: Q x G of them.
         group_size: G.
         seconds: how long sampling took.
+        own: which of them this process has sampled; all, until an update brings all processes' rollouts together.
     """
 
     rollouts: list[Rollout]
     group_size: int
     seconds: float = 0.0
+    own: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:
         return len(self.rollouts)

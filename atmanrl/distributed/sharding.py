@@ -1,0 +1,150 @@
+"""A policy's weights in pieces, and whole where it must run freely.
+
+Under FSDP2 every process holds a slice of each weight. Sampling and the probe run a different number of forward passes on
+every process, which a layer's all-gather would not survive: there the weights are gathered once (`gathered`). The update
+keeps them sharded, and so every process runs equally many forward and backward passes (see `grpo.processes`).
+Without FSDP2 everything here is the ordinary thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import Trainer
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from atmanrl.distributed.collectives import processes
+from atmanrl.policy import Policy
+
+
+def build(policy: Policy, trainer: Trainer) -> Policy:
+    """Load a policy as the trainer's strategy wants it: whole, or sharded. To be called in `configure_model`."""
+    from atmanrl.distributed.strategy import FSDP2Strategy
+
+    strategy = trainer.strategy
+    if policy.model is None and isinstance(strategy, FSDP2Strategy):
+        half = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
+        return build_sharded(policy, strategy.device_mesh["data_parallel"], strategy.root_device, half)
+    return policy.build()
+
+
+def build_sharded(
+    policy: Policy, mesh: DeviceMesh, device: torch.device, computed_in: torch.dtype | None = None
+) -> Policy:
+    """Build a policy on the meta device, shard it layer by layer, and fill in the weights, which rank 0 alone reads.
+
+    Args:
+        policy: not yet built.
+        mesh: of one dimension, over all processes.
+        device: of this process.
+        computed_in: dtype in which weights are gathered; the slices stay in the policy's own (fp32 master weights), and
+            gradients are reduced in float32. None gathers them as they are.
+    """
+    source = policy.unbuilt().build() if processes().rank == 0 else None
+    policy.build("meta")
+    # autocast, where it is on, has its own opinion on inputs: casting them here would round the probe's mask
+    precision = MixedPrecisionPolicy(computed_in, torch.float32 if computed_in else None, cast_forward_inputs=False)
+    for layer in policy.layers():
+        fully_shard(layer, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
+    fully_shard(policy.model, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
+    policy.model.to_empty(device=device)
+    policy.model.tie_weights()
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(policy.model, source.model.state_dict() if source else {}, options=options)
+    # buffers outside of the state dict, such as rotary tables, exist on rank 0 alone
+    buffers = dict(source.model.named_buffers()) if source else {}
+    for name, buffer in policy.model.named_buffers():
+        if buffers:
+            buffer.copy_(buffers[name])
+        dist.broadcast(buffer, 0)
+    return policy
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """The whole weights on every process, through forward and backward passes; sharded again afterwards.
+
+    Within it processes need not run in step; entering is collective. It may be nested. The gathered weights must not
+    learn: freeze them before a backward pass. Without FSDP2 it does nothing.
+    """
+    if not isinstance(model, FSDPModule) or not any(isinstance(weight, DTensor) for weight in model.parameters()):
+        yield
+        return
+    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    gather(model, parts)
+    try:
+        yield
+    finally:
+        release(model, parts)
+
+
+def gather(model: FSDPModule, parts: Iterable[FSDPModule]) -> None:
+    """Gather all weights, and keep them through forward and backward passes."""
+    # tensors made in inference mode could never learn again, and gathered weights live on as storage
+    with torch.inference_mode(False), torch.no_grad():
+        model.set_reshard_after_forward(False)
+        model.set_reshard_after_backward(False)
+        model.set_requires_gradient_sync(False)
+        for part in parts:
+            part.unshard()
+
+
+def release(model: FSDPModule, parts: Iterable[FSDPModule]) -> None:
+    """Back to slices, as `build_sharded` made them."""
+    with torch.inference_mode(False), torch.no_grad():
+        for part in parts:
+            part.reshard()
+        model.set_reshard_after_forward(True)
+        model.set_reshard_after_forward(False, recurse=False)
+        model.set_reshard_after_backward(True)
+        model.set_requires_gradient_sync(True)
+
+
+def reducing(trainer: Trainer, last: bool) -> AbstractContextManager[Any]:
+    """Around the backward pass of a part of a minibatch: gradients are averaged over the processes.
+
+    DDP waits for the last part. FSDP2 reduces each, since gradients of whole weights would cost as much memory as them.
+    """
+    model = trainer.strategy.model
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
+    """Scale the gradients to a global norm of at most `limit`; their norm before, over all processes' slices."""
+    learning = list(parameters)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    if limit is not None:
+        torch.nn.utils.clip_grads_with_norm_(learning, limit, norm)
+    return norm
+
+
+def full_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The whole state dict on the CPU of rank 0, empty on other processes. All must call it."""
+    keep = processes().rank == 0
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        if keep:
+            state[name] = whole.detach().cpu()
+    return state
+
+
+def whole(policy: Policy) -> Policy:
+    """A sharded policy's twin on the CPU of rank 0, with whole weights; elsewhere, or not sharded, the policy itself.
+
+    All processes must call it.
+    """
+    if not isinstance(policy.model, FSDPModule):
+        return policy
+    weights = full_weights(policy.model)
+    return policy.with_weights(weights) if processes().rank == 0 else policy
