@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load as load_slices
+from torch.distributed.checkpoint.state_dict_saver import save as save_slices
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -66,7 +68,7 @@ def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
         tensors |= {f"optimizer.{i}.{p}.{k}": v for p, values in state["state"].items() for k, v in values.items()}
     rest["param_groups"] = [state["param_groups"] for state in states]
     path.mkdir(parents=True, exist_ok=True)
-    dcp.save(tensors, storage_writer=dcp.FileSystemWriter(path))
+    save_slices(tensors, storage_writer=FileSystemWriter(path))
     if processes().rank == 0:
         torch.save(rest, path / REST)
 
@@ -112,7 +114,7 @@ def read_full(path: Path, safe: bool = True) -> dict[str, Any]:
 
 
 def read_sharded(
-    path: Path, model: Mapping[str, Tensor] | None = None, learning: Sequence[Sequence[Tensor]] = ()
+    path: Path, model: Mapping[str, Tensor] | None = None, learning: Sequence[Sequence[Tensor]] | None = None
 ) -> dict[str, Any]:
     """A checkpoint of slices, in the form of a checkpoint of one file.
 
@@ -120,6 +122,7 @@ def read_sharded(
         path: the folder.
         model: the state dict to be filled; None reads whole tensors to the CPU.
         learning: each optimizer's parameters, which its state is sharded as; the states of no more optimizers are read.
+            None reads all of them whole.
 
     Raises:
         CheckpointError: there is none, or it is broken.
@@ -142,12 +145,14 @@ def read_sharded(
     for name, value in empty.items():
         if name.startswith("optimizer."):
             _, i, number, key = name.split(".", 3)
-            if int(i) < len(learning):
-                parameter = learning[int(i)][int(number)]
-                sliced = value.shape == parameter.shape
-                tensors[name] = torch.empty_like(parameter if sliced else value, device=None if sliced else "cpu")
+            if learning is None or int(i) < len(learning):
+                parameter = None if learning is None else learning[int(i)][int(number)]
+                if parameter is not None and value.shape == parameter.shape:
+                    tensors[name] = torch.empty_like(parameter)
+                else:
+                    tensors[name] = torch.empty_like(value, device="cpu")
                 states[int(i)]["state"].setdefault(int(number), {})[key] = tensors[name]
-    dcp.load(tensors, storage_reader=reader, no_dist=True)
+    load_slices(tensors, storage_reader=reader, no_dist=True)
     return {**rest, "state_dict": weights, "optimizer_states": states}
 
 
@@ -166,7 +171,7 @@ class Index(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} has no place in the index of a checkpoint.")
 
 
-class Reader(dcp.FileSystemReader):
+class Reader(FileSystemReader):
     """PyTorch's, with an index that cannot run code."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:

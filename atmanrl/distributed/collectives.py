@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch.distributed as dist
 
 T = TypeVar("T")
 
 
-class Processes(NamedTuple):
-    """This process's rank, and how many processes there are."""
+@dataclass(frozen=True)
+class Processes:
+    """This process among all.
+
+    Attributes:
+        rank: its number, from 0.
+        count: of all processes.
+    """
 
     rank: int
     count: int

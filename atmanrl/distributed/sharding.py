@@ -144,7 +144,8 @@ def whole(policy: Policy) -> Policy:
 
     All processes must call it.
     """
-    if not isinstance(policy.model, FSDPModule):
+    model: nn.Module = policy.model
+    if not isinstance(model, FSDPModule):
         return policy
-    weights = full_weights(policy.model)
+    weights = full_weights(model)
     return policy.with_weights(weights) if processes().rank == 0 else policy

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -97,7 +97,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """The optimizer's own state dict; its tensors are slices, or on rank 0 whole."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        state = cast("dict[str, Any]", plain.state_dict())
+        state = plain.state_dict()
         return state if self._save_distributed_checkpoint else checkpoints.whole_optimizer_state(state)
 
     def save_checkpoint(

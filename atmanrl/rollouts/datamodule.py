@@ -56,9 +56,7 @@ class EpochOrder(DistributedSampler[int]):
         among: the processes; each: problems of an update on each of them.
     """
 
-    def __init__(
-        self, size: int, seed: int, done: Callable[[], int], among: Processes = ALONE, each: int = 1
-    ) -> None:
+    def __init__(self, size: int, seed: int, done: Callable[[], int], among: Processes = ALONE, each: int = 1) -> None:
         self.size, self.seed, self.done, self.among, self.each = size, seed, done, among, each
         self.updates = size // (each * among.count)
         self.epoch = 0
@@ -239,9 +237,7 @@ class RolloutDataModule(LightningDataModule):
                 "Give more of them, or take fewer devices."
             )
         block = Block(len(rows), processes())
-        return DataLoader(
-            cast("Dataset[Any]", rows), batch_size=self.eval_queries, sampler=block, collate_fn=collate
-        )
+        return DataLoader(cast("Dataset[Any]", rows), batch_size=self.eval_queries, sampler=block, collate_fn=collate)
 
     def _updates_done(self) -> int:
         """How many updates of this epoch a restarted run has behind it."""
