@@ -124,7 +124,8 @@ class Policy(nn.Module):
             model = self._load_model() if weights == "loaded" else self._unfilled_model(weights)
             self.model = model if self.lora is None else _with_adapters(model, self.lora, self.path)
             if self.activation_checkpointing:
-                checkpoint_layers(self.layers())
+                # not the last: it sees some positions alone, by hooks that are gone when the backward pass comes
+                checkpoint_layers(self.layers()[:-1])
             self._find_ends()
         return self
 

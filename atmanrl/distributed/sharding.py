@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
@@ -56,6 +57,7 @@ def build_sharded(
     for layer in policy.layers():
         fully_shard(layer, mesh=mesh, mp_policy=precision, reshard_after_forward=True)
     fully_shard(policy.model, mesh=mesh, mp_policy=precision, reshard_after_forward=False)
+    policy.model.computed_in = computed_in
     policy.model.to_empty(device=device)
     policy.model.tie_weights()
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
@@ -70,43 +72,50 @@ def build_sharded(
 
 
 @contextmanager
-def gathered(model: nn.Module) -> Iterator[None]:
-    """The whole weights on every process, through forward and backward passes; sharded again afterwards.
+def gathered(policy: Policy) -> Iterator[None]:
+    """The policy with whole, frozen weights on every process; sharded again afterwards.
 
-    Within it processes need not run in step; entering is collective. It may be nested. The gathered weights must not
-    learn: freeze them before a backward pass. Without FSDP2 it does nothing.
+    Within it processes need not run in step, may call the model's parts, and may run backward passes within forward
+    passes, none of which FSDP2's hooks would bear: `policy.model` is a twin without hooks. Entering is collective. It may
+    be nested. Without FSDP2 it does nothing.
     """
-    if not isinstance(model, FSDPModule) or not any(isinstance(weight, DTensor) for weight in model.parameters()):
+    sharded: nn.Module = policy.model
+    if not isinstance(sharded, FSDPModule):
         yield
         return
-    parts = [part for part in model.modules() if isinstance(part, FSDPModule)]
-    gather(model, parts)
+    # tensors made in inference mode could not be used by a backward pass later
+    with torch.inference_mode(False), torch.no_grad():
+        policy.model = _filled(_twin(policy), sharded)
     try:
         yield
     finally:
-        release(model, parts)
+        policy.model.to("meta")
+        policy.model = sharded
 
 
-def gather(model: FSDPModule, parts: Iterable[FSDPModule]) -> None:
-    """Gather all weights, and keep them through forward and backward passes."""
-    # tensors made in inference mode could never learn again, and gathered weights live on as storage
-    with torch.inference_mode(False), torch.no_grad():
-        model.set_reshard_after_forward(False)
-        model.set_reshard_after_backward(False)
-        model.set_requires_gradient_sync(False)
-        for part in parts:
-            part.unshard()
+_TWINS: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
 
 
-def release(model: FSDPModule, parts: Iterable[FSDPModule]) -> None:
-    """Back to slices, as `build_sharded` made them."""
-    with torch.inference_mode(False), torch.no_grad():
-        for part in parts:
-            part.reshard()
-        model.set_reshard_after_forward(True)
-        model.set_reshard_after_forward(False, recurse=False)
-        model.set_reshard_after_backward(True)
-        model.set_requires_gradient_sync(True)
+def _twin(policy: Policy) -> Any:
+    """The model once more, without memory, made once: what is known of it (see `probe.guard`) stays known."""
+    if policy not in _TWINS:
+        _TWINS[policy] = policy.unbuilt().build("meta").model.requires_grad_(False).eval()
+    return _TWINS[policy]
+
+
+def _filled(twin: Any, sharded: nn.Module) -> Any:
+    """The twin with the whole of the sharded weights, in the dtype in which they are computed."""
+    kind = sharded.computed_in
+    whole = {
+        name: value.to(kind or value.dtype).full_tensor() if isinstance(value, DTensor) else value
+        for name, value in sharded.state_dict().items()
+    }
+    twin.load_state_dict(whole, assign=True)
+    for name, buffer in sharded.named_buffers():
+        owner, _, leaf = name.rpartition(".")
+        setattr(twin.get_submodule(owner), leaf, buffer)
+    twin.tie_weights()
+    return twin.requires_grad_(False)
 
 
 def reducing(trainer: Trainer, last: bool) -> AbstractContextManager[Any]:

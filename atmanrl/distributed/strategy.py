@@ -11,13 +11,13 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from atmanrl.distributed import checkpoint as checkpoints
 from atmanrl.distributed.sharding import full_weights, gathered
 from atmanrl.errors import UserError
+from atmanrl.policy import Policy
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -70,7 +70,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     def on_validation_start(self) -> None:
         """Gather the weights: processes answer different numbers of problems."""
-        self._gather_all()
+        assert self.model is not None
+        self._evaluation.close()
+        for policy in [module for module in self.model.modules() if isinstance(module, Policy)]:
+            self._evaluation.enter_context(gathered(policy))
 
     on_test_start = on_predict_start = on_validation_start
 
@@ -80,18 +83,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     on_test_end = on_predict_end = on_validation_end
 
-    def _gather_all(self) -> None:
-        assert self.model is not None
-        self._evaluation.close()
-        inside: set[nn.Module] = set()
-        for module in self.model.modules():
-            if isinstance(module, FSDPModule) and module not in inside:
-                inside |= set(module.modules())
-                self._evaluation.enter_context(gathered(module))
-
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The model's slices, or on rank 0 the whole of it."""
         assert self.model is not None
+        self._evaluation.close()  # a checkpoint at the end of an evaluation is one of the slices
         return self.model.state_dict() if self._save_distributed_checkpoint else full_weights(self.model)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:

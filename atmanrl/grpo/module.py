@@ -115,7 +115,7 @@ class GRPOModule(LightningModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """One update."""
         began = time.perf_counter()
-        with gathered(self.policy.model):
+        with gathered(self.policy):
             scores = score(self.rewards, batch, self.policy)
             rewarded = time.perf_counter()
             old = self._old_logprobs(batch)

@@ -195,7 +195,7 @@ class RolloutDataModule(LightningDataModule):
         if not isinstance(batch, ProblemBatch):
             return batch
         split_name, update, samples = self._stage(self.trainer)
-        with self.trainer.precision_plugin.forward_context(), gathered(policy.model):
+        with self.trainer.precision_plugin.forward_context(), gathered(policy):
             return self.answer(policy, batch, split_name, update, samples)
 
     def answer(

@@ -1,0 +1,131 @@
+"""Updates on two processes against the same updates on one: FSDP2, DDP, losses, LoRA, precision, checkpoints."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from launch import launch
+from updates import CASES, Ragged, module_of, quiet, run, trainer_of
+
+from atmanrl.distributed.checkpoint import read_sharded
+from atmanrl.policy import Policy
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_folder) -> Path:
+    """Policies for all cases: the tiny one, one with tied embeddings, and a wider one."""
+    quiet()
+    folder = tmp_path_factory.mktemp("updates")
+    shutil.copytree(tiny_folder, folder / "tiny")
+    for name, change in {"tied": {"tie_word_embeddings": True}, "wide": {"intermediate_size": 64}}.items():
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = AutoConfig.from_pretrained(tiny_folder)
+        config.update(change)
+        torch.manual_seed(0)
+        shutil.copytree(tiny_folder, folder / name, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(folder) -> dict:
+    found = {name: run(folder, **case) for name, case in CASES.items()}
+    trainer = trainer_of(folder, "auto", 1, limit_val_batches=0)
+    trainer.fit(module_of(Policy(str(folder / "tiny"), dtype="float64")), Ragged())
+    trainer.save_checkpoint(folder / "full.ckpt")
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(folder, one) -> dict:
+    launch(Path(__file__).with_name("updates.py"), folder)
+    return torch.load(folder / "found0.pt") | {"other": torch.load(folder / "found1.pt")}
+
+
+def close(ours: dict, theirs: dict) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, weight in ours.items():
+        assert torch.allclose(weight, theirs[name], rtol=0, atol=1e-7), name
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_process_updates_are_those_of_one(one, two, case):
+    ours, theirs = two[case], one[case]
+    assert ours["steps"] == theirs["steps"] == len(ours["tokens"])
+    assert ours["tokens"] == theirs["tokens"]
+    for mine, expected in zip(ours["rewards"], theirs["rewards"], strict=True):
+        for reward, known in zip(mine, expected, strict=True):
+            assert reward == pytest.approx(known, abs=1e-6, nan_ok=True)
+    exact = {k: v for k, v in theirs["logged"].items() if not k.startswith(("probe/", "saliency/"))}
+    assert {k: ours["logged"][k] for k in exact} == pytest.approx(exact, abs=1e-6)
+    assert ours["logged"].keys() == theirs["logged"].keys()
+    assert ours["evaluated"] == pytest.approx(theirs["evaluated"], abs=1e-6)
+    close(ours["weights"], theirs["weights"])
+    assert not two["other"][case]["weights"]  # gathered on the first process alone
+
+
+def test_two_process_updates_are_uneven(one):
+    """Else the test above would say nothing of ragged work."""
+    lengths = [len(ids) for ids in one["grpo"]["tokens"][0]]
+    assert min(lengths[:4]) > 3 * max(lengths[4:])
+    rewards = one["grpo"]["rewards"][0]
+    assert all(r["saliency"] == r["saliency"] for r in rewards[:4]) and all(r["saliency"] != r["saliency"] for r in rewards[4:])
+
+
+def test_two_process_tied_weights_stay_tied(two):
+    weights = two["tied"]["weights"]
+    assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])
+
+
+def test_two_process_adapters_alone_learn(two, folder):
+    before = Policy(str(folder / "tiny"), dtype="float64").build().model.state_dict()
+    after = {n.replace(".base_layer", ""): w for n, w in two["lora"]["weights"].items() if "lora_" not in n}
+    close(after, before)
+    assert any("lora_B" in name and weight.any() for name, weight in two["lora"]["weights"].items())
+
+
+def test_two_process_masters_move_where_bf16_weights_do_not(two):
+    """At the paper's learning rate of 8e-7."""
+    assert two["moved"]["fp32 masters"] > 0.9
+    assert two["moved"]["bf16"] < 0.05
+
+
+def test_two_process_sharded_checkpoint(one, two, folder):
+    close(two["sharded"]["weights"], one["grpo"]["weights"])
+    whole = read_sharded(folder / "sharded.ckpt")
+    assert len(whole["optimizer_states"]) == 1 and whole["global_step"] == 1
+    state = whole["optimizer_states"][0]["state"][0]
+    assert state["exp_avg"].shape == whole["state_dict"]["policy.model.model.embed_tokens.weight"].shape
+
+
+def test_two_process_checkpoint_of_another_model(two):
+    assert len(two["sharded"]["errors"]) == 2
+    for error in two["sharded"]["errors"]:
+        assert "mlp.gate_proj.weight has shape [48, 32] instead of [64, 32]" in error
+
+
+def test_two_process_refusals(two):
+    for errors in (two["refused"], two["other"]["refused"]):
+        assert len(errors) == 3
+        assert "data.val_problems gives 1 problems to 2 processes" in errors[0]
+        assert "fill one update of 4" in errors[1]
+        assert "FSDP2Strategy cannot run MaskProbe" in errors[2]
+
+
+def test_two_process_index_cannot_run_code(two, folder, tmp_path):
+    from atmanrl.distributed.checkpoint import CheckpointError
+
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "pwned",))
+
+    import pickle
+
+    bad = shutil.copytree(folder / "sharded.ckpt", tmp_path / "bad.ckpt")
+    (bad / ".metadata").write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_sharded(bad)
+    assert not (tmp_path / "pwned").exists() and json is not None
