@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 import torch
@@ -164,6 +164,8 @@ class Index(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """The class, if it is one that an index holds."""
+        if module in ("pathlib", "pathlib._local") and name in ("PosixPath", "WindowsPath"):
+            return PurePath  # where the folder was written; of no use here
         found = super().find_class(module, name) if module.split(".")[0] in ("torch", "collections") else None
         known = module in self.MODULES and isinstance(found, type) and found.__module__ == module
         if known or (module, name) in self.OTHERS or isinstance(found, torch.dtype):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from lightning import Trainer
 from launch import GROUP_TIMEOUT
+from lightning import Trainer, seed_everything
 
-from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes
+from atmanrl.callbacks import RunCheckpoint
+from atmanrl.distributed import FSDP2Strategy, full_weights, processes
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule
 from atmanrl.policy import LoRA, Policy
@@ -21,6 +22,7 @@ from atmanrl.rollouts import Completion, RolloutDataModule, split
 from atmanrl.tasks import WordProblems
 
 QUERIES, GROUP = 4, 2
+SHARDED = "checkpoints/update_00001.ckpt"
 CASES = {
     "grpo": {},
     "ddp": {"strategy": "ddp", "micro_batch_tokens": 150},
@@ -87,7 +89,7 @@ def module_of(policy: Policy, lr: float = 1e-3, **options) -> GRPOModule:
 
 def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activation_checkpointing=False, **options):
     """Some updates and an evaluation; what they did, on rank 0."""
-    torch.manual_seed(1)
+    seed_everything(1, verbose=False)
     lora = LoRA(r=2, alpha=8) if lora else None
     source = str(folder / ("tied" if tied else "tiny"))
     policy = Policy(source, dtype="float64", lora=lora, activation_checkpointing=activation_checkpointing)
@@ -124,17 +126,15 @@ def moves(folder: Path, precision: str, dtype: str) -> float:
 def sharded_resume(folder: Path) -> dict:
     """A sharded checkpoint of one update, then two more updates of a new trainer; and another model's checkpoint."""
     policy = Policy(str(folder / "tiny"), dtype="float64")
-    strategy = strategy_of("fsdp2", sharded_checkpoints=True)
-    first = trainer_of(folder, strategy, 1, limit_val_batches=0)
-    torch.manual_seed(1)
+    saved = {"callbacks": [RunCheckpoint(every_n_updates=1, keep=-1)], "enable_checkpointing": True}
+    first = trainer_of(folder, strategy_of("fsdp2", sharded_checkpoints=True), 1, limit_val_batches=0, **saved)
     first.fit(module_of(policy), Ragged())
-    first.save_checkpoint(folder / "sharded.ckpt")
     again = Policy(str(folder / "tiny"), dtype="float64")
     options = {"limit_val_batches": 0}
     second = trainer_of(folder, strategy_of("fsdp2", sharded_checkpoints=True), 3, **options)
-    second.fit(module_of(again), Ragged(), ckpt_path=folder / "sharded.ckpt")
+    second.fit(module_of(again), Ragged(), ckpt_path=folder / SHARDED)
     errors = []
-    for path in ("sharded.ckpt", "full.ckpt"):
+    for path in (SHARDED, "full.ckpt"):
         other = trainer_of(folder, strategy_of("fsdp2"), 3, **options)
         try:
             other.fit(module_of(Policy(str(folder / "wide"), dtype="float64")), Ragged(), ckpt_path=folder / path)
@@ -168,7 +168,10 @@ def main(folder: Path) -> None:
     quiet()
     torch.set_num_threads(1)
     found = {name: run(folder, **case) for name, case in CASES.items()}
-    found["moved"] = {"fp32 masters": moves(folder, "bf16-mixed", "float32"), "bf16": moves(folder, "bf16-true", "bfloat16")}
+    found["moved"] = {
+        "fp32 masters": moves(folder, "bf16-mixed", "float32"),
+        "bf16": moves(folder, "32-true", "bfloat16"),
+    }
     found["sharded"] = sharded_resume(folder)
     found["refused"] = refused(folder)
     torch.save(found, folder / f"found{processes().rank}.pt")
