@@ -8,8 +8,9 @@ import torch
 from launch import launch
 from updates import CASES, SHARDED, Ragged, module_of, quiet, run, trainer_of
 
+from atmanrl.__main__ import main
 from atmanrl.distributed.checkpoint import read_sharded
-from atmanrl.policy import Policy
+from atmanrl.policy import LoRA, Policy
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +89,20 @@ def test_two_process_adapters_alone_learn(two, folder):
     assert any("lora_B" in name and weight.any() for name, weight in two["lora"]["weights"].items())
 
 
+def test_two_process_adapters_are_exported(one, two, folder):
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.arange(3, 15)[None]
+    trained = Policy(str(folder / "tiny"), dtype="float64", lora=LoRA(r=2, alpha=8))
+    expected = trained.with_weights(one["lora"]["weights"]).model(ids).logits
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float64)
+    base = AutoModelForCausalLM.from_pretrained(folder / "tiny", dtype=torch.float64)
+    assert not torch.allclose(base(ids).logits, expected, atol=1e-4)
+    assert torch.allclose(merged(ids).logits, expected, atol=1e-6)
+    assert torch.allclose(PeftModel.from_pretrained(base, folder / "adapter")(ids).logits, expected, atol=1e-6)
+
+
 def test_two_process_masters_move_where_bf16_weights_do_not(two):
     """At the paper's learning rate of 8e-7."""
     assert two["moved"]["fp32 masters"] > 0.9
@@ -100,6 +115,15 @@ def test_two_process_sharded_checkpoint(one, two, folder):
     assert len(whole["optimizer_states"]) == 1 and whole["global_step"] == 1
     state = whole["optimizer_states"][0]["state"][0]
     assert state["exp_avg"].shape == whole["state_dict"]["policy.model.model.embed_tokens.weight"].shape
+
+
+def test_two_process_sharded_checkpoint_becomes_one_file(one, two, folder):
+    """Which one process resumes."""
+    assert main(["export", "--ckpt", str(folder / SHARDED), "--out", str(folder / "whole.ckpt")]) == 0
+    policy = Policy(str(folder / "tiny"), dtype="float64")
+    trainer = trainer_of(folder, "auto", 3, limit_val_batches=0)
+    trainer.fit(module_of(policy), Ragged(), ckpt_path=folder / "whole.ckpt", weights_only=True)
+    close(policy.model.state_dict(), one["grpo"]["weights"])
 
 
 def test_two_process_checkpoint_of_another_model(two):

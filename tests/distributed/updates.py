@@ -11,7 +11,7 @@ from launch import GROUP_TIMEOUT
 from lightning import Trainer, seed_everything
 
 from atmanrl.callbacks import RunCheckpoint
-from atmanrl.distributed import FSDP2Strategy, full_weights, processes
+from atmanrl.distributed import FSDP2Strategy, full_weights, processes, whole
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule
 from atmanrl.policy import LoRA, Policy
@@ -103,12 +103,23 @@ def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activ
     weights = full_weights(policy.model)
     trainer.limit_val_batches = 1.0
     (found,) = trainer.validate(module, feed, verbose=False)
+    if lora and processes().count > 1:
+        save_adapters(policy, folder)
     return {
         "tokens": [[r.completion.ids for r in batch.rollouts] for batch in feed.given],
         "rewards": [[r.rewards for r in batch.rollouts] for batch in feed.given],
         "logged": logged, "evaluated": {k: v for k, v in found.items() if "seconds" not in k},
         "weights": weights, "steps": trainer.global_step,
     }  # fmt: skip
+
+
+def save_adapters(policy: Policy, folder: Path) -> None:
+    """Merged, and alone."""
+    for kind in ("merged", "adapter"):
+        policy.lora = LoRA(r=2, alpha=8, export=kind)
+        exported = whole(policy)
+        if processes().rank == 0:
+            exported.save(folder / kind)
 
 
 def moves(folder: Path, precision: str, dtype: str) -> float:
