@@ -132,7 +132,7 @@ class SFTModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy, or draw its weights; sharded where the strategy is FSDP2."""
-        build(self.policy, self.trainer).train()
+        build(self.policy, self).train()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy, in nats a token, of the completion tokens."""

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from lightning import Trainer
+from lightning import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
@@ -27,15 +27,13 @@ from atmanrl.distributed.collectives import processes
 from atmanrl.policy import Policy
 
 
-def build(policy: Policy, trainer: Trainer) -> Policy:
-    """Load a policy as the trainer's strategy wants it: whole, or sharded. To be called in `configure_model`."""
-    from atmanrl.distributed.strategy import FSDP2Strategy
-
-    strategy = trainer.strategy
-    if policy.model is None and isinstance(strategy, FSDP2Strategy):
-        half = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
-        return build_sharded(policy, strategy.device_mesh["data_parallel"], strategy.root_device, half)
-    return policy.build()
+def build(policy: Policy, module: LightningModule) -> Policy:
+    """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`."""
+    mesh = module.device_mesh
+    if policy.model is not None or mesh is None:  # only strategies that shard have a mesh
+        return policy.build()
+    half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
+    return build_sharded(policy, mesh["data_parallel"], module.trainer.strategy.root_device, half)
 
 
 def build_sharded(

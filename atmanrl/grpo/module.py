@@ -100,7 +100,7 @@ class GRPOModule(LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy, sharded where the strategy is FSDP2."""
-        build(self.policy, self.trainer)
+        build(self.policy, self)
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: temperature, completion length, samples in evaluation."""
