@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import MethodType
@@ -15,43 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from atmanrl.errors import UserError
+from atmanrl.adapters import LoRA, PolicyError, first_line, merged, save_adapter, with_adapters
+
+__all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
 
 Weights = Literal["loaded", "meta", "empty"]
-
-
-class PolicyError(UserError):
-    """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
-
-
-@dataclass
-class LoRA:
-    """Low-rank adapters, by peft: they learn, the model's own weights stay as they were loaded.
-
-    Attributes:
-        r: their rank.
-        alpha: they count `alpha / r`.
-        dropout: of their input. GRPO learns in eval mode, where it has no effect; the supervised warm start has it.
-        target_modules: `all-linear` (every linear layer but the language-model head), a regular expression, or a list
-            of the modules' names.
-        export: what `Policy.save` writes: `merged` weights, an ordinary model, or the `adapter` alone.
-
-    Raises:
-        PolicyError: an option that cannot be.
-    """
-
-    r: int = 16
-    alpha: float = 32
-    dropout: float = 0.0
-    target_modules: str | list[str] = "all-linear"
-    export: Literal["merged", "adapter"] = "merged"
-
-    def __post_init__(self) -> None:
-        """Refuse options that cannot be before a model is loaded."""
-        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.target_modules:
-            raise PolicyError("policy.lora: give r >= 1, alpha > 0, 0 <= dropout < 1 and some target_modules.")
-        if self.export not in ("merged", "adapter"):
-            raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
 
 
 class Policy(nn.Module):
@@ -122,7 +89,7 @@ class Policy(nn.Module):
                 raise PolicyError("policy.lora needs peft: pip install 'atmanrl[lora]'.")
             self.tokenizer = self._load_tokenizer()
             model = self._load_model() if weights == "loaded" else self._unfilled_model(weights)
-            self.model = model if self.lora is None else _with_adapters(model, self.lora, self.path)
+            self.model = model if self.lora is None else with_adapters(model, self.lora, self.path)
             if self.activation_checkpointing:
                 # not the last: it sees some positions alone, by hooks that are gone when the backward pass comes
                 checkpoint_layers(self.layers()[:-1])
@@ -214,10 +181,10 @@ class Policy(nn.Module):
         Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
         """
         if self.lora is not None and self.lora.export == "adapter":
-            _save_adapter(self.model, folder, dtype)
+            save_adapter(self.model, folder, dtype)
         else:
             model = self.model if dtype is None and self.lora is None else copy.deepcopy(self.model)
-            model = model if self.lora is None else _merged(model)
+            model = model if self.lora is None else merged(model)
             model = model if dtype is None else model.to(getattr(torch, dtype))
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -245,7 +212,7 @@ class Policy(nn.Module):
                     trust_remote_code=self.trust_remote_code,
                 )  # fmt: skip
         except (OSError, ValueError, ImportError) as error:
-            raise PolicyError(f"no model could be made from {self.path!r}: {_first_line(error)}") from error
+            raise PolicyError(f"no model could be made from {self.path!r}: {first_line(error)}") from error
         model.tie_weights()
         if self.pretrained and model.can_generate():
             with suppress(OSError):  # a folder need not have one
@@ -268,7 +235,7 @@ class Policy(nn.Module):
         try:
             return AutoTokenizer.from_pretrained(self.path, **self._hub())
         except (OSError, ValueError) as error:
-            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {_first_line(error)}") from error
+            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {first_line(error)}") from error
 
     def _load_model(self) -> Any:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -281,7 +248,7 @@ class Policy(nn.Module):
             config = AutoConfig.from_pretrained(self.path, **self._hub())
             return AutoModelForCausalLM.from_config(config, **options)
         except (OSError, ValueError, ImportError) as error:
-            raise PolicyError(f"no model could be loaded from {self.path!r}: {_first_line(error)}") from error
+            raise PolicyError(f"no model could be loaded from {self.path!r}: {first_line(error)}") from error
 
 
 def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
@@ -318,64 +285,3 @@ def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
 
     for layer in layers:
         layer.forward = MethodType(forward, layer)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _with_adapters(model: Any, lora: LoRA, path: str) -> Any:
-    """The same model, of the same class, with adapters in place of some of its linear layers.
-
-    Injected and not wrapped: what knows the model's class, its head and its layers (the probe's hook, the sampler, the
-    head at some positions alone) finds them where they were.
-    """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    modes = model.training
-    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM",
-        base_model_name_or_path=path,
-    )  # fmt: skip
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as error:  # no module has such a name, or it is of a kind that has no adapter
-        raise PolicyError(f"policy.lora.target_modules do not fit {path!r}: {_first_line(error)}") from error
-    if getattr(model.config, "tie_word_embeddings", False) and hasattr(model.get_output_embeddings(), "base_layer"):
-        raise PolicyError(
-            f"policy.lora.target_modules: the head of {path!r} shares its weights with the embedding, which merged "
-            "adapters would change, too; leave the head out."
-        )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.float()  # steps of a small learning rate are lost in half precision
-    return model.train(modes)
-
-
-def _merged(model: Any) -> Any:
-    """The model itself with its adapters added to its weights, and gone."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    for name, part in list(model.named_modules()):
-        if isinstance(part, BaseTunerLayer):
-            part.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, part.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    return model
-
-
-def _save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
-    """Adapters under the names that `PeftModel.from_pretrained` looks for."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" may ask the hub
-    state = {f"base_model.model.{name}": w.detach() for name, w in own.items()}
-    kind = None if dtype is None else getattr(torch, dtype)
-    save_file({name: w.to("cpu", kind).contiguous() for name, w in state.items()}, folder / "adapter_model.safetensors")
-    model.peft_config["default"].save_pretrained(folder)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,14 +24,24 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from atmanrl.distributed.collectives import processes
+from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 
 
 def build(policy: Policy, module: LightningModule) -> Policy:
-    """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`."""
+    """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`.
+
+    Raises:
+        UserError: a precision that FSDP2 cannot have here.
+    """
     mesh = module.device_mesh
     if policy.model is not None or mesh is None:  # only strategies that shard have a mesh
         return policy.build()
+    if module.trainer.precision not in ("32-true", "bf16-mixed"):
+        raise UserError(
+            f"FSDP2Strategy cannot train in trainer.precision {module.trainer.precision}: choose bf16-mixed or 32-true; "
+            "what dtype the weights are kept in is model.policy.dtype."
+        )
     half = torch.bfloat16 if module.trainer.precision == "bf16-mixed" else None
     return build_sharded(policy, mesh["data_parallel"], module.trainer.strategy.root_device, half)
 
@@ -103,9 +113,9 @@ def _twin(policy: Policy) -> Any:
 
 def _filled(twin: Any, sharded: nn.Module) -> Any:
     """The twin with the whole of the sharded weights, in the dtype in which they are computed."""
-    kind = sharded.computed_in
+    kind: torch.dtype | None = getattr(sharded, "computed_in", None)
     whole = {
-        name: value.to(kind or value.dtype).full_tensor() if isinstance(value, DTensor) else value
+        name: cast(DTensor, value.to(kind or value.dtype)).full_tensor() if isinstance(value, DTensor) else value
         for name, value in sharded.state_dict().items()
     }
     twin.load_state_dict(whole, assign=True)

@@ -134,3 +134,13 @@ def test_two_process_export(runs, tmp_path):
     ]
     assert torch.equal(logits[0], logits[1]) and not torch.allclose(logits[0], logits[2], atol=1e-4)
     assert main(["export", *arguments]) == 1  # it exists already
+
+
+def test_one_process_by_fsdp2(runs, tmp_path):
+    """As the shipped configs run on one device."""
+    try:
+        one = [*options(tmp_path, 1), "--trainer.strategy=fsdp2", "--trainer.devices=1", "--trainer.max_steps=1"]
+        assert main(["fit", *one]) == 0
+    finally:
+        torch.distributed.destroy_process_group()
+    close(weights(tmp_path, "update_00001"), weights(runs / "one", "update_00001"), 1e-6)

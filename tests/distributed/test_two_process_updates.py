@@ -134,10 +134,12 @@ def test_two_process_checkpoint_of_another_model(two):
 
 def test_two_process_refusals(two):
     for errors in (two["refused"], two["other"]["refused"]):
-        assert len(errors) == 3
+        assert len(errors) == 5
         assert "data.val_problems gives 1 problems to 2 processes" in errors[0]
         assert "fill one update of 4" in errors[1]
         assert "FSDP2Strategy cannot run MaskProbe" in errors[2]
+        assert "choose bf16-mixed or 32-true" in errors[3]
+        assert "warm start runs on one process" in errors[4]
 
 
 def test_two_process_index_cannot_run_code(two, folder, tmp_path):

@@ -1,6 +1,7 @@
 """Updates of a tiny policy in float64, the same on one process and on two. As a script: one process's part of them."""
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutDataModule, split
+from atmanrl.sft import SFTDataModule, SFTModule
 from atmanrl.tasks import WordProblems
 
 QUERIES, GROUP = 4, 2
@@ -64,13 +66,11 @@ class Ragged(RolloutDataModule):
 
 
 def processes_to_be() -> int:
-    import os
-
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def strategy_of(name: str, **options):
-    if processes_to_be() == 1 and name != "fsdp2 alone":
+    if processes_to_be() == 1:
         return "auto"
     return "ddp" if name == "ddp" else FSDP2Strategy(timeout_seconds=GROUP_TIMEOUT, **options)
 
@@ -161,6 +161,10 @@ def refused(folder: Path) -> list[str]:
     attempts = [(trainer_of(folder, strategy_of("fsdp2"), 1), module_of(Policy(str(folder / "tiny"))), d["data"])
                 for d in too_few]  # fmt: skip
     attempts.append((trainer_of(folder, strategy_of("fsdp2"), 1), MaskProbe(Policy(str(folder / "tiny"))), Ragged()))
+    half = trainer_of(folder, strategy_of("fsdp2"), 1, precision="bf16-true")
+    attempts.append((half, module_of(Policy(str(folder / "tiny"))), Ragged()))
+    warm = SFTDataModule(WordProblems(train_size=30, test_size=5, instruction=""), val_problems=5)
+    attempts.append((trainer_of(folder, strategy_of("fsdp2"), 1), SFTModule(Policy(str(folder / "tiny"))), warm))
     for trainer, module, data in attempts:
         try:
             trainer.fit(module, data)
