@@ -103,6 +103,18 @@ def test_two_process_adapters_are_exported(one, two, folder):
     assert torch.allclose(PeftModel.from_pretrained(base, folder / "adapter")(ids).logits, expected, atol=1e-6)
 
 
+def test_two_process_gathered_weights_run_freely(two, folder):
+    """On one process alone, from inference mode, with a backward pass."""
+    model = Policy(str(folder / "tied"), dtype="float64").build().model
+    embedded = model.get_input_embeddings()(torch.arange(3, 15)[None]).detach().requires_grad_()
+    logits = model(inputs_embeds=embedded, use_cache=False).logits
+    assert torch.equal(two["gathered"]["logits"], logits)
+    assert torch.equal(two["gathered"]["slope"], torch.autograd.grad(logits.sum(), embedded)[0])
+    sizes = [found["gathered"]["slices"] for found in (two, two["other"])]
+    assert sum(sizes) == sum(w.numel() for w in model.parameters()) and sizes[0] == sizes[1]
+    assert two["gathered"]["learning"] and two["other"]["gathered"]["learning"]
+
+
 def test_two_process_masters_move_where_bf16_weights_do_not(two):
     """At the paper's learning rate of 8e-7."""
     assert two["moved"]["fp32 masters"] > 0.9

@@ -10,9 +10,11 @@ import torch
 import torch.distributed as dist
 from launch import GROUP_TIMEOUT
 from lightning import Trainer, seed_everything
+from torch.distributed.device_mesh import init_device_mesh
 
 from atmanrl.callbacks import RunCheckpoint
-from atmanrl.distributed import FSDP2Strategy, full_weights, processes, whole
+from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, whole
+from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule
 from atmanrl.policy import LoRA, Policy
@@ -173,6 +175,22 @@ def refused(folder: Path) -> list[str]:
     return errors
 
 
+def gathered_alone(folder: Path) -> dict:
+    """A sharded policy gathered in inference mode, as in validation, and run by one of the processes alone."""
+    mesh = init_device_mesh("cpu", (processes().count,))
+    policy = build_sharded(Policy(str(folder / "tied"), dtype="float64"), mesh, torch.device("cpu"))
+    sharded, ids, found = policy.model, torch.arange(3, 15)[None], {}
+    with torch.inference_mode(), gathered(policy), gathered(policy), torch.inference_mode(False), torch.enable_grad():
+        if processes().rank == 0:
+            embedded = policy.model.get_input_embeddings()(ids).clone().requires_grad_()
+            logits = policy.model(inputs_embeds=embedded, use_cache=False).logits
+            (slope,) = torch.autograd.grad(logits.sum(), embedded)
+            found = {"logits": logits.detach(), "slope": slope}
+    found["learning"] = any(w.requires_grad for w in policy.model.parameters()) and policy.model is sharded
+    found["slices"] = sum(w.to_local().numel() for w in sharded.parameters())
+    return found
+
+
 def quiet() -> None:
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
@@ -188,6 +206,7 @@ def main(folder: Path) -> None:
         "bf16": moves(folder, "32-true", "bfloat16"),
     }
     found["sharded"] = sharded_resume(folder)
+    found["gathered"] = gathered_alone(folder)
     found["refused"] = refused(folder)
     torch.save(found, folder / f"found{processes().rank}.pt")
     dist.destroy_process_group()
