@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from atmanrl import __version__
@@ -57,6 +58,9 @@ def main(args: list[str] | None = None) -> int:
         from atmanrl.sweep.command import main as sweep
 
         return sweep(args[1:])
+    if os.getcwd() not in sys.path:
+        # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
+        sys.path.append(os.getcwd())
     from atmanrl.cli import main as run
 
     return run(args)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from transformers.utils import logging as transformers_logging
 
@@ -26,6 +27,7 @@ from atmanrl.callbacks import (
     EvaluationReport,
     PolicyExport,
     RolloutLog,
+    RolloutTable,
     RunCheckpoint,
     RunLogger,
     UpdateProgress,
@@ -66,7 +68,7 @@ class RunCLI(LightningCLI):
         super().__init__(
             LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
             save_config_callback=RunConfig, auto_configure_optimizers=False, seed_everything_default=0, args=args,
-            parser_kwargs={"prog": "atmanrl"}, trainer_defaults={"callbacks": [UpdateProgress(), EvaluationReport()]},
+            parser_kwargs={"prog": "atmanrl"}, trainer_defaults={"callbacks": [EvaluationReport()]},
         )  # fmt: skip
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
@@ -80,6 +82,7 @@ class RunCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_lightning_class_args(CompositionCallback, "composition")
         parser.add_lightning_class_args(RolloutLog, "rollout_log")
+        parser.add_lightning_class_args(RolloutTable, "rollout_table")
         parser.add_lightning_class_args(PolicyExport, "export")
         parser.set_defaults(
             {
@@ -90,12 +93,20 @@ class RunCLI(LightningCLI):
         )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The run's own logger comes first, then those of the config."""
-        given = self._get(self.config_init, "trainer")["logger"]
-        loggers = [] if given is None or isinstance(given, bool) else given if isinstance(given, list) else [given]
+        """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
+        options = self._get(self.config_init, "trainer")
+        loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
         if self.config.subcommand == "fit":
-            loggers = [RunLogger(self._get(self.config_init, "trainer")["default_root_dir"]), *loggers]
-        return super().instantiate_trainer(logger=loggers or False, **kwargs)
+            loggers = [RunLogger(options["default_root_dir"]), *loggers]
+        callbacks = _listed(options["callbacks"])
+        if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
+            callbacks = [*callbacks, UpdateProgress()]
+        return super().instantiate_trainer(logger=loggers or False, callbacks=callbacks, **kwargs)
+
+
+def _listed(given: Any) -> list[Any]:
+    """What a config gives as nothing, one or several."""
+    return [] if given is None else list(given) if isinstance(given, list) else [given]
 
 
 def quiet() -> None:

@@ -48,7 +48,7 @@ class Explanation:
         loss_initial: of the gold answer in nats a token, with the reasoning suppressed by the initial mask.
         loss_final: the same under the optimized mask.
         reward: the saliency reward (Eq. 3).
-        losses: (step, loss) for each gradient taken.
+        losses: (step, loss) for each gradient on the path, in order.
         gradients: how many were taken; seconds: how long all of it took.
         settings: what the probe was told, JSON-ready.
     """

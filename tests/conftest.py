@@ -48,3 +48,9 @@ def tiny_policy(tiny_folder):
     policy = Policy(str(tiny_folder), dtype="float64").build()
     policy.eval()
     return policy
+
+
+@pytest.fixture
+def start(tiny_policy) -> torch.Tensor:
+    """The weights of that policy as they were loaded, in one vector."""
+    return torch.cat([p.detach().flatten() for p in tiny_policy.parameters()])

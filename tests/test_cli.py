@@ -150,6 +150,80 @@ def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("atmanrl: error: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "bars"),
+    [
+        ([], ["UpdateProgress"]),
+        (["--trainer.enable_progress_bar=false"], []),
+        (["--trainer.callbacks=TQDMProgressBar"], ["TQDMProgressBar"]),
+    ],
+)
+def test_the_progress_bar_can_be_left_out_or_replaced(given, bars, tiny_folder, tmp_path, monkeypatch):
+    from lightning.pytorch.callbacks import ProgressBar
+
+    from atmanrl.cli import RunCLI
+
+    made = []
+    monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: made.append(self.trainer))
+    arguments = [a for a in fit(tmp_path / "run", tiny_folder, 1, *given) if a != "--trainer.enable_progress_bar=true"]
+    assert main([*arguments, "--rollout_table.every_n_updates=3"]) == 0
+    callbacks = {type(c).__name__: c for c in made[0].callbacks}
+    assert [name for name, c in callbacks.items() if isinstance(c, ProgressBar)] == bars
+    assert "EvaluationReport" in callbacks and callbacks["RolloutTable"].every_n_updates == 3
+
+
+REWARDS = """
+model:
+  init_args:
+    rewards:
+      outcome: {class_path: OutcomeReward}
+      form: {class_path: FormatReward, init_args: {weight: 0.5}}
+      short:
+        class_path: LengthReward
+        init_args: {max_completion_len: 8, soft_punish_cache: 4, only_where: {reward: outcome, at_least: -1.0}}
+      saliency: {class_path: SaliencyReward, init_args: {only_where: {reward: outcome, at_least: 1.0}}}
+      overlong:
+        class_path: FunctionReward
+        init_args:
+          function: trl.rewards.get_soft_overlong_punishment
+          arguments: {max_completion_len: 8, soft_punish_cache: 4}
+          only_where: {reward: form, at_least: -1.0}
+          timeout_s: null
+data:
+  init_args:
+    task:
+      class_path: MixtureTask
+      init_args:
+        weights: {stories: 3, hops: 1}
+        tasks:
+          stories: {class_path: WordProblems, init_args: {train_size: 30, test_size: 3, instruction: ""}}
+          hops: {class_path: MultiHop, init_args: {train_size: 30, test_size: 3, instruction: ""}}
+    top_p: 0.9
+    top_k: 50
+    min_p: 0.01
+    stop: ["@"]
+    resample_zero_spread: 1
+"""
+
+
+def test_a_run_with_several_tasks_gated_rewards_and_functions(tiny_folder, tmp_path):
+    pytest.importorskip("trl")
+    (tmp_path / "more.yaml").write_text(REWARDS)
+    common = [a for a in SMALL if "task" not in a and "saliency" not in a and "max_new" not in a]
+    folder, config = tmp_path / "run", ["--config", LAPTOP, f"--config={tmp_path / 'more.yaml'}"]
+    options = [f"--trainer.default_root_dir={folder}", "--trainer.max_steps=2", "--data.max_new_tokens=8"]
+    assert main(["fit", *config, f"--model.policy.path={tiny_folder}", *options, *common]) == 0
+    traces = [json.loads(line) for line in (folder / "rollouts/update_00001.jsonl").read_text().splitlines()]
+    assert {t["problem_id"].partition("/")[0] for t in traces} <= {"stories", "hops"}
+    assert all(t["rewards"]["short"] == t["rewards"]["overlong"] <= 0 for t in traces)
+    assert all(t["rewards"]["saliency"] is None and t["rewards"]["form"] == 0 for t in traces)
+    (first, *_) = rows(folder)
+    assert (float(first["rewards/saliency/counted"]), float(first["rewards/short/counted"])) == (0, 1)
+    evaluation = json.loads((folder / "eval/validation_00002.json").read_text())
+    assert {"stories/pass_at_1", "hops/pass_at_1"} <= evaluation.keys()
+    assert evaluation["setting"]["min_p"] == 0.01
+
+
 def test_a_finished_run_is_not_overwritten(run, tiny_folder, capsys):
     before = (run / "metrics.csv").read_bytes()
     assert main(fit(run, tiny_folder, 4)) == 1

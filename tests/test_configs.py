@@ -56,22 +56,28 @@ def test_a_config_is_built_on_a_tiny_policy(path, built, tiny_folder, tmp_path):
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
-def test_every_point_of_a_sweep_is_built(path, built, tiny_folder, tmp_path):
+def test_every_value_of_a_sweep_is_built(path, built, tiny_folder, tmp_path):
     from atmanrl.sweep.space import load
     from atmanrl.sweep.trial import command_line
 
     sweep = load(path)
     more = [f"--model.policy.path={tiny_folder}", f"--trainer.default_root_dir={tmp_path / 'run'}"]
     seen = []
-    for point in sweep.grid():
+    axes = [space.values for space in sweep.parameters.values()]
+    for number in range(max(map(len, axes))):
+        point = {name: axis[number % len(axis)] for name, axis in zip(sweep.parameters, axes, strict=True)}
         command = command_line(sweep, point, more)
         cli = built(command[command.index("fit") :])
-        saliency = cli.model.rewards["saliency"]
-        seen.append((saliency.weight, saliency.probe.init_value, saliency.probe.solver.steps))
-    assert len(set(seen)) == len(seen)
-    for (name, space), (weight, constant, steps) in ((item, s) for s in seen for item in sweep.parameters.items()):
-        value = {"weight": weight, "init_value": constant, "steps": steps}[name.rsplit(".", 1)[-1]]
-        assert value in space.values
+        saliency, task = cli.model.rewards["saliency"], cli.datamodule.task
+        values = {
+            "model.rewards.saliency.weight": saliency.weight,
+            "model.rewards.saliency.probe.init_value": saliency.probe.init_value,
+            "model.rewards.saliency.probe.solver.steps": saliency.probe.solver.steps,
+            "data.task.steps": getattr(task, "longest", None),
+        }
+        assert {name: values[name] for name in point} == point
+        seen.append(tuple(values.values()))
+    assert len(set(seen)) == len(seen) > 3
 
 
 @pytest.mark.parametrize(("ours", "baseline"), PAIRS)

@@ -219,7 +219,7 @@ def test_html_of_hostile_texts(tiny_policy, tmp_path):
     found = quick(tiny_policy, prompt=evil, cot=f" 3 {evil}", answer=f"7 {evil}")
     found.to_html(tmp_path / "page.html")
     for text in ((tmp_path / "page.html").read_text(), found._repr_html_()):
-        assert "<script" not in text and text.count("&lt;script&gt;") >= 2
+        assert "<script>alert" not in text and text.count("&lt;script&gt;") >= 2
         assert "http:" not in text and "https:" not in text
 
 

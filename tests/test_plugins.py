@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 import yaml
@@ -15,7 +16,8 @@ def test_the_readmes_plugins_run(tiny_folder, tmp_path, monkeypatch):
     code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if block.startswith("# mine.py"))
     added = yaml.safe_load(next(b for b in re.findall(r"```yaml\n(.*?)```", readme, re.S) if "mine.Brevity" in b))
     (tmp_path / "mine.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    monkeypatch.chdir(tmp_path)  # as the console script: Python itself does not look there
     config = yaml.safe_load((ROOT / "configs/laptop.yaml").read_text())
     config["model"]["init_args"]["rewards"] = added["model"]["init_args"]["rewards"]
     config["data"]["init_args"]["task"] = added["data"]["init_args"]["task"]

@@ -5,6 +5,7 @@ from atmanrl.callbacks.composition import CompositionCallback
 from atmanrl.callbacks.evaluation import EvaluationReport
 from atmanrl.callbacks.progress import UpdateProgress
 from atmanrl.callbacks.rollout_log import RolloutLog
+from atmanrl.callbacks.rollout_table import RolloutTable
 from atmanrl.callbacks.run_logger import RunLogger
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "EvaluationReport",
     "PolicyExport",
     "RolloutLog",
+    "RolloutTable",
     "RunCheckpoint",
     "RunLogger",
     "UpdateProgress",

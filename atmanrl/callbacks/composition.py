@@ -27,8 +27,7 @@ class CompositionCallback(Callback):
     ) -> None:
         """Log the update's own shares."""
         if isinstance(batch, RolloutBatch):
-            # metrics meet on the device of the process group
-            self.training.to(pl_module.device).update([r.parts.cot for r in batch.rollouts[batch.own]])
+            self._on(pl_module, self.training).update([r.parts.cot for r in batch.rollouts[batch.own]])
             pl_module.log_dict({f"cot/{name}": value for name, value in self.training.compute().items()})
             self.training.reset()
 
@@ -38,7 +37,7 @@ class CompositionCallback(Callback):
     ) -> None:  # fmt: skip
         """Count."""
         if isinstance(batch, RolloutBatch):
-            self.evaluation.to(pl_module.device).update([r.parts.cot for r in batch.rollouts])
+            self._on(pl_module, self.evaluation).update([r.parts.cot for r in batch.rollouts])
 
     on_test_batch_end = on_validation_batch_end
 
@@ -49,6 +48,10 @@ class CompositionCallback(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the shares over all test rollouts."""
         self._log(pl_module, "test/")
+
+    def _on(self, pl_module: LightningModule, metric: TokenComposition) -> TokenComposition:
+        """On the device of the process group, where the counts of several processes meet (NCCL takes no other)."""
+        return metric.to(pl_module.device)
 
     def _log(self, pl_module: LightningModule, prefix: str) -> None:
         if self.evaluation.update_called:

@@ -21,8 +21,12 @@ SHOWN = {
     "reward": "reward {:+.3f}",
     "accuracy": "right {:.0%}",
     "cot/mean_length": "CoT {:.0f}",
+    "kl": "KL {:.4f}",
     "grad_norm": "grad {:.2f}",
     "loss": "loss {:.3f}",
+    "time/rollout": "sampled {:.1f} s",
+    "time/reward": "rewarded {:.1f} s",
+    "time/update": "updated {:.1f} s",
     "val/pass_at_1": "held-out right {:.0%}",
     "val/loss": "held-out loss {:.3f}",
 }
@@ -30,7 +34,7 @@ SHOWN = {
 
 
 class UpdateProgress(ProgressBar):
-    """Updates done, reward, accuracy, length of the reasoning and the time left.
+    """Updates done, the figures of `SHOWN`, seconds of each phase, and the time left.
 
     On a terminal it is one live line; elsewhere a line is printed now and then.
     """
@@ -99,9 +103,9 @@ class UpdateProgress(ProgressBar):
         if not self.enabled:
             return
         self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self.console,
-            disable=not self.console.is_terminal,
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[figures]}", markup=False), TimeElapsedColumn(), TextColumn("left"),
+            TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task(name, total=total, completed=done, figures="")
         self.bar.start()

@@ -8,20 +8,19 @@ Without FSDP2 everything here is the ordinary thing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from lightning import LightningModule, Trainer
+from lightning import LightningModule
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
-from torch.nn.parallel import DistributedDataParallel
 
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
@@ -31,11 +30,13 @@ from atmanrl.policy import Policy
 def build(policy: Policy, module: LightningModule) -> Policy:
     """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`.
 
+    With a single process there is nothing to share: FSDP2 then is the ordinary thing, too.
+
     Raises:
         UserError: a precision that FSDP2 cannot have here.
     """
     mesh = module.device_mesh
-    if policy.model is not None or mesh is None:  # only strategies that shard have a mesh
+    if policy.model is not None or mesh is None or mesh.size() == 1:  # only strategies that shard have a mesh
         return policy.build()
     if module.trainer.precision not in ("32-true", "bf16-mixed"):
         raise UserError(
@@ -79,6 +80,11 @@ def build_sharded(
     return policy
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether processes hold slices of its weights, so that all of them must run its passes together."""
+    return isinstance(model, FSDPModule)
+
+
 @contextmanager
 def gathered(policy: Policy) -> Iterator[None]:
     """The policy with whole, frozen weights on every process; sharded again afterwards.
@@ -88,7 +94,7 @@ def gathered(policy: Policy) -> Iterator[None]:
     be nested. Without FSDP2 it does nothing.
     """
     sharded: nn.Module = policy.model
-    if not isinstance(sharded, FSDPModule):
+    if not is_sharded(sharded):
         yield
         return
     # tensors made in inference mode could not be used by a backward pass later
@@ -126,25 +132,6 @@ def _filled(twin: Any, sharded: nn.Module) -> Any:
     return twin.requires_grad_(False)
 
 
-def reducing(trainer: Trainer, last: bool) -> AbstractContextManager[Any]:
-    """Around the backward pass of a part of a minibatch: gradients are averaged over the processes.
-
-    DDP waits for the last part. FSDP2 reduces each, since gradients of whole weights would cost as much memory as them.
-    """
-    model = trainer.strategy.model
-    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
-
-
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scale the gradients to a global norm of at most `limit`; their norm before, over all processes' slices."""
-    learning = list(parameters)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
-    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-    if limit is not None:
-        torch.nn.utils.clip_grads_with_norm_(learning, limit, norm)
-    return norm
-
-
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
     """The whole state dict on the CPU of rank 0, empty on other processes. All must call it."""
     keep = processes().rank == 0
@@ -162,7 +149,7 @@ def whole(policy: Policy) -> Policy:
     All processes must call it.
     """
     model: nn.Module = policy.model
-    if not isinstance(model, FSDPModule):
+    if not is_sharded(model):
         return policy
     weights = full_weights(model)
     return policy.with_weights(weights) if processes().rank == 0 else policy

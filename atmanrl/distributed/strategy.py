@@ -11,11 +11,10 @@ from typing import Any
 from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch.distributed.fsdp import FSDPModule
 from torch.optim import Optimizer
 
 from atmanrl.distributed import checkpoint as checkpoints
-from atmanrl.distributed.sharding import full_weights, gathered
+from atmanrl.distributed.sharding import full_weights, gathered, is_sharded
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 
@@ -61,7 +60,7 @@ class FSDP2Strategy(ModelParallelStrategy):
             UserError: no policy was sharded there, or the accelerator cannot.
         """
         assert self.model is not None
-        if not any(isinstance(module, FSDPModule) for module in self.model.modules()):
+        if self.world_size > 1 and not any(is_sharded(module) for module in self.model.modules()):
             raise UserError(
                 f"FSDP2Strategy cannot run {type(self.lightning_module).__name__}, whose policy is not sharded; take "
                 "--trainer.strategy=ddp or a single device."

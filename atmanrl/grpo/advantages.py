@@ -11,7 +11,7 @@ EPSILON = 1e-4
 """Keeps a group of equal rewards from dividing by zero (TRL's value)."""
 
 
-def group_advantages(rewards: Tensor, group_size: int, scaling: Scaling = "none") -> Tensor:
+def group_advantages(rewards: Tensor, group_size: int, scaling: Scaling = "none", floor: float = 0.0) -> Tensor:
     """Advantages `[B]`: each reward minus its group's mean.
 
     Args:
@@ -20,11 +20,12 @@ def group_advantages(rewards: Tensor, group_size: int, scaling: Scaling = "none"
         scaling: `none` is the paper's choice. `group` divides by the group's standard deviation: mind that a group whose
             outcomes are all equal is then driven by tiny differences of saliency, blown up to unit variance. `batch`
             divides by the standard deviation of all rewards of the update.
+        floor: the least standard deviation to divide by, which bounds that hazard. 0, TRL's behaviour, is no floor.
     """
     groups = rewards.view(-1, group_size)
     centred = (groups - groups.mean(1, keepdim=True)).view(-1)
     if scaling == "group":
-        return centred / (groups.std(1).repeat_interleave(group_size) + EPSILON)
+        return centred / (groups.std(1).clamp(min=floor).repeat_interleave(group_size) + EPSILON)
     if scaling == "batch":
-        return centred / (rewards.std() + EPSILON)
+        return centred / (rewards.std().clamp(min=floor) + EPSILON)
     return centred

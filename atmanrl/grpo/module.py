@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from atmanrl.distributed import build, clip_gradients, everyone, gathered, processes, reducing
+from atmanrl.distributed import averaging, build, clip_gradients, gathered, processes
 from atmanrl.errors import UserError
-from atmanrl.forward import length_batches, logits_at, positions, token_logprobs
 from atmanrl.grpo.advantages import Scaling, group_advantages
+from atmanrl.grpo.evaluation import EvaluatingModule
 from atmanrl.grpo.figures import UpdateFigures, rollout_figures
-from atmanrl.grpo.objective import Aggregation, Importance, Objective, clipped_objective, normalizer
-from atmanrl.grpo.processes import deal, exchange, weighted_means
-from atmanrl.metrics.pass_at_k import PassAtK
+from atmanrl.grpo.minibatches import ZeroSpread, learning_groups, minibatches
+from atmanrl.grpo.objective import Aggregation, Importance, clipped_objective, normalizer
+from atmanrl.grpo.processes import exchange
+from atmanrl.grpo.reference import Reference
+from atmanrl.grpo.schedules import WarmupSchedule
+from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
-from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
+from atmanrl.rollouts.batch import RolloutBatch
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -31,29 +35,43 @@ def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.AdamW(parameters, lr=8e-7, weight_decay=0.0)
 
 
-class GRPOModule(LightningModule):
+class GRPOModule(EvaluatingModule):
     """Trains the policy on rollouts by GRPO with any rewards.
 
-    Optimization is manual. Steps, limits and checkpoints count updates: one batch of rollouts each, whatever the number
-    of optimizer steps within.
+    Optimization is manual. Steps, limits, schedules and checkpoints count updates: one batch of rollouts each, whatever
+    the number of optimizer steps within. An update of `data.queries_per_device` queries makes `num_iterations` passes
+    over minibatches of `minibatch_queries` (TRL's `steps_per_generation` is the number of minibatches in a pass), and
+    a minibatch accumulates the gradient of as many forward passes as `micro_batch_tokens` asks for.
 
     Args:
         policy: the model to train.
         rewards: rewards by name; outcome alone by default.
         optimizer: a callable of the parameters.
+        lr_scheduler: a callable of the optimizer, such as `WarmupSchedule`; it steps once an update. None leaves the
+            learning rate as it is.
         num_iterations: passes over the rollouts of an update.
         minibatch_queries: queries of one optimizer step, on each device.
-        micro_batch_tokens: most tokens, padding counted, in one forward pass of the update.
+        micro_batch_tokens: most tokens, padding counted, in one forward pass of the update: memory, not the result.
+        share_prompts: whether a minibatch reads a prompt once for all its rollouts, where the model allows it: time,
+            not the result. Under FSDP2 an update never does (see `Scorer.dealt`).
         epsilon: clip range of the importance ratio below 1.
         epsilon_high: clip range above 1; None takes epsilon.
+        beta: weight of the KL penalty against the policy that the run started from; at 0 no reference is kept.
+        use_bias_correction_kl: whether the penalty is multiplied by the importance ratio, see `grpo.objective`.
         loss_type: aggregation over tokens, see `grpo.objective`.
         importance_sampling_level: `token` or `sequence`.
         scale_rewards: `none`, `group` or `batch`, see `grpo.advantages`.
+        scale_rewards_floor: the least standard deviation that rewards are divided by.
+        zero_spread_groups: `keep` or `drop` groups whose rewards are all equal, see `grpo.minibatches`.
+        mask_truncated_completions: whether completions without an end count in advantages alone, and teach nothing.
         rescore: whether the old log-probabilities are computed again with the update's own forward pass. None does so
             for weights in less than float32, where the sampler's differ by up to 0.04.
         max_grad_norm: gradients are clipped to this norm; None leaves them.
         evaluate_all_rewards: whether evaluation also calls rewards that run the policy (the saliency reward).
         seed: of the order of minibatches.
+
+    Raises:
+        UserError: an option that cannot be.
     """
 
     def __init__(
@@ -61,56 +79,75 @@ class GRPOModule(LightningModule):
         policy: Policy,
         rewards: dict[str, Reward] | None = None,
         optimizer: OptimizerCallable = paper_optimizer,
+        lr_scheduler: LRSchedulerCallable | None = None,
         num_iterations: int = 2,
         minibatch_queries: int = 2,
         micro_batch_tokens: int = 16384,
+        share_prompts: bool = True,
         epsilon: float = 0.2,
         epsilon_high: float | None = None,
+        beta: float = 0.0,
+        use_bias_correction_kl: bool = True,
         loss_type: Aggregation = "grpo",
         importance_sampling_level: Importance = "token",
         scale_rewards: Scaling = "none",
+        scale_rewards_floor: float = 0.0,
+        zero_spread_groups: ZeroSpread = "keep",
+        mask_truncated_completions: bool = False,
         rescore: bool | None = None,
         max_grad_norm: float | None = 1.0,
         evaluate_all_rewards: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(policy, {"outcome": OutcomeReward()} if rewards is None else rewards, evaluate_all_rewards)
         self.automatic_optimization = False
         if num_iterations < 1 or minibatch_queries < 1 or micro_batch_tokens < 1:
             raise UserError("model.num_iterations, minibatch_queries and micro_batch_tokens must be at least 1.")
         if not 0 < epsilon < 1 or (epsilon_high is not None and epsilon_high <= 0):
             raise UserError("model.epsilon must lie between 0 and 1, and epsilon_high above 0.")
-        self.policy = policy
-        self.rewards: dict[str, Reward] = {"outcome": OutcomeReward()} if rewards is None else rewards
-        self.optimizer = optimizer
+        if beta < 0 or scale_rewards_floor < 0:
+            raise UserError("model.beta and scale_rewards_floor must not be below 0.")
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.num_iterations, self.minibatch_queries = num_iterations, minibatch_queries
-        self.micro_batch_tokens = micro_batch_tokens
-        self.epsilon, self.epsilon_high = epsilon, epsilon_high
+        self.micro_batch_tokens, self.share_prompts = micro_batch_tokens, share_prompts
         self.loss_type: Aggregation = loss_type
-        self.level: Importance = importance_sampling_level
+        self.objective = partial(
+            clipped_objective, epsilon=epsilon, epsilon_high=epsilon_high, aggregation=loss_type,
+            level=importance_sampling_level, beta=beta, use_bias_correction_kl=use_bias_correction_kl,
+        )  # fmt: skip
         self.scale_rewards: Scaling = scale_rewards
-        self.rescore = rescore
-        self.max_grad_norm = max_grad_norm
-        self.evaluate_all_rewards = evaluate_all_rewards
-        self.seed = seed
-        self.temperature, self.max_new_tokens = 1.0, 1024
-        self.tokens_seen = 0
-        self.pass_at_k: PassAtK | None = None
-        self.evaluated: list[tuple[dict[str, float], float]] = []
+        self.scale_rewards_floor = scale_rewards_floor
+        self.zero_spread_groups: ZeroSpread = zero_spread_groups
+        self.mask_truncated_completions = mask_truncated_completions
+        self.rescore, self.max_grad_norm, self.seed = rescore, max_grad_norm, seed
+        self.reference = Reference() if beta else None
+        self.scorer = Scorer(policy, 1.0, micro_batch_tokens, share_prompts)
+        self.max_new_tokens, self.tokens_seen = 1024, 0
 
     def configure_model(self) -> None:
-        """Load the policy, sharded where the strategy is FSDP2."""
+        """Load the policy, sharded where the strategy is FSDP2, and what it starts from if it is to stay close to it."""
         build(self.policy, self)
+        if self.reference is not None:
+            self.reference.keep(self.policy, self)
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: temperature, completion length, samples in evaluation."""
+        super().setup(stage)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.temperature, self.max_new_tokens = data.temperature, data.max_new_tokens
-        self.pass_at_k = PassAtK(sorted({1, data.eval_samples}))
+        self.scorer = Scorer(self.policy, data.temperature, self.micro_batch_tokens, self.share_prompts)
+        self.max_new_tokens = data.max_new_tokens
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The optimizer that was asked for, over the trainable parameters."""
-        return self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer that was asked for, over the trainable parameters, and its schedule."""
+        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        schedule = self.lr_scheduler(optimizer)
+        if isinstance(schedule, ReduceLROnPlateau):
+            raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
+        if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None:
+            schedule.total_updates = int(self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """One update."""
@@ -119,55 +156,15 @@ class GRPOModule(LightningModule):
             scores = score(self.rewards, batch, self.policy)
             rewarded = time.perf_counter()
             old = self._old_logprobs(batch)
-        scores, old = exchange(batch, scores, old)
-        advantages = group_advantages(scores.total, batch.group_size, self.scale_rewards)
-        figures = UpdateFigures()
-        minibatches = [m for iteration in range(self.num_iterations) for m in self._minibatches(batch, iteration)]
-        for number, rows in enumerate(minibatches, start=1):
-            self._optimizer_step(batch, rows, advantages, old, figures, last=number == len(minibatches))
-        figures = UpdateFigures.merged(everyone(figures))
+        scores, old, reference = exchange(batch, scores, old, self._reference_logprobs(batch))
+        figures = self._update(batch, scores.total, old, reference)
         ended = time.perf_counter()
         self.tokens_seen += sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts)
         self.log_dict({
-            **rollout_figures(batch, scores, self.scale_rewards), **scores.figures, **figures.means(),
-            "num_tokens": float(self.tokens_seen), "lr": self._torch_optimizer().param_groups[0]["lr"],
-            "step_time": batch.seconds + ended - began, "time/rollout": batch.seconds,
-            "time/reward": rewarded - began, "time/update": ended - rewarded,
+            **rollout_figures(batch, scores, self.scale_rewards), **scores.figures, **batch.figures, **figures,
+            "num_tokens": float(self.tokens_seen), "step_time": batch.seconds + ended - began,
+            "time/rollout": batch.seconds, "time/reward": rewarded - began, "time/update": ended - rewarded,
         })  # fmt: skip
-
-    def logprobs(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
-        """Log-probabilities `[B, C]` of the completions' tokens under the policy, and the mean entropy in nats."""
-        logits = logits_at(
-            self.policy.model, sequences.before, input_ids=sequences.input_ids, use_cache=False,
-            attention_mask=sequences.attention_mask, position_ids=positions(sequences.attention_mask),
-        )  # fmt: skip
-        chosen = token_logprobs(logits, sequences.tokens, self.temperature)
-        with torch.no_grad():
-            spread = (logits.float() / self.temperature).log_softmax(-1)
-            entropy = -(spread.exp() * spread).sum(-1).mean()
-        empty = chosen.new_zeros(sequences.completion.shape)
-        return empty.masked_scatter(sequences.completion, chosen), entropy
-
-    def validation_step(self, batch: RolloutBatch, batch_idx: int) -> None:
-        """Score held-out problems."""
-        self._evaluate(batch, "val/")
-
-    def test_step(self, batch: RolloutBatch, batch_idx: int) -> None:
-        """Score test problems."""
-        self._evaluate(batch, "test/")
-
-    def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
-        """Rollouts with all their rewards."""
-        score(self.rewards, batch, self.policy)
-        return batch.rollouts
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the means and pass@k."""
-        self._log_evaluation("val/")
-
-    def on_test_epoch_end(self) -> None:
-        """Log the means and pass@k."""
-        self._log_evaluation("test/")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the count of tokens."""
@@ -179,87 +176,71 @@ class GRPOModule(LightningModule):
         if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
             check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
 
-    def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
-        rewards = {n: r for n, r in self.rewards.items() if self.evaluate_all_rewards or not r.uses_policy}
-        scores = score(rewards, batch, self.policy)
-        for name, values in scores.values.items():
-            known = int((~values.isnan()).sum())
-            self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))
-        figures = scores.figures | {
-            "tokens_per_cot": sum(r.parts.cot_length for r in batch.rollouts) / len(batch),
-            "finished": sum(r.completion.finished for r in batch.rollouts) / len(batch),
-        }
-        self.evaluated.append(({prefix + name: value for name, value in figures.items()}, len(batch)))
-        assert self.pass_at_k is not None
-        self.pass_at_k.update(torch.tensor([bool(r.right) for r in batch.rollouts]).view(-1, batch.group_size))
-
-    def _log_evaluation(self, prefix: str) -> None:
-        """Log means over all processes; a figure that is undefined everywhere (nothing solved, say) is left out."""
-        means = weighted_means(part for theirs in everyone(self.evaluated) for part in theirs)
-        self.log_dict({name: value for name, value in means.items() if not math.isnan(value)})
-        self.evaluated = []
-        assert self.pass_at_k is not None
-        self.log_dict({prefix + name: value for name, value in self.pass_at_k.compute().items()})
-        self.pass_at_k.reset()
+    def _update(
+        self, batch: RolloutBatch, rewards: Tensor, old: list[Tensor], reference: list[Tensor] | None
+    ) -> dict[str, float]:
+        """All passes over the rollouts of all processes; the figures of their steps."""
+        advantages = group_advantages(rewards, batch.group_size, self.scale_rewards, self.scale_rewards_floor)
+        groups = learning_groups(rewards, batch.group_size, self.zero_spread_groups)
+        figures = UpdateFigures()
+        # with nothing to learn there still is one step, without gradients, so that the update is counted
+        steps = [rows for i in range(self.num_iterations) for rows in self._minibatches(batch, groups, i)] or [[]]
+        for number, rows in enumerate(steps, start=1):
+            self._optimizer_step(batch, rows, advantages, old, reference, figures, last=number == len(steps))
+        found = figures.of_everyone().means() | {"lr": self._torch_optimizer().param_groups[0]["lr"]}
+        if self.reference is None:
+            del found["kl"]
+        if self.zero_spread_groups == "drop":
+            found["groups_dropped"] = 1 - len(groups) * batch.group_size / len(batch)
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, LRScheduler):
+            schedule.step()
+        return found
 
     def _old_logprobs(self, batch: RolloutBatch) -> list[Tensor]:
         """Each rollout's log-probabilities under the policy that sampled it."""
         rescore = self.policy.dtype_name in ("bfloat16", "float16") if self.rescore is None else self.rescore
-        old = [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
-        if rescore:
-            with torch.no_grad():
-                for rows in self._micro_batches(batch, range(len(batch))):
-                    scored, _ = self.logprobs(batch.sequences(rows, self.policy.pad_id, self.device))
-                    for k, i in enumerate(rows):
-                        old[i] = scored[k, : len(old[i])].cpu()
-        return old
+        return self.scorer.logprobs(batch) if rescore else [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
 
-    def _minibatches(self, batch: RolloutBatch, iteration: int) -> Iterator[list[int]]:
-        """Rows of the rollouts of `minibatch_queries` whole groups, in an order drawn for this update and pass."""
-        size = batch.group_size
+    def _reference_logprobs(self, batch: RolloutBatch) -> list[Tensor] | None:
+        """Each rollout's log-probabilities under the reference policy, where there is one."""
+        if self.reference is None:
+            return None
+        with self.reference.of(self.policy) as model:
+            return self.scorer.logprobs(batch, model)
+
+    def _minibatches(self, batch: RolloutBatch, groups: list[int], iteration: int) -> list[list[int]]:
         seed = (self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + iteration
-        order = torch.randperm(len(batch) // size, generator=torch.Generator().manual_seed(seed)).tolist()
-        queries = self.minibatch_queries * processes().count
-        for start in range(0, len(order), queries):
-            yield [q * size + g for q in order[start : start + queries] for g in range(size)]
-
-    def _micro_batches(self, batch: RolloutBatch, rows: list[int] | range) -> Iterator[list[int]]:
-        for part in length_batches([_length(batch.rollouts[i]) for i in rows], self.micro_batch_tokens):
-            yield [rows[k] for k in part]
+        return minibatches(groups, batch.group_size, self.minibatch_queries * processes().count, seed)
 
     def _optimizer_step(
-        self, batch: RolloutBatch, rows: list[int], advantages: Tensor, old: list[Tensor], figures: UpdateFigures,
-        last: bool,
+        self, batch: RolloutBatch, rows: list[int], advantages: Tensor, old: list[Tensor],
+        reference: list[Tensor] | None, figures: UpdateFigures, last: bool,
     ) -> None:  # fmt: skip
         optimizer = self._torch_optimizer()
         optimizer.zero_grad()
-        tokens = sum(len(batch.rollouts[i].completion.ids) for i in rows)
+        taught = [i for i in rows if batch.rollouts[i].completion.finished or not self.mask_truncated_completions]
+        tokens = sum(len(batch.rollouts[i].completion.ids) for i in taught)
         # gradients are averaged over the processes, so each divides by the mean of their counts
         divide_by = normalizer(self.loss_type, len(rows), tokens, self.max_new_tokens) / processes().count
-        lengths = [_length(batch.rollouts[i]) for i in rows]
-        parts = deal(rows, lengths, self.micro_batch_tokens, processes())
-        shortest = rows[lengths.index(min(lengths))]
-        for k, part in enumerate(parts, start=1):
-            sequences = batch.sequences(part or [shortest], self.policy.pad_id, self.device)
-            logprobs, entropy = self.logprobs(sequences)
-            if not part:  # nothing left to learn from here, but the others need this process's slices
-                with reducing(self.trainer, last=k == len(parts)):
-                    self.manual_backward(logprobs.sum() * 0)
-                continue
-            before = torch.nn.utils.rnn.pad_sequence([old[i] for i in part], batch_first=True).to(self.device)
-            result: Objective = clipped_objective(
-                logprobs, before, advantages[part].to(self.device), sequences.completion, divide_by, self.epsilon,
-                self.epsilon_high, self.loss_type, self.level,
-            )  # fmt: skip
-            with reducing(self.trainer, last=k == len(parts)):
+        with averaging(self.trainer, self.policy.parameters()):
+            for part in self.scorer.dealt(batch, taught):
+                result = self.objective(
+                    part.logprobs, self._padded(old, part.rows), advantages[part.rows].to(self.device), part.completion,
+                    divide_by, reference=None if reference is None else self._padded(reference, part.rows),
+                )  # fmt: skip
                 self.manual_backward(result.loss)
-            figures.add(result, sequences.completion, entropy)
-        figures.add_step(clip_gradients(self.policy.parameters(), self.max_grad_norm))
+                figures.add(result, part)
+        figures.add_step(clip_gradients(self.policy.parameters(), self.max_grad_norm), len(rows) - len(taught))
         if last:
             # the one step of an update that Lightning counts, so that global_step counts updates
             self._lightning_optimizer().step()
         else:
             self.trainer.strategy.optimizer_step(optimizer, lambda: None, self)
+
+    def _padded(self, values: list[Tensor], rows: list[int]) -> Tensor:
+        """`[B, C]` of some rollouts' values, 0 on padding."""
+        return pad_sequence([values[i] for i in rows], batch_first=True).to(self.device)
 
     def _lightning_optimizer(self) -> LightningOptimizer:
         optimizer = self.optimizers()
@@ -268,7 +249,3 @@ class GRPOModule(LightningModule):
 
     def _torch_optimizer(self) -> torch.optim.Optimizer:
         return self._lightning_optimizer().optimizer
-
-
-def _length(rollout: Rollout) -> int:
-    return len(rollout.prompt_ids) + len(rollout.completion.ids)

@@ -3,8 +3,10 @@
 Each process samples and scores whole groups of its own. Then all rollouts, rewards and old log-probabilities are
 exchanged (token ids and a few numbers, no tensors of the model), and every process knows the whole update: advantages,
 minibatches, counts and figures need no further exchange. Each optimizer step is dealt out anew, so that every process has
-like work whoever sampled it, and in equally many parts: sharded weights are gathered layer by layer in each forward and
-backward pass, which all processes must do together.
+like work whoever sampled it.
+
+What remains is rounding, since rollouts stand in other batches: 1e-7 of a value in float32. A solver with a step size of its
+own, as `AdaptiveSolver`, may turn that into another number of gradients, and rewards then differ within its tolerance.
 """
 
 from __future__ import annotations
@@ -15,28 +17,38 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from atmanrl.distributed import Processes, everyone, processes
-from atmanrl.forward import length_batches
+from atmanrl.distributed import everyone, processes
+from atmanrl.forward import cheapest_batches
 from atmanrl.rewards import Scores
 from atmanrl.rollouts.batch import RolloutBatch
 
 
-def exchange(batch: RolloutBatch, scores: Scores, old: list[Tensor]) -> tuple[Scores, list[Tensor]]:
-    """Bring all processes' rollouts into `batch`, in order of rank; returns the scores and `old` of them all.
+def exchange(
+    batch: RolloutBatch, scores: Scores, old: list[Tensor], reference: list[Tensor] | None
+) -> tuple[Scores, list[Tensor], list[Tensor] | None]:
+    """Bring all processes' rollouts into `batch`, in order of rank.
 
-    Figures of the rewards are averaged over the processes that have them.
+    Args:
+        batch: this process's rollouts; changed in place. Its figures become means over the processes.
+        scores: their rewards.
+        old: their log-probabilities under the policy that sampled them.
+        reference: those under the reference policy, or None on every process.
+
+    Returns:
+        Scores and log-probabilities of all rollouts. Figures of the rewards are means over the processes that have them.
     """
-    parts = everyone((batch.rollouts, scores, old, batch.seconds))
+    parts = everyone((batch.rollouts, scores, old, reference or [], batch.seconds, batch.figures))
     if len(parts) == 1:
-        return scores, old
-    before = sum(len(rollouts) for rollouts, *_ in parts[: processes().rank])
+        return scores, old, reference
+    every = [list(part) for part in zip(*parts, strict=True)]
+    before = sum(map(len, every[0][: processes().rank]))
     batch.own = slice(before, before + len(batch))
-    batch.rollouts = [rollout for rollouts, *_ in parts for rollout in rollouts]
-    batch.seconds = max(seconds for *_, seconds in parts)
-    values = {name: torch.cat([theirs.values[name] for _, theirs, *_ in parts]) for name in scores.values}
-    figures = weighted_means([(theirs.figures, 1) for _, theirs, *_ in parts])
-    total = torch.cat([theirs.total for _, theirs, *_ in parts])
-    return Scores(values, total, figures), [one for *_, theirs, _ in parts for one in theirs]
+    batch.rollouts, olds, references = (sum(lists, []) for lists in (every[0], every[2], every[3]))
+    batch.seconds, batch.figures = max(every[4]), weighted_means((figures, 1) for figures in every[5])
+    values = {name: torch.cat([theirs.values[name] for theirs in every[1]]) for name in scores.values}
+    figures = weighted_means((theirs.figures, 1) for theirs in every[1])
+    total = torch.cat([theirs.total for theirs in every[1]])
+    return Scores(values, total, figures), olds, None if reference is None else references
 
 
 def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
@@ -50,19 +62,23 @@ def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[s
     return {name: total / weights if weights else math.nan for name, (total, weights) in sums.items()}
 
 
-def deal(rows: Sequence[int], lengths: Sequence[int], budget: int, among: Processes) -> list[list[int]]:
-    """This process's parts of a minibatch; every process has equally many, the last of some are empty.
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices of sequences for each of `count` processes, each with its part of the long and of the short ones."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [sorted(order[rank::count]) for rank in range(count)]
+
+
+def deal(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
+    """Each process's share in parts; every process has equally many, the last of some are empty.
 
     Args:
-        rows: of the minibatch's rollouts.
-        lengths: of each of them, in tokens.
+        lengths: of the sequences, in tokens.
         budget: most tokens of a part, padding counted.
-        among: the processes.
+        count: of the processes.
     """
-    order = sorted(range(len(rows)), key=lengths.__getitem__)
-    shares = [order[rank :: among.count] for rank in range(among.count)]  # each has its part of long and of short ones
-    parts = [
-        [[share[k] for k in part] for part in length_batches([lengths[i] for i in share], budget)] for share in shares
+    dealt = [
+        [[share[k] for k in part] for part in cheapest_batches([lengths[i] for i in share], budget)]
+        for share in shares(lengths, count)
     ]
-    mine = [[rows[i] for i in part] for part in parts[among.rank]]
-    return mine + [[] for _ in range(max(map(len, parts)) - len(mine))]
+    most = max(map(len, dealt))
+    return [[*parts, *([] for _ in range(most - len(parts)))] for parts in dealt]

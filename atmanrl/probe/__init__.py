@@ -2,7 +2,8 @@
 
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.attributions import Attribution, GradientAtStart, IntegratedGradients, Suppression
-from atmanrl.probe.module import MaskProbe, ProbeResult
+from atmanrl.probe.module import MaskProbe
+from atmanrl.probe.result import ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
 
 __all__ = [

@@ -4,22 +4,39 @@
 at once, and so does PyTorch's `sdpa` where it has no kernel for a bias with a gradient (on a CPU). Here they are computed
 again in the backward pass, as flash attention does (Dao et al. 2022, section 3.1); only where they are small, so that
 memory is no matter, they are kept. Scaling, bias and softmax's gradient work in place, keys and values are not repeated
-for grouped queries, and gradients that nobody asks for are not computed.
+for grouped queries, and gradients that nobody asks for are not computed. In the last layer, rows whose output nobody reads
+(see `forward.wanted_rows`) are left out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from atmanrl.errors import UserError
+from atmanrl.forward import wanted_rows
 
 KEEP = 2**21
 """Probabilities of one layer are kept for the backward pass up to this many (8 MiB in float32)."""
 UNKNOWN = ("softcap", "s_aux", "position_bias", "cache")
 """What some architectures hand to their attention besides the usual, and this one cannot do."""
+
+_CONSTANT_PAST: ContextVar[bool] = ContextVar("atmanrl_constant_past", default=False)
+
+
+@contextmanager
+def constant_past() -> Iterator[None]:
+    """Within, keys and values from a cache are constants: no gradient is computed for them."""
+    token = _CONSTANT_PAST.set(True)
+    try:
+        yield
+    finally:
+        _CONSTANT_PAST.reset(token)
 
 
 def lean_attention(
@@ -29,7 +46,7 @@ def lean_attention(
     """An attention function as transformers' registry wants it.
 
     Args:
-        module: the attention layer; not used.
+        module: the attention layer.
         query: `[B, H, R, D]`.
         key: `[B, K, S, D]`, H a multiple of K.
         value: `[B, K, S, E]`.
@@ -39,7 +56,7 @@ def lean_attention(
         **options: whatever else the architecture hands over.
 
     Returns:
-        `[B, R, H, E]`, and None for the probabilities.
+        `[B, R, H, E]`, 0 in the rows that are left out, and None for the probabilities.
 
     Raises:
         UserError: the architecture's attention is of another kind.
@@ -49,8 +66,22 @@ def lean_attention(
         what = ", ".join(other) or ("dropout" if dropout else "no float mask")
         raise UserError(f"{type(module).__name__} needs what lean attention does not have ({what}); take eager.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    mixed: Tensor = _Attention.apply(query, key, value, attention_mask, scale)  # type: ignore[no-untyped-call]
-    return mixed.transpose(1, 2), None
+    past = key.shape[2] - query.shape[2] if _CONSTANT_PAST.get() else 0
+    where = wanted_rows(module)
+    if where is None:
+        return _attend(query, key, value, attention_mask, scale, past).transpose(1, 2), None
+    # rollouts with fewer wanted rows than others get some more of their own, which does no harm
+    rows = where.byte().argsort(dim=1, descending=True, stable=True)[:, None, : int(where.sum(1).max()), None]
+    some, bias = (torch.take_along_dim(each, rows, dim=2) for each in (query, attention_mask))
+    mixed = _attend(some, key, value, bias, scale, past)
+    whole = mixed.new_zeros(*query.shape[:3], mixed.shape[3]).scatter(2, rows.expand_as(mixed), mixed)
+    return whole.transpose(1, 2), None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, past: int) -> Tensor:
+    """Attention `[B, H, R, E]`; the first `past` keys and values get a gradient of 0."""
+    mixed: Tensor = _Attention.apply(query, key, value, bias, scale, past)  # type: ignore[no-untyped-call]
+    return mixed
 
 
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
@@ -64,13 +95,15 @@ def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Te
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, past: int
+    ) -> Tensor:  # fmt: skip
         batch, heads, rows, _ = query.shape
         probabilities = _probabilities(query, key, bias, scale)
         out = torch.matmul(probabilities.to(value.dtype), value)
         kept = probabilities if probabilities.numel() <= KEEP else None
         ctx.save_for_backward(query, key, value, bias, out, kept)
-        ctx.scale = scale
+        ctx.scale, ctx.past = scale, past
         return out.view(batch, heads, rows, -1)
 
     @staticmethod
@@ -80,7 +113,7 @@ class _Attention(torch.autograd.Function):
         batch, heads, rows, width = query.shape
         gradient = gradient.reshape(out.shape)
         to_query, to_key, to_value, to_bias = ctx.needs_input_grad[:4]
-        value_gradient = torch.matmul(probabilities.to(value.dtype).transpose(2, 3), gradient) if to_value else None
+        value_gradient = _of_keys(probabilities.to(value.dtype), gradient, ctx.past) if to_value else None
         # softmax's gradient: p (dp - sum p dp), and the sum is that of the output with its gradient
         scores = torch.matmul(gradient, value.transpose(2, 3)).to(probabilities.dtype)
         scores.sub_((gradient * out).sum(-1, keepdim=True)).mul_(probabilities)
@@ -93,5 +126,14 @@ class _Attention(torch.autograd.Function):
             query_gradient = torch.matmul(scores, key).mul_(ctx.scale).view(query.shape)
         if to_key:
             grouped = query.reshape(batch, key.shape[1], -1, width)
-            key_gradient = torch.matmul(scores.transpose(2, 3), grouped).mul_(ctx.scale)
-        return query_gradient, key_gradient, value_gradient, bias_gradient, None
+            key_gradient = _of_keys(scores, grouped, ctx.past).mul_(ctx.scale)
+        return query_gradient, key_gradient, value_gradient, bias_gradient, None, None
+
+
+def _of_keys(weights: Tensor, rows: Tensor, past: int) -> Tensor:
+    """Sums of `rows [B, K, R, D]` for every key, by `weights [B, K, R, S]`: `[B, K, S, D]`, 0 for the first `past` keys."""
+    if not past:
+        return torch.matmul(weights.transpose(2, 3), rows)
+    found = rows.new_zeros(*weights.shape[:2], weights.shape[3], rows.shape[3])
+    found[:, :, past:] = torch.matmul(weights[..., past:].transpose(2, 3), rows)
+    return found

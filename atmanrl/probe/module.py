@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from lightning import LightningModule
-from torch import Tensor, nn
+from torch import nn
 
 from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
@@ -20,49 +19,13 @@ from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend
 from atmanrl.probe.attributions import Attribution
 from atmanrl.probe.guard import check
 from atmanrl.probe.objective import Objective
+from atmanrl.probe.result import Found, ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 SolverName = Literal["paper", "adaptive"]
 Attention = Literal["auto", "lean", "eager", "sdpa"]
-
-
-@dataclass
-class ProbeResult:
-    """What the probe found for B rollouts; NaN (or None) where a rollout has no delimiter or no reasoning.
-
-    Attributes:
-        reward: `[B]` saliency reward (Eq. 3), in the probe's orientation; of an attribution, nats a token.
-        saliency: B lists, one value for each token of the reasoning.
-        loss_initial: `[B]` answer loss in nats a token under the initial mask.
-        loss_final: `[B]` the same under the optimized mask.
-        gradients: `[B]` gradients that each rollout took, 0 where it was not probed.
-        below_epsilon: share of gradient entries smaller than Adam's epsilon.
-        masks: B masks H, `[R, T]` each, if they were asked for; an attribution has none.
-        losses: B lists of (step, loss in nats a token), one pair for each gradient that the rollout took.
-        seconds: of the whole solve.
-    """
-
-    reward: Tensor
-    saliency: list[list[float] | None]
-    loss_initial: Tensor
-    loss_final: Tensor
-    gradients: Tensor
-    below_epsilon: float
-    masks: list[Tensor | None]
-    losses: list[list[tuple[int, float]]]
-    seconds: float
-
-    def figures(self) -> dict[str, float]:
-        """Means over the probed rollouts, under the names of the logs."""
-        return {
-            "probe/loss_initial": float(self.loss_initial.nanmean()),
-            "probe/loss_final": float(self.loss_final.nanmean()),
-            "probe/gradients": float(self.gradients[~self.reward.isnan()].float().mean()),
-            "probe/below_epsilon": self.below_epsilon,
-            "probe/seconds": self.seconds,
-        }
 
 
 class MaskProbe(LightningModule):
@@ -140,62 +103,51 @@ class MaskProbe(LightningModule):
         """
         began = time.perf_counter()
         probed = [i for i, rollout in enumerate(batch.rollouts) if rollout.can_be_probed]
-        size, device = len(batch), policy.device
+        device = policy.device
         # a trainer may validate in inference mode: nothing can be optimized in it, nor its tensors changed outside it
         with torch.inference_mode(False), torch.enable_grad():
-            nan = torch.full((size,), float("nan"), device=device)
-            result = ProbeResult(
-                reward=nan, saliency=[None] * size, loss_initial=nan.clone(), loss_final=nan.clone(),
-                gradients=torch.zeros(size, dtype=torch.long, device=device), below_epsilon=0.0, masks=[None] * size,
-                losses=[[] for _ in range(size)], seconds=0.0,
-            )  # fmt: skip
+            result = ProbeResult.empty(len(batch), device)
             if probed:
                 targets = [self._target(batch.rollouts[i], policy) for i in probed]
+                # a trained policy repeats itself: rollouts that are alike, token for token, are solved once
+                distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
+                found = Found(probed, [distinct[each] for each in targets], device)
                 backend = choose_backend(policy.model, device) if self.attention == "auto" else self.attention
                 with frozen(policy.model), attention_hook(policy.model, backend):
                     check(policy.model)
                     objective = Objective(
-                        policy.model,
-                        targets,
-                        self.scale,
-                        policy.pad_id,
-                        self.batch_tokens,
-                        self.cache_prompts,
+                        policy.model, list(distinct), self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts,
                         self.shape,
-                    )
+                    )  # fmt: skip
                     if self.attribution is None:
-                        self._optimize(result, objective, probed)
+                        self._optimize(result, objective, found)
                     else:
-                        self._attribute(self.attribution, result, objective, probed)
+                        self._attribute(self.attribution, result, objective, found)
         result.seconds = time.perf_counter() - began
         return result
 
-    def _attribute(
-        self, attribution: Attribution, result: ProbeResult, objective: Objective, probed: list[int]
-    ) -> None:  # fmt: skip
-        found = attribution.attribute(objective, self.init_value)
-        rows = torch.tensor(probed, device=objective.device)
-        result.reward[rows] = found.reward.to(result.reward.dtype)
-        result.loss_initial[rows] = found.loss_initial.to(result.reward.dtype)
-        result.loss_final[rows] = found.loss_final.to(result.reward.dtype)
-        result.gradients[rows] = found.gradients
-        for k, i in enumerate(probed):
-            result.saliency[i] = found.tokens[k].tolist()
+    def _attribute(self, attribution: Attribution, result: ProbeResult, objective: Objective, found: Found) -> None:
+        measured = attribution.attribute(objective, self.init_value)
+        found.put(result.reward, measured.reward)
+        found.put(result.loss_initial, measured.loss_initial)
+        found.put(result.loss_final, measured.loss_final)
+        found.put(result.gradients, measured.gradients)
+        tokens = [each.tolist() for each in measured.tokens]
+        for i, k in zip(found.rollouts, found.targets, strict=True):
+            result.saliency[i] = list(tokens[k])
 
-    def _optimize(self, result: ProbeResult, objective: Objective, probed: list[int]) -> None:
+    def _optimize(self, result: ProbeResult, objective: Objective, found: Found) -> None:
         solution = self.solver.solve(objective, self.init_value)
         entries, values = objective.entries, solution.values
-        everyone = torch.arange(len(probed), device=values.device)
+        everyone = torch.arange(len(objective.targets), device=values.device)
         final = objective.evaluate(values, everyone, gradient=False)
-        rows = torch.tensor(probed, device=values.device)
-        reward = masks.saliency_reward(values, entries.packing, self.init_value, self.orientation)
-        result.reward[rows] = reward.to(result.reward.dtype)
-        result.loss_initial[rows] = solution.loss_initial.to(result.reward.dtype)
-        result.loss_final[rows] = final.loss.to(result.reward.dtype)
-        result.gradients[rows] = solution.gradients
+        found.put(result.reward, masks.saliency_reward(values, entries.packing, self.init_value, self.orientation))
+        found.put(result.loss_initial, solution.loss_initial)
+        found.put(result.loss_final, final.loss)
+        found.put(result.gradients, solution.gradients)
         result.below_epsilon = solution.below_epsilon
-        for k, i in enumerate(probed):
-            result.losses[i] = solution.losses[k]
+        for i, k in zip(found.rollouts, found.targets, strict=True):
+            result.losses[i] = list(solution.losses[k])
             one = everyone[k : k + 1]
             mask, where = entries.dense(values[entries.packing.index(one)], one), entries.where(one)
             tokens = masks.token_saliency(mask, where, self.init_value, self.orientation)

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.forward import length_batches, logits_at, positions, token_logprobs
+from atmanrl.forward import cheapest_batches, logits_at, positions, token_logprobs
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
+from atmanrl.probe.lean import constant_past
 from atmanrl.probe.target import Target
 from atmanrl.rollouts.sampling import left_padded
 
@@ -94,7 +95,7 @@ class Objective:
         logprobs = values.new_zeros(len(rows), int(self.answer_lengths.max()))
         grad = torch.zeros_like(values) if gradient else None
         packing = self.entries.packing.take(rows)
-        for batch in length_batches(self.rows[rows].tolist(), self.batch_tokens):
+        for batch in cheapest_batches(self.rows[rows].tolist(), self.batch_tokens):
             chosen = self._tensor(batch)
             index = packing.index(chosen)
             part = values[index].detach().requires_grad_(gradient)
@@ -136,7 +137,7 @@ class Objective:
             before = torch.cat([torch.zeros_like(prompt_mask, dtype=torch.bool), before], dim=1)
         attention_mask = torch.cat([prompt_mask, real], dim=1)
         bias = Bias(self.scale * masks.effective(mask[:, :width]), row=start, column=start)
-        with attention_bias(bias):
+        with attention_bias(bias), constant_past():
             logits = logits_at(
                 self.model, before, input_ids=tails, attention_mask=attention_mask,
                 position_ids=positions(attention_mask)[:, -tails.shape[1] :], past_key_values=cache,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from atmanrl.report.answers import Answer, Probed
 from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
 from atmanrl.report.words import Words
+
+TYPICAL = 3
+"""Problems shown because they are typical: the paper's Figures 3 to 5."""
 
 KnownSaliency = Mapping[tuple[str, str], Probed]
 """What `answers.read_probed` gives."""
@@ -38,12 +42,13 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One problem with the answer of each policy."""
+    """One problem with the answer of each policy; `typical` ones are chosen, the others drawn (see `compare`)."""
 
     problem: str
     prompt: str
     gold: str
     sides: list[Side]
+    typical: bool
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,10 @@ def compare(
     count: int,
     seed: int = 0,
 ) -> Comparisons:
-    """Problems that all the runs were tested on, drawn at random; those whose saliency is known come first.
+    """Problems that all the runs were tested on: first `TYPICAL` typical ones, then some drawn at random.
+
+    Typical are the problems that every run answers rightly in about its own mean length (see `_typical`): they show what
+    the table's figures look like. In both kinds, problems whose saliency is known in more runs come first.
 
     Args:
         answers: of each run.
@@ -70,50 +78,77 @@ def compare(
         count: problems, at most.
         seed: of the draw.
     """
-    drawn = _draw(answers, probed, count, seed)
+    typical = _typical(answers, probed)[: min(count, TYPICAL)]
+    taken = {next(iter(sides.values())).problem for sides in typical}
+    drawn = typical + _draw(answers, probed, taken, count - len(typical), seed)
     known = [view for sides in drawn for name, answer in sides.items() if (view := _view(answer, probed.get(name, {})))]
     scale = colour_scale(known) if known else None
     items = []
-    for sides in drawn:
+    for place, sides in enumerate(drawn):
         first = next(iter(sides.values()))
         shown = [_side(name, answer, probed.get(name, {}), words, scale) for name, answer in sides.items()]
-        items.append(Comparison(first.problem, first.prompt, first.gold, shown))
+        items.append(Comparison(first.problem, first.prompt, first.gold, shown, place < len(typical)))
     return Comparisons(items, scale)
 
 
+def _typical(answers: Mapping[str, Sequence[Answer]], probed: Mapping[str, KnownSaliency]) -> list[dict[str, Answer]]:
+    """Problems that every run answers rightly, the most typical first, with each run's most typical right answer.
+
+    An answer is the more typical the less its length differs from its run's mean, as a ratio; a problem as much as the
+    least typical of its answers. Answers whose saliency is known go before others.
+    """
+    chosen: dict[str, dict[str, tuple[bool, float, Answer]]] = {}
+    for name, given in answers.items():
+        known, mean = probed.get(name, {}), sum(a.length for a in given) / max(len(given), 1)
+        chosen[name] = {}
+        for answer in given:
+            if answer.right and answer.length and mean:
+                unknown = (answer.problem, answer.cot) not in known
+                found = unknown, abs(math.log(answer.length / mean)), answer
+                chosen[name][answer.problem] = min(found, chosen[name].get(answer.problem, found), key=lambda f: f[:2])
+
+    def order(problem: str) -> tuple[int, float, str]:
+        sides = [of[problem] for of in chosen.values()]
+        return sum(unknown for unknown, _, _ in sides), max(distance for _, distance, _ in sides), problem
+
+    return [{name: of[problem][2] for name, of in chosen.items()} for problem in sorted(_common(chosen), key=order)]
+
+
 def _draw(
-    answers: Mapping[str, Sequence[Answer]], probed: Mapping[str, KnownSaliency], count: int, seed: int
+    answers: Mapping[str, Sequence[Answer]], probed: Mapping[str, KnownSaliency], taken: Set[str], count: int, seed: int
 ) -> list[dict[str, Answer]]:
-    """For each drawn problem one answer a run: the first whose saliency is known, else the first."""
-    chosen: dict[str, dict[str, Answer]] = {name: {} for name in answers}
-    with_saliency: dict[str, int] = {}
+    """For each problem drawn, none of those taken, one answer a run: the first whose saliency is known, else the first."""
+    chosen: dict[str, dict[str, tuple[bool, Answer]]] = {name: {} for name in answers}
     for name, given in answers.items():
         known = probed.get(name, {})
         for answer in given:
+            unknown = (answer.problem, answer.cot) not in known
             before = chosen[name].get(answer.problem)
-            here = (answer.problem, answer.cot) in known
-            if before is None or (here and (before.problem, before.cot) not in known):
-                chosen[name][answer.problem] = answer
-                with_saliency[answer.problem] = with_saliency.get(answer.problem, 0) + here
-    if not chosen:
-        return []
-    common = sorted(set.intersection(*(set(of) for of in chosen.values())))
+            if before is None or unknown < before[0]:
+                chosen[name][answer.problem] = unknown, answer
+    common = sorted(_common(chosen) - taken)
     random.Random(seed).shuffle(common)
-    common.sort(key=lambda problem: -with_saliency[problem])
-    return [{name: of[problem] for name, of in chosen.items()} for problem in common[:count]]
+    common.sort(key=lambda problem: sum(of[problem][0] for of in chosen.values()))
+    return [{name: of[problem][1] for name, of in chosen.items()} for problem in common[:count]]
+
+
+def _common(chosen: Mapping[str, Mapping[str, object]]) -> set[str]:
+    """The problems that all the runs have."""
+    return set.intersection(*map(set, chosen.values())) if chosen else set()
 
 
 def _side(
     name: str, answer: Answer, known: KnownSaliency, words: Words | None, scale: tuple[float, float] | None
 ) -> Side:
     view = _view(answer, known)
-    cut = words.spans(answer.cot) if words else [(answer.cot, "other")]
+    text = answer.cot.strip()
+    cut = words.spans(text) if words else [(text, "other")]
     note = ""
     if view and view.reward is not None:
         note = f"saliency reward {view.reward:.3f}"
     if view and view.loss_initial is not None and view.loss_final is not None:
         note += f"{', ' if note else ''}answer loss {view.loss_initial:.3f} → {view.loss_final:.3f} nats"
-    tokens = spans(view, scale) if view and scale else []
+    tokens = _stripped(spans(view, scale)) if view and scale else []
     return Side(name, answer.answer, answer.right, answer.length, cut, tokens, note)
 
 
@@ -126,3 +161,15 @@ def _view(answer: Answer, known: KnownSaliency) -> TraceView | None:
         gold=answer.gold, right=answer.right, reward=found.reward, loss_initial=found.loss_initial,
         loss_final=found.loss_final,
     )  # fmt: skip
+
+
+def _stripped(found: list[Span]) -> list[Span]:
+    """Without white space at both ends, which would only indent the text."""
+    inked = [place for place, (text, _, _) in enumerate(found) if text.strip()]
+    if not inked:
+        return []
+    kept = found[inked[0] : inked[-1] + 1]
+    for place, strip in ((0, str.lstrip), (-1, str.rstrip)):
+        text, share, tip = kept[place]
+        kept[place] = strip(text), share, tip
+    return kept

@@ -51,7 +51,9 @@ def draw(curves: Curves, baseline: str | None = None, panels: Iterable[str] = tu
     shown = [panel for panel in panels if any(panel in curve for curve in curves.values())]
     if not shown:
         return None
-    figure = Figure(figsize=(4.6 * len(shown) + 0.4, 3.3), layout="constrained")
+    # one alone is for a page, where a phone shows it small
+    size = (4.6 * len(shown) + 0.4, 3.3) if len(shown) > 1 else (4.0, 3.0)
+    figure = Figure(figsize=size, layout="constrained")
     lines: dict[str, Any] = {}
     for axis, panel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for run, (colour, dashes) in styles(curves, baseline).items():
@@ -82,11 +84,17 @@ def styles(runs: Iterable[str], baseline: str | None) -> dict[str, tuple[str, An
     return found
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the ending of `path` says in which format. The same figure gives the same bytes."""
+def save(figure: Figure, path: Path, fonttype: str = "none") -> None:
+    """Write a figure; the ending of `path` says in which format. The same figure gives the same bytes.
+
+    Args:
+        figure: to be written.
+        path: its file.
+        fonttype: how SVG keeps text: `none` as text, which takes a font of the reader's; `path` as shapes.
+    """
     import matplotlib
 
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
+    with matplotlib.rc_context(_STYLE | {"svg.fonttype": fonttype}):  # type: ignore[arg-type]
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 

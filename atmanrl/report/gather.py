@@ -15,7 +15,7 @@ from atmanrl.report.answers import Answer, read_answers, read_probed
 from atmanrl.report.comparisons import Comparisons, KnownSaliency, compare
 from atmanrl.report.curves import Curve, read_curves
 from atmanrl.report.intervals import Floats, Sums, draws, sums
-from atmanrl.report.runs import ReportError, Row, Run, comparable, load, title
+from atmanrl.report.runs import ReportError, Row, Run, at_k, comparable, load, title
 from atmanrl.report.table1 import Table1, build
 from atmanrl.report.words import Words
 
@@ -83,7 +83,7 @@ def _tests(report: Report, tested: Sequence[Run], examples: int) -> None:
     """Table 1 and the answers side by side."""
     words: Words | None = Words(next((run.pipeline for run in tested if run.pipeline), None))
     answers: dict[str, list[Answer]] = {}
-    found: dict[str, Sums] = {}
+    tests: dict[str, Sums] = {}
     for run in tested:
         given = read_answers(run.folder)
         counts: npt.NDArray[np.int64] | None = None
@@ -92,24 +92,26 @@ def _tests(report: Report, tested: Sequence[Run], examples: int) -> None:
         except UserError as error:
             words, report.classes = None, False
             report.notes.append(f"No classes of words, and no intervals of their shares: {error}")
-        of = sums(given, counts)
+        assert run.row is not None
+        of = sums(given, counts, [found[1] for key in run.row if (found := at_k(key)) and found[0] == "pass"])
         if not given:
             report.notes.append(
                 f"{run.name} kept no rollouts of its test (eval/test.jsonl): its figures have no intervals."
             )
-        elif run.row is not None and (differing := _differing(of.figures(), run.row)):
+        elif differing := _differing(of.figures(), run.row):
             report.notes.append(
                 f"{run.folder / 'eval' / 'test.jsonl'} is not of the test in test.json ({', '.join(differing)} differ), "
                 "so there are no intervals and no answers of this run: run `atmanrl test` again."
             )
         else:
-            answers[run.name], found[run.name] = given, of
+            answers[run.name], tests[run.name] = given, of
     rows: dict[str, Row] = {run.name: run.row for run in tested if run.row is not None}
     if report.baseline not in rows:
         report.notes.append(f"The baseline, {report.baseline}, was not tested: Table 1 shows no changes.")
-    drawn: dict[str, dict[str, Floats]] = {name: draws(of) for name, of in found.items()}
-    report.table1 = build(rows, report.baseline if report.baseline in rows else None, drawn)
-    problems = {name: set(of.problems) for name, of in found.items()}
+    drawn: dict[str, dict[str, Floats]] = {name: draws(of) for name, of in tests.items()}
+    tagger = next((str(run.setting["tagger"]) for run in tested if run.setting.get("tagger")), None)
+    report.table1 = build(rows, report.baseline if report.baseline in rows else None, drawn, tagger)
+    problems = {name: set(of.problems) for name, of in tests.items()}
     if len({frozenset(names) for names in problems.values()}) > 1:
         common = len(set.intersection(*problems.values()))
         sizes = ", ".join(f"{name}: {len(names)}" for name, names in problems.items())

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from atmanrl.metrics.estimators import pass_at_k
 from atmanrl.report.answers import Answer
-from atmanrl.report.runs import FIGURES, Row
+from atmanrl.report.runs import Row
 
 Floats = npt.NDArray[np.float64]
 
@@ -45,12 +45,13 @@ class Sums:
             return {key: (times @ above) / (times @ below) for key, (above, below) in self.over.items()}
 
 
-def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None) -> Sums:
+def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None, ks: Sequence[int] = (1, 4)) -> Sums:
     """A test's rollouts as sums by problem.
 
     Args:
         answers: ordered by problem.
         counts: of each one's words, as `Words.counts` gives them; without them the shares of words are left out.
+        ks: of pass@k; NaN where a problem has fewer samples.
     """
     problems = sorted({answer.problem for answer in answers})
     place = {problem: number for number, problem in enumerate(problems)}
@@ -66,10 +67,10 @@ def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None) -> Sum
         tokens = by_problem(counts[:, 0])
         for column, key in enumerate(("numbers_pct", "stop_words_pct", "symbols_pct"), start=1):
             over[key] = (100 * by_problem(counts[:, column]), tokens)
-    for k in (1, 4):
+    for k in ks:
         passed = [pass_at_k(int(n), int(c), k) if n >= k else math.nan for n, c in zip(samples, right, strict=True)]
         over[f"pass_at_{k}"] = (np.array(passed), np.ones(len(problems)))
-    return Sums(problems, {key: over[key] for key in FIGURES if key in over})
+    return Sums(problems, over)
 
 
 def draws(found: Sums, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Floats]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 from atmanrl.report.comparisons import Comparisons
-from atmanrl.report.runs import FIGURES
 from atmanrl.report.table1 import Table1
 from atmanrl.report.table1_formats import caption
 from atmanrl.report.trace_page import template, writable
@@ -53,7 +52,7 @@ def page(contents: Contents) -> str:
     return writable(
         template("report_page.html.jinja").render(
             mark=Markup(MARK), title=contents.title, intro=contents.intro, notes=contents.notes,
-            columns=list(FIGURES.values()), caption=caption(table1) if table1 else "",
+            columns=list(table1.columns.values()) if table1 else [], caption=caption(table1) if table1 else "",
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],
             plots=[Markup(plot) for plot in contents.plots], plots_caption=contents.plots_caption,
             items=contents.comparisons.items, items_caption=contents.comparisons_caption,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from atmanrl.errors import UserError
 
 Row = dict[str, float]
-"""The figures of one method, the keys of `FIGURES`; NaN where a figure is not defined."""
+"""The figures of one method, the keys of `columns`; NaN where a figure is not defined. Those at k are from 0 to 1."""
 
 FIGURES = {
     "tokens_per_cot": "tokens / CoT",
@@ -20,9 +21,10 @@ FIGURES = {
     "stop_words_pct": "stop words %",
     "symbols_pct": "symbols %",
     "pass_at_1": "pass@1 %",
-    "pass_at_4": "pass@4 %",
 }
-"""Key in `eval/test.json` -> column title. Shares are in per cent of the CoT's tokens, pass@k is from 0 to 1."""
+"""Key in `eval/test.json` -> column title, of the figures that every test has. Shares are in per cent of the tokens."""
+
+_AT_K = re.compile(r"(pass|majority)_at_([1-9][0-9]*)")
 
 MARKS = ("config.yaml", "metrics.csv", "eval/test.json")
 """A folder with none of these is no run's folder."""
@@ -58,8 +60,21 @@ class Run:
         return tagger if isinstance(tagger, str) and tagger != LEXICAL else None
 
 
+def columns(rows: Iterable[Row]) -> dict[str, str]:
+    """Key -> column title of all the figures that some rows have: `FIGURES`, then pass@k and majority@k, k rising."""
+    found = {match for row in rows for key in row if (match := at_k(key)) and key not in FIGURES}
+    ordered = sorted(found, key=lambda match: (match[0] != "pass", match[1]))
+    return {**FIGURES, **{f"{name}_at_{k}": f"{name}@{k} %" for name, k in ordered}}
+
+
+def at_k(key: str) -> tuple[str, int] | None:
+    """`pass_at_4` as ("pass", 4), `majority_at_4` alike; None for other figures."""
+    match = _AT_K.fullmatch(key)
+    return (match[1], int(match[2])) if match else None
+
+
 def load_row(run: Path) -> Row:
-    """Reads the six figures from a run's `eval/test.json`; other keys there are ignored, null is NaN.
+    """Reads the figures of Table 1 from a run's `eval/test.json`; other keys there are ignored, null is NaN.
 
     Args:
         run: the run's folder.
@@ -164,7 +179,7 @@ def _row(figures: Mapping[str, Any], run: Path) -> Row:
     missing = [key for key in FIGURES if key not in figures]
     if missing:
         raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
-    return {key: _number(figures[key], key, path) for key in FIGURES}
+    return {key: _number(figures[key], key, path) for key in (*FIGURES, *filter(at_k, figures))}
 
 
 def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:

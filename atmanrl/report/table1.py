@@ -15,7 +15,7 @@ from rich.text import Text
 
 from atmanrl.files import written_aside
 from atmanrl.report.intervals import Floats, interval
-from atmanrl.report.runs import FIGURES, ReportError, Row, load_row
+from atmanrl.report.runs import FIGURES, ReportError, Row, at_k, columns, load_row
 
 __all__ = ["FIGURES", "WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
 
@@ -28,14 +28,14 @@ Draws = Mapping[str, Mapping[str, Floats]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as a table shows it: pass@k and shares in per cent.
+    """One figure as a table shows it: pass@k, majority@k and shares in per cent.
 
     Attributes:
-        value: NaN where the figure is not defined.
+        value: NaN where the figure is not defined, or was not taken.
         interval: its bootstrap interval, None where there is none.
-        change: against the baseline; in per cent of the baseline's figure, for pass@k in points. None for the
-            baseline itself, the warm start, and where one of the two figures is not defined; NaN where the baseline
-            has zero.
+        change: against the baseline; in per cent of the baseline's figure, for pass@k and majority@k in points. None
+            for the baseline itself, the warm start, and where one of the two figures is not defined; NaN where the
+            baseline has zero.
         change_interval: the change's own bootstrap interval.
         points: whether the change is in points.
     """
@@ -77,10 +77,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table1:
-    """Rows of cells in the order given; `baseline` is the row compared with, None where nothing is compared."""
+    """Rows of cells in the order given.
 
+    Attributes:
+        columns: key of a figure -> title, the keys of every row.
+        rows: method -> its cells.
+        baseline: the row compared with, None where nothing is compared.
+        tagger: what told numbers, stop words and symbols apart, None where nobody wrote that down.
+    """
+
+    columns: Mapping[str, str]
     rows: Mapping[str, Mapping[str, Cell]]
     baseline: str | None
+    tagger: str | None = None
 
     @property
     def has_intervals(self) -> bool:
@@ -88,13 +97,16 @@ class Table1:
         return any(cell.interval for row in self.rows.values() for cell in row.values())
 
 
-def build(rows: Mapping[str, Row], baseline: str | None, drawn: Draws | None = None) -> Table1:
+def build(
+    rows: Mapping[str, Row], baseline: str | None, drawn: Draws | None = None, tagger: str | None = None
+) -> Table1:
     """Table 1 of some methods.
 
     Args:
         rows: method -> figures, as from `load_row`.
         baseline: the row that the others are compared with; None to compare nothing.
         drawn: bootstrap draws for the intervals, of as many methods and figures as there are.
+        tagger: what told the classes of words apart in all of them.
 
     Raises:
         ReportError: there is no row of that name.
@@ -102,21 +114,21 @@ def build(rows: Mapping[str, Row], baseline: str | None, drawn: Draws | None = N
     if baseline is not None and baseline not in rows:
         raise ReportError(f"no row '{baseline}' to compare with; there are: {', '.join(rows) or 'none'}")
     drawn = drawn or {}
-    made = {}
+    made, titles = {}, columns(rows.values())
     for method, row in rows.items():
         reference = None if method in (baseline, WARM_START) else baseline
         cells = {}
-        for key in FIGURES:
-            other = math.nan if reference is None else rows[reference][key]
+        for key in titles:
+            other = math.nan if reference is None else rows[reference].get(key, math.nan)
             here = drawn.get(method, {}).get(key)
             there = drawn.get(reference, {}).get(key) if reference is not None else None
-            cells[key] = _cell(key, row[key], other, here, there)
+            cells[key] = _cell(key, row.get(key, math.nan), other, here, there)
         made[method] = cells
-    return Table1(made, baseline)
+    return Table1(titles, made, baseline, tagger)
 
 
 def _cell(key: str, value: float, other: float, here: Floats | None, there: Floats | None) -> Cell:
-    points = key.startswith("pass_at_")
+    points = at_k(key) is not None
     unit = 100 if points else 1
     known = not math.isnan(value) and not math.isnan(other)
     change = _change(np.array([value]), np.array([other]), points) if known else None
@@ -149,27 +161,33 @@ def render(rows: Mapping[str, Row], baseline: str | None = "baseline", drawn: Dr
 
 
 def in_terminal(table1: Table1) -> Table:
-    """Table 1 for the terminal: figures as columns, methods as rows.
+    """Table 1 for the terminal: figures as columns, methods as rows; the other way round where that needs fewer cells.
 
     Behind each figure stands its change against the baseline in parentheses: relative, in per cent, for length and
-    shares (`41.2 (-28 %)`); the difference in points for pass@k (`94.0 (-4.0 pts)`); beneath it its interval. The
-    baseline's own row, and the one named `warm start` (where the methods began, so no result of theirs), show figures
-    alone.
+    shares (`41.2 (-28 %)`); the difference in points for pass@k and majority@k (`94.0 (-4.0 pts)`); beneath it its
+    interval. The baseline's own row, and the one named `warm start` (where the methods began, so no result of theirs),
+    show figures alone.
     """
+    # a name is no markup
+    names = {method: Text(method, style="dim" if method == WARM_START else "") for method in table1.rows}
+    cells = [
+        [Text(title), *(_shown(row[key]) for row in table1.rows.values())] for key, title in table1.columns.items()
+    ]
+    head = [Text("method"), *names.values()]
+    # what fits into a terminal of 80 cells
+    turned = table1.has_intervals or len(cells) > 6
+    lines = [head, *cells] if turned else list(zip(head, *cells, strict=True))
     table = Table(show_lines=table1.has_intervals)
-    table.add_column("method", no_wrap=True)
-    for title in FIGURES.values():
-        table.add_column(title, justify="right")
-    for method, row in table1.rows.items():
-        cells = []
-        for cell in row.values():
-            text = Text(f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown)
-            if cell.shown_interval:
-                text.append(f"\n{cell.shown_interval}", style="dim")
-            cells.append(text)
-        # a name is no markup
-        table.add_row(Text(method), *cells, style="dim" if method == WARM_START else None)
+    for place, title in enumerate(lines[0]):
+        table.add_column(title, justify="right" if place else "left", no_wrap=not place)
+    for line in lines[1:]:
+        table.add_row(*line, style=line[0].style)
     return table
+
+
+def _shown(cell: Cell) -> Text:
+    text = Text(f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown)
+    return text.append(f"\n{cell.shown_interval}", style="dim") if cell.shown_interval else text
 
 
 def write_json(rows: Mapping[str, Row], path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from atmanrl.report.intervals import LEVEL, RESAMPLES, SEED
-from atmanrl.report.runs import FIGURES
+from atmanrl.report.runs import at_k
 from atmanrl.report.table1 import Table1
 
 _LATEX = {
@@ -21,15 +21,20 @@ def caption(table1: Table1) -> str:
     """What stands beneath the table."""
     parts = []
     if table1.baseline is not None and len(table1.rows) > 1:
-        parts.append(f"In parentheses: the change against {table1.baseline}, in points for pass@k.")
+        parts.append(f"Signed figures: the change against {table1.baseline}, in per cent of it or in points.")
     if table1.has_intervals:
         parts.append(f"In brackets: {LEVEL} % bootstrap intervals over problems ({RESAMPLES:,} draws, seed {SEED}).")
+    if table1.tagger is not None:
+        parts.append(f"Numbers, stop words and symbols: {table1.tagger}.")
     return " ".join(parts)
 
 
 def markdown(table1: Table1) -> str:
     """A table of GitHub's Markdown, with its caption."""
-    lines = ["| " + " | ".join(["method", *FIGURES.values()]) + " |", "|---" + "|---:" * len(FIGURES) + "|"]
+    lines = [
+        "| " + " | ".join(["method", *table1.columns.values()]) + " |",
+        "|---" + "|---:" * len(table1.columns) + "|",
+    ]
     for method, row in table1.rows.items():
         cells = []
         for cell in row.values():
@@ -43,8 +48,8 @@ def latex(table1: Table1) -> str:
     """A `tabular` for the package booktabs, intervals in a line of their own beneath the figures."""
     lines = ["% needs \\usepackage{booktabs}"]
     lines += [f"% {_line(text)}" for text in [caption(table1)] if text]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(FIGURES)}}}", r"\toprule"]
-    lines += [" & ".join(["method", *map(_latex, FIGURES.values())]) + r" \\", r"\midrule"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * len(table1.columns)}}}", r"\toprule"]
+    lines += [" & ".join(["method", *map(_latex, table1.columns.values())]) + r" \\", r"\midrule"]
     for method, row in table1.rows.items():
         # braces: a bracket right after \\ would be taken for its argument
         cells = ["{" + _latex(method) + "}"]
@@ -62,8 +67,9 @@ def as_json(table1: Table1) -> dict[str, Any]:
     """The table's numbers, unrounded and in the units that it shows, with what the intervals depend on."""
     return {
         "baseline": table1.baseline,
-        "units": {key: "tokens" if key == "tokens_per_cot" else "%" for key in FIGURES},
-        "changes": {key: "points" if key.startswith("pass_at_") else "%" for key in FIGURES},
+        "tagger": table1.tagger,
+        "units": {key: "tokens" if key == "tokens_per_cot" else "%" for key in table1.columns},
+        "changes": {key: "points" if at_k(key) else "%" for key in table1.columns},
         "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "over": "problems"},
         "rows": {method: {key: _cell(cell) for key, cell in row.items()} for method, row in table1.rows.items()},
     }

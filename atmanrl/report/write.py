@@ -7,8 +7,9 @@ from pathlib import Path
 from atmanrl import __version__
 from atmanrl.errors import UserError
 from atmanrl.files import written_aside
-from atmanrl.report import figure2, table1_formats
+from atmanrl.report import figure2, figure3, table1_formats
 from atmanrl.report.answers import PROBED
+from atmanrl.report.comparisons import TYPICAL
 from atmanrl.report.curves import PANELS
 from atmanrl.report.gather import Report
 from atmanrl.report.intervals import SEED
@@ -16,7 +17,10 @@ from atmanrl.report.report_page import MARK, Contents, page
 from atmanrl.report.runs import ReportError
 from atmanrl.report.table1 import dump
 
-FILES = ("index.html", "table1.md", "table1.tex", "table1.json", "figure2.png", "figure2.svg")
+FILES = (
+    "index.html", "table1.md", "table1.tex", "table1.json",
+    *(f"figure{number}.{ending}" for number in range(2, 3 + TYPICAL) for ending in ("png", "svg")),
+)  # fmt: skip
 """What a report may write."""
 
 
@@ -48,15 +52,20 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
         OSError: a file cannot be written.
     """
     may_write(out)
-    figure, plots = None, []
+    figures, plots = {}, []
+    typical = [item for item in report.comparisons.items if item.typical]
     try:
-        figure = figure2.draw(report.curves, report.baseline)
+        if curves := figure2.draw(report.curves, report.baseline):
+            figures["figure2"] = curves, "none"
+        for number, item in enumerate(typical, start=3):
+            # as text, words would leave their grounds in a reader's own font
+            figures[f"figure{number}"] = figure3.draw(item, report.comparisons.scale), "path"
         for number, panel in enumerate(PANELS):
             if single := figure2.draw(report.curves, report.baseline, [panel]):
                 label = f"{PANELS[panel]}, over the updates of {', '.join(report.curves)}"
                 plots.append(figure2.inline(single, f"panel{number}", label))
     except UserError as error:
-        report.notes.append(f"Figure 2 is missing: {error}")
+        report.notes.append(f"The figures are missing: {error}")
     contents = Contents(
         title=heading, intro=_intro(report), notes=report.notes, table1=report.table1, plots=plots,
         plots_caption=_plots_caption(report), comparisons=report.comparisons, comparisons_caption=_answers_caption(report),
@@ -74,10 +83,10 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
     if report.table1:
         dump(table1_formats.as_json(report.table1), out / "table1.json")
         written.append(out / "table1.json")
-    for name in ("figure2.png", "figure2.svg") if figure else ():
-        assert figure is not None
-        figure2.save(figure, out / name)
-        written.append(out / name)
+    for name, (figure, fonttype) in figures.items():
+        for ending in ("png", "svg"):
+            figure2.save(figure, out / f"{name}.{ending}", fonttype)
+            written.append(out / f"{name}.{ending}")
     for name in FILES:
         if out / name not in written:
             # an earlier report's would pass for this one's
@@ -109,7 +118,18 @@ def _plots_caption(report: Report) -> str:
 
 
 def _answers_caption(report: Report) -> str:
-    text = f"Problems drawn at random (seed {SEED}) from those that all the runs were tested on, with the first sample."
+    typical = sum(item.typical for item in report.comparisons.items)
+    parts = []
+    if typical:
+        which = f"Figures 3 to {2 + typical} are" if typical > 1 else "Figure 3 is"
+        parts.append(f"{which} typical: chosen because every run answers rightly there, in about its own mean length.")
+    if len(report.comparisons.items) > typical:
+        others = "The others" if typical else "Problems"
+        parts.append(f"{others} are drawn at random (seed {SEED}) from all that every run was tested on, first sample.")
     if report.comparisons.scale:
-        return f"{text} Problems whose saliency is known come first. A token's value shows when it is pointed at."
-    return f"{text} No saliency is known: `atmanrl probe --out RUN/{PROBED.parent}` measures it."
+        parts.append(
+            "Problems whose saliency is known come first. A click, or the arrow keys, tell a token's saliency."
+        )
+    else:
+        parts.append(f"No saliency is known: `atmanrl probe --out RUN/{PROBED.parent}` measures it.")
+    return " ".join(parts)

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
+from atmanrl.rewards.faults import RewardError, guarded
+from atmanrl.rewards.gate import Gate, in_order
 from atmanrl.rollouts.batch import RolloutBatch
-
-
-class RewardError(UserError):
-    """A reward gave something that is no reward; the message names it."""
 
 
 class Reward(ABC):
@@ -27,21 +25,33 @@ class Reward(ABC):
 
     Args:
         weight: factor in the total reward.
+        only_where: counts only in rollouts where another reward is high enough; None counts everywhere.
+        timeout_s: seconds that one call may take; None sets no limit (see `faults.time_limit`).
 
     Attributes:
         uses_policy: whether it runs the policy again. Such rewards are left out of evaluation unless asked for.
         figures: what the last call wants logged, by full name.
+
+    Raises:
+        UserError: a time limit that is no time.
     """
 
     uses_policy: ClassVar[bool] = False
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, only_where: Gate | None = None, timeout_s: float | None = None) -> None:
+        if timeout_s is not None and timeout_s <= 0:
+            raise UserError(f"{type(self).__name__}: timeout_s is {timeout_s}; give seconds above 0, or null.")
         self.weight = weight
+        self.only_where = only_where
+        self.timeout_s = timeout_s
         self.figures: dict[str, float] = {}
 
     @abstractmethod
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
-        """One number `[B]` for each rollout; NaN where the reward abstains."""
+        """One number `[B]` for each rollout; NaN where the reward abstains.
+
+        A gated reward is given the rollouts that pass its gate alone, as groups of one.
+        """
 
 
 @dataclass
@@ -49,9 +59,9 @@ class Scores:
     """Rewards of B rollouts.
 
     Attributes:
-        values: each reward's `[B]` by name, as given (NaN where it abstained).
-        total: `[B]` weighted sum, abstentions filled.
-        figures: what the rewards want logged.
+        values: each reward's `[B]` by name, as given (NaN where it abstained or its gate was shut).
+        total: `[B]` weighted sum, abstentions filled, nothing added behind shut gates.
+        figures: what the rewards want logged, and of each gated one the share of rollouts in which it counts.
     """
 
     values: dict[str, Tensor]
@@ -70,21 +80,38 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
     """Call every reward, note its values in the rollouts, and add them up by weight.
 
     Raises:
-        RewardError: a reward gave another shape than `[B]`, or an infinite value.
+        RewardError: a reward gave another shape than `[B]` or an infinite value, raised an exception, or took longer
+            than its time limit.
+        UserError: a gate on a reward that is not there.
     """
     total = torch.zeros(len(batch))
     values: dict[str, Tensor] = {}
     figures: dict[str, float] = {}
-    for name, reward in rewards.items():
-        given = reward(batch, policy).detach().to("cpu", torch.float32)
-        if given.shape != (len(batch),):
-            raise RewardError(f"reward {name!r} gave shape {list(given.shape)} for {len(batch)} rollouts.")
-        if given.isinf().any():
-            row = batch.rollouts[int(given.isinf().nonzero()[0, 0])].problem.id
-            raise RewardError(f"reward {name!r} gave an infinite value for {row}.")
+    for name in in_order(rewards):
+        reward = rewards[name]
+        counts = torch.ones(len(batch), dtype=torch.bool)
+        if (gate := reward.only_where) is not None:
+            counts = values[gate.reward] >= gate.at_least
+            figures[f"rewards/{name}/counted"] = float(counts.float().mean())
+        given = torch.full((len(batch),), float("nan"))
+        if counts.any():
+            part = batch if counts.all() else batch.part(counts.nonzero()[:, 0].tolist())
+            given[counts] = _called(name, reward, part, policy)
+            figures |= reward.figures
         values[name] = given
-        total += fill_abstentions(reward.weight * given, batch.group_size)
-        figures |= reward.figures
+        # zeros behind a shut gate leave min(0, lowest) as it is, so they may stand there while abstentions are filled
+        total += fill_abstentions(torch.where(counts, reward.weight * given, 0.0), batch.group_size)
         for rollout, value in zip(batch.rollouts, given.tolist(), strict=True):
             rollout.rewards[name] = value
-    return Scores(values, total, figures)
+    return Scores({name: values[name] for name in rewards}, total, figures)
+
+
+def _called(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+    """What a reward gives, checked."""
+    given = guarded(name, reward, batch, policy).detach().to("cpu", torch.float32)
+    if given.shape != (len(batch),):
+        raise RewardError(f"reward {name!r} gave shape {list(given.shape)} for {len(batch)} rollouts.")
+    if given.isinf().any():
+        row = batch.rollouts[int(given.isinf().nonzero()[0, 0])].problem.id
+        raise RewardError(f"reward {name!r} gave an infinite value for {row}.")
+    return given

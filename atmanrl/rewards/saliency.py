@@ -10,6 +10,7 @@ from torch import Tensor
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.rewards.base import Reward
+from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import RolloutBatch
 
 
@@ -21,12 +22,13 @@ class SaliencyReward(Reward):
     Args:
         weight: factor in the total reward.
         probe: the mask probe, without a policy of its own.
+        only_where: probes only rollouts in which another reward is high enough; elsewhere saliency adds nothing.
     """
 
     uses_policy: ClassVar[bool] = True
 
-    def __init__(self, weight: float = 1.0, probe: MaskProbe | None = None) -> None:
-        super().__init__(weight)
+    def __init__(self, weight: float = 1.0, probe: MaskProbe | None = None, only_where: Gate | None = None) -> None:
+        super().__init__(weight, only_where)
         self.probe = probe or MaskProbe()
 
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:

@@ -4,5 +4,16 @@ from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
 from atmanrl.rollouts.datamodule import RolloutDataModule
 from atmanrl.rollouts.sampling import Completion, sample
 from atmanrl.rollouts.split import Parts, split
+from atmanrl.rollouts.truncation import Truncation
 
-__all__ = ["Completion", "Parts", "Rollout", "RolloutBatch", "RolloutDataModule", "Sequences", "sample", "split"]
+__all__ = [
+    "Completion",
+    "Parts",
+    "Rollout",
+    "RolloutBatch",
+    "RolloutDataModule",
+    "Sequences",
+    "Truncation",
+    "sample",
+    "split",
+]

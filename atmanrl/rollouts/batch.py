@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Rollout:
         right: whether the answer is right, once a task has judged it.
         rewards: the rewards by name, once they are known; NaN where one abstained.
         saliency: one value for each token of the reasoning, once it is known.
+        readable: whether the task could read the answer at all, once it has judged it.
+        notes: what rewards note about it, by name, for the table of rollouts.
     """
 
     problem: Problem
@@ -39,6 +41,8 @@ class Rollout:
     right: bool | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     saliency: list[float] | None = None
+    readable: bool | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
         """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
@@ -83,12 +87,18 @@ class RolloutBatch:
         rollouts: Q x G of them.
         group_size: G.
         seconds: how long sampling took.
+        update: number of the update that they are sampled for, from 0; 0 in evaluation.
+        updates: how many there will be, or -1 where that is open.
+        figures: what sampling wants logged, by full name.
         own: which of them this process has sampled; all, until an update brings all processes' rollouts together.
     """
 
     rollouts: list[Rollout]
     group_size: int
     seconds: float = 0.0
+    update: int = 0
+    updates: int = -1
+    figures: dict[str, float] = field(default_factory=dict)
     own: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:
@@ -97,6 +107,10 @@ class RolloutBatch:
     def to(self, *args: Any, **kwargs: Any) -> RolloutBatch:
         """Lightning moves batches to the device; tensors are made there when they are needed."""
         return self
+
+    def part(self, indices: Sequence[int]) -> RolloutBatch:
+        """The chosen rollouts, as groups of one."""
+        return replace(self, rollouts=[self.rollouts[i] for i in indices], group_size=1)
 
     def sequences(self, indices: Sequence[int], pad_id: int, device: torch.device) -> Sequences:
         """The chosen rollouts as padded tensors."""

@@ -12,17 +12,18 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from atmanrl.distributed import Processes, gathered, processes
+from atmanrl.distributed import Processes, everyone, gathered, processes
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
+from atmanrl.rollouts.resampling import Row, resample, reserves
 from atmanrl.rollouts.sampling import sample
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.rollouts.split import split
-from atmanrl.tasks import Problem, Task
+from atmanrl.rollouts.truncation import Truncation
+from atmanrl.tasks import DELIMITER, Problem, Task
 
-Row = tuple[int, Problem]
 ALONE = Processes(0, 1)
 
 
@@ -97,7 +98,13 @@ class RolloutDataModule(LightningDataModule):
         queries_per_device: problems of one update on each device.
         group_size: rollouts of each problem.
         max_new_tokens: longest completion, in tokens.
-        temperature: of sampling.
+        temperature: of sampling, in training and in evaluation; so are the next four.
+        top_k: only the k likeliest tokens are drawn; 0 takes all (see `rollouts.truncation`).
+        top_p: only the likeliest tokens that together have this probability are drawn; 1 takes all.
+        min_p: only tokens with at least this part of the likeliest one's probability are drawn; None takes all.
+        stop: strings that end a completion, which keeps them; None for the end-of-sequence token alone.
+        resample_zero_spread: how many times a training group whose answers are all right or all wrong is replaced by
+            one of another problem, if need be (see `rollouts.resampling`); 0 keeps it.
         val_problems: training problems held out for `validate`, drawn by seed.
         test_problems: test problems drawn by seed for `test` and `predict`.
         eval_samples: rollouts of each problem in evaluation.
@@ -113,6 +120,11 @@ class RolloutDataModule(LightningDataModule):
         group_size: int = 8,
         max_new_tokens: int = 1024,
         temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float | None = None,
+        stop: list[str] | None = None,
+        resample_zero_spread: int = 0,
         val_problems: int = 100,
         test_problems: int = 500,
         eval_samples: int = 4,
@@ -132,9 +144,20 @@ class RolloutDataModule(LightningDataModule):
             raise UserError(f"data.group_size is {group_size}; a group's advantage needs at least 2 rollouts.")
         if temperature <= 0:
             raise UserError(f"data.temperature is {temperature}; give a number above 0.")
+        if resample_zero_spread < 0:
+            raise UserError(
+                f"data.resample_zero_spread is {resample_zero_spread}; give a number of rounds, 0 for none."
+            )
+        for string in stop or ():
+            if string in DELIMITER:
+                raise UserError(
+                    f"data.stop holds {string!r}, which would end completions before {DELIMITER} and an answer."
+                )
         self.task, self.traces = task, traces
         self.queries_per_device, self.group_size = queries_per_device, group_size
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
+        self.truncation, self.stop = Truncation(top_k, top_p, min_p), stop or []
+        self.resample_zero_spread = resample_zero_spread
         self.val_problems, self.test_problems = val_problems, test_problems
         self.eval_samples, self.eval_queries = eval_samples, eval_queries
         self.seed = seed
@@ -194,9 +217,11 @@ class RolloutDataModule(LightningDataModule):
             return RolloutBatch(rollouts, group_size=1)
         if not isinstance(batch, ProblemBatch):
             return batch
-        split_name, update, samples = self._stage(self.trainer)
         with self.trainer.precision_plugin.forward_context(), gathered(policy):
-            return self.answer(policy, batch, split_name, update, samples)
+            answered = self._answered(policy, batch, self.trainer)
+        answered.update = self.trainer.global_step
+        answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
+        return answered
 
     def answer(
         self, policy: Policy, problems: Sequence[Row], split_name: str, update: int, samples: int
@@ -212,14 +237,29 @@ class RolloutDataModule(LightningDataModule):
             ])
             for row, _ in problems
         ])  # fmt: skip
-        completions = sample(policy, prompt_ids, uniform, self.temperature)
+        completions = sample(policy, prompt_ids, uniform, self.temperature, self.truncation, self.stop)
         rollouts = []
         for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
             for s, completion in enumerate(group):
                 parts = split(policy.tokenizer, completion.ids)
                 right = parts.answer is not None and self.task.is_right(parts.answer, problem)
-                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right))
+                readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
+                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable=readable))
         return RolloutBatch(rollouts, samples, time.perf_counter() - began)
+
+    def _answered(self, policy: Policy, problems: ProblemBatch, trainer: Trainer) -> RolloutBatch:
+        """Rollouts of the trainer's stage; groups of training that have no spread make way for others."""
+        split_name, update, samples = self._stage(trainer)
+        answered = self.answer(policy, problems, split_name, update, samples)
+        if split_name == "train" and self.resample_zero_spread:
+            asked = [row for theirs in everyone([row for row, _ in problems]) for row in theirs]
+            spare = reserves(self.rows["train"], asked, f"{self.seed}/resample/{update}")
+            first = processes().rank * len(problems)
+            answered = resample(
+                answered, spare[first : first + len(problems)],
+                lambda rows: self.answer(policy, rows, split_name, update, samples), self.resample_zero_spread,
+            )  # fmt: skip
+        return answered
 
     def _rows(self, split_name: str, command: str) -> list[Row]:
         if self.task is None:

@@ -5,16 +5,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from atmanrl.files import written_aside
-from atmanrl.sweep.space import Sweep
+from atmanrl.report.figure1 import plain
+from atmanrl.sweep.space import Range, Sweep
 
 Rows = Sequence[dict[str, Any]]
 SHOWN = ("test/tokens_per_cot", "test/pass_at_1", "test/pass_at_4")
-"""Test figures that the table has room for; `sweep.csv` holds all."""
+"""Test figures that table and plot have room for; `sweep.csv` holds all."""
+
+DASHES: Sequence[Any] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 4)), (0, (8, 4)))
+MOST_LINES = len(DASHES)
+"""With more values of the other parameters, a plot has dots alone."""
 
 
 def write_csv(path: Path, rows: Rows) -> None:
@@ -27,45 +35,75 @@ def write_csv(path: Path, rows: Rows) -> None:
         writer.writerows(rows)
 
 
+def figures(sweep: Sweep, rows: Rows) -> list[str]:
+    """What tables and plots show: the metric, then those of `SHOWN` that some trial has."""
+    return [sweep.metric, *(name for name in SHOWN if name != sweep.metric and any(name in row for row in rows))]
+
+
 def table(sweep: Sweep, rows: Rows, best: int | None) -> Table:
     """The trials, the best one marked."""
-    shown = [name for name in SHOWN if name != sweep.metric and any(name in row for row in rows)]
-    found = Table()
-    for name in ("trial", *(parameter.rsplit(".", 1)[-1] for parameter in sweep.parameters), sweep.metric, *shown):
-        found.add_column(name, justify="right")
-    found.add_column("seconds", justify="right")
+    shown = figures(sweep, rows)
+    found = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    parameters = [parameter.rsplit(".", 1)[-1] for parameter in sweep.parameters]
+    for name in ("trial", *parameters, *shown, "seconds"):
+        # a title cut short would not tell pass@1 from pass@4
+        found.add_column(Text(name.replace("/", "/\n").replace("_", " ")), justify="right", overflow="fold")
     for row in rows:
-        value = row.get(sweep.metric)
         cells = [str(row["trial"]), *(str(row.get(name, "")) for name in sweep.parameters)]
-        cells.append("failed" if value is None else f"{value:.4g}{' *' if row['trial'] == best else ''}")
-        cells += [f"{row[name]:.4g}" if name in row else "" for name in shown]
-        found.add_row(*cells, str(row["seconds"]), style="bold" if row["trial"] == best else None)
+        for name in shown:
+            value = row.get(name)
+            missing = "failed" if name == sweep.metric else ""
+            cells.append(missing if value is None else f"{value:.4g}")
+        if row["trial"] == best:
+            cells[1 + len(parameters)] += " *"
+        found.add_row(*map(Text, cells), Text(str(row["seconds"])), style="bold" if row["trial"] == best else None)
     return found
 
 
 def draw(path: Path, sweep: Sweep, rows: Rows, best: int | None) -> bool:
-    """The metric over each parameter; False if matplotlib is not there."""
+    """Each figure over each parameter, the best trial in orange; False if matplotlib is not there."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
     done = [row for row in rows if row.get(sweep.metric) is not None]
-    figure = Figure(figsize=(4.2 * len(sweep.parameters), 3.4), layout="constrained")
-    for place, name in enumerate(sweep.parameters, start=1):
-        axes = figure.add_subplot(1, len(sweep.parameters), place)
-        values = [row[name] for row in done]
-        numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
-        labels = sorted(set(map(str, values)))
-        across = values if numeric else [labels.index(str(v)) for v in values]
-        marked = ["tab:orange" if row["trial"] == best else "tab:blue" for row in done]
-        axes.scatter(across, [row[sweep.metric] for row in done], c=marked, s=36)
-        if not numeric:
-            axes.set_xticks(range(len(labels)), labels)
-        axes.set_xlabel(name, fontsize=8)
-        axes.grid(alpha=0.3)
-        if place == 1:
-            axes.set_ylabel(f"{sweep.metric} ({sweep.goal})", fontsize=8)
+    shown = figures(sweep, done)
+    figure = Figure(figsize=(3.4 * len(shown), 3.0 * len(sweep.parameters)), layout="constrained")
+    grid = figure.subplots(len(sweep.parameters), len(shown), squeeze=False)
+    for (parameter, space), line in zip(sweep.parameters.items(), grid, strict=True):
+        for name, axes in zip(shown, line, strict=True):
+            _scatter(axes, [row for row in done if name in row], sweep, parameter, name, best)
+            if isinstance(space, Range) and space.log:
+                axes.set_xscale("log")
+            axes.set_xlabel(parameter, fontsize=8)
+            axes.set_title(f"{name} ({sweep.goal})" if name == sweep.metric else name, fontsize=9)
     aside = path.with_name(path.name + ".part")
     figure.savefig(aside, dpi=150, format="png")
     aside.replace(path)
     return True
+
+
+def _scatter(axes: Any, rows: Rows, sweep: Sweep, parameter: str, name: str, best: int | None) -> None:
+    """A dot for each trial; a line through the means of trials that share a value, for each value of the others."""
+    values = [row[parameter] for row in rows]
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
+    labels = sorted(set(map(str, values)))
+    groups: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        place = row[parameter] if numeric else labels.index(str(row[parameter]))
+        others = ", ".join(f"{p.rsplit('.', 1)[-1]} = {row[p]}" for p in sweep.parameters if p != parameter)
+        groups.setdefault(others, {}).setdefault(place, []).append(row[name])
+        axes.scatter([place], [row[name]], color="tab:orange" if row["trial"] == best else "tab:blue", s=36, zorder=2)
+    if len(groups) <= MOST_LINES:
+        for number, (others, heights) in enumerate(groups.items()):
+            places = sorted(heights)
+            means = [mean(heights[place]) for place in places]
+            axes.plot(
+                places, means, color="tab:blue", linestyle=DASHES[number], linewidth=1, zorder=1, label=plain(others)
+            )
+        if len(groups) > 1:
+            axes.legend(fontsize=7, frameon=False)
+    if not numeric:
+        axes.set_xticks(range(len(labels)), [plain(label) for label in labels])
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.3)

@@ -18,7 +18,7 @@ Goal = Literal["minimize", "maximize"]
 DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 _KEYS = {"name", "description", "project", "entity", "program", "command", "method", "metric", "parameters", "run_cap"}
-_IGNORED = {"early_terminate", "controller", "job"}
+_IGNORED = {"controller", "job"}
 
 
 class SweepError(UserError):
@@ -103,6 +103,8 @@ def load(path: Path) -> Sweep:
         raise SweepError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(given, dict):
         raise SweepError(f"{path}: a sweep's file holds keys such as method, metric and parameters.")
+    if "early_terminate" in given:
+        raise SweepError(f"{path}: early_terminate is not supported, every trial runs to its end; take that key out.")
     if unknown := sorted(set(map(str, given)) - _KEYS - _IGNORED):
         raise SweepError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_KEYS))}.")
     method = given.get("method")

@@ -7,15 +7,12 @@ is taken up again in its own folder, from its run's last checkpoint.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
-import os
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from atmanrl.sweep.lock import locked
 from atmanrl.sweep.space import Choice, Range, Sweep, SweepError
 from atmanrl.sweep.trial import Trial, command_line
 
@@ -85,9 +83,11 @@ class Study:
             SweepError: a parameter is no option, or the metric is not among a run's figures.
         """
         stale = deque(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-        if not stale and self._begun() >= self.limit:
+        begun = self._begun()
+        if not stale and begun >= self.limit:
             return
-        self._check_options()
+        if not begun:  # else they were checked before, and a folder's sweep keeps its options
+            self._check_options()
         running: dict[int, tuple[optuna.trial.Trial, Trial]] = {}
         with locked(self.options.folder / "sweep.lock") as lock:
             try:
@@ -214,31 +214,6 @@ class Study:
             said = next((line for line in lines if line.startswith("atmanrl: error: ")), lines[-1])
             key = next((f".{name}" for name in point if name.rsplit(".", 1)[-1] in said), "")
             raise SweepError(f"{self.sweep.path}: parameters{key}: {said.removeprefix('atmanrl: error: ')}")
-
-
-@contextmanager
-def locked(path: Path, patience: float = 10.0) -> Iterator[int]:
-    """One sweep a folder. Trials inherit the lock: where they cannot be made to die with a killed sweep they keep it.
-
-    Raises:
-        SweepError: another process holds it, and still does after `patience` seconds.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    until = time.monotonic() + patience
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise SweepError(
-                        f"{path.parent}: another sweep, or a trial of a killed one, still runs here; wait for it."
-                    ) from None
-                time.sleep(0.1)
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _suggest(asked: optuna.trial.Trial, name: str, space: Choice | Range) -> Any:

@@ -2,6 +2,7 @@
 
 from atmanrl.tasks.base import DELIMITER, INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.gsm8k import GSM8K
+from atmanrl.tasks.mixture import MixtureTask
 from atmanrl.tasks.mmlu import MMLU
 from atmanrl.tasks.multihop import MultiHop
 from atmanrl.tasks.wordproblems import WordProblems
@@ -11,6 +12,7 @@ __all__ = [
     "GSM8K",
     "INSTRUCTION",
     "MMLU",
+    "MixtureTask",
     "MultiHop",
     "Problem",
     "Split",

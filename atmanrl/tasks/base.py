@@ -66,6 +66,10 @@ class Task(ABC):
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Whether `answer`, the text that followed the delimiter, gives the problem's gold answer."""
 
+    def can_read(self, answer: str, problem: Problem) -> bool:
+        """Whether `answer`, right or wrong, is written so that it can be judged; here, any text that is not blank."""
+        return bool(answer.strip())
+
     def prompt(self, problem: Problem) -> str:
         """The user's turn: the question and, if there is one, the instruction."""
         return f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question

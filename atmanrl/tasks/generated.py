@@ -9,7 +9,7 @@ from random import Random
 from typing import Any, ClassVar
 
 from atmanrl.tasks import reasoning
-from atmanrl.tasks.answers import same_number
+from atmanrl.tasks.answers import parse_number, same_number
 from atmanrl.tasks.base import Problem, Split, Task, TaskError
 from atmanrl.tasks.stories import Step
 
@@ -75,6 +75,10 @@ class GeneratedTask(Task):
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Whether the first number in `answer` is the gold number."""
         return same_number(answer, problem.gold)
+
+    def can_read(self, answer: str, problem: Problem) -> bool:
+        """Whether `answer` holds a number."""
+        return parse_number(answer) is not None
 
     def _draw(self, split: Split) -> Iterator[Problem]:
         name = type(self).__name__

@@ -57,6 +57,10 @@ class GSM8K(Task):
         """Whether the first number in `answer` equals the gold number, however either is written."""
         return same_number(answer, problem.gold)
 
+    def can_read(self, answer: str, problem: Problem) -> bool:
+        """Whether `answer` holds a number."""
+        return parse_number(answer) is not None
+
 
 def _split_file(path: str, split: Split) -> Path:
     """The file of a split in the user's folder."""

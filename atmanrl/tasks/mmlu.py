@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import get_args
 
 from atmanrl.tasks.base import DELIMITER, Problem, Split, Task, TaskError
-from atmanrl.tasks.letters import LETTERS, same_letter
+from atmanrl.tasks.letters import LETTERS, parse_letter, same_letter
 from atmanrl.tasks.mmlu_rows import AUXILIARY, Row, read_rows
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
 
@@ -105,6 +105,10 @@ class MMLU(Task):
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Whether `answer` names the right letter and no other."""
         return same_letter(answer, problem.gold)
+
+    def can_read(self, answer: str, problem: Problem) -> bool:
+        """Whether `answer` names one letter."""
+        return parse_letter(answer) is not None
 
 
 def _problem(row: Row) -> Problem:

@@ -6,8 +6,8 @@ For each policy, 8 test problems with 8 rollouts each, that nothing was trained 
 
 - the reference (`naive.py`): 200 AdamW steps, full sequences, full logits;
 - `exact`: `PaperSolver`, the same 200 gradients with the exact savings alone (frozen weights, prompts read once, answer-only
-  logits, batches by length, nothing dead in the last layer);
-- `fast`: `AdaptiveSolver` at `--tolerance`, with the exact savings;
+  logits, batches by length, nothing dead in the last layer, rollouts that are alike solved once);
+- `fast`: `AdaptiveSolver` at each of `--tolerances`, with the exact savings; the first one's figures also stand at the top;
 - the ceiling: `PaperSolver` in float64;
 - `bf16`: `fast` with the weights in bfloat16 and the masks in float32, an option and not exact.
 
@@ -17,8 +17,10 @@ Agreement is judged over advantages (reward minus the group's mean), because tha
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -41,6 +43,7 @@ from experiments.benchmarks.memory import peak_mib
 
 POLICIES = ("experiments/laptop/policy", "experiments/laptop/policy_atmanrl")
 PROBLEMS, TASK_SEED = 8, 3
+HEADLINE = ("speedup_fast", "advantage_pearson", "advantage_slope", "token_spearman", "reward_max_abs_diff")
 
 
 def rollouts(policy: Policy, problems: int = PROBLEMS) -> RolloutBatch:
@@ -81,7 +84,7 @@ def spread(seconds: list[float]) -> dict[str, Any]:
 def memory(path: str, which: str, tolerance: float) -> float:
     """MiB that one gradient of all rollouts needs above the loaded model, in a process of its own."""
     command = [sys.executable, "-m", "experiments.benchmarks.probe", "--memory", which, "--policies", path]
-    done = subprocess.run([*command, "--tolerance", str(tolerance)], check=True, capture_output=True, text=True)
+    done = subprocess.run([*command, "--tolerances", str(tolerance)], check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
@@ -96,37 +99,54 @@ def measure_memory(path: str, which: str, tolerance: float) -> float:
     return peak_mib(lambda: probe.solve(policy, batch))
 
 
-def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str, Any]:
+def measure(path: str, tolerances: list[float], repeats: int, backend: str) -> dict[str, Any]:
     """Everything on one policy's rollouts."""
     policy = Policy(path).build()
     batch = rollouts(policy)
     probed = targets(policy, batch)
-    needs = {which: memory(path, which, tolerance) for which in ("naive", "fast")}
+    needs = {which: memory(path, which, tolerances[0]) for which in ("naive", "fast")}
     naive.run(policy, probed, steps=1, backend=backend)
     MaskProbe(solver=AdaptiveSolver(steps=3)).solve(policy, batch)  # both warm
-    # the machine's own mood changes over minutes: the fast probe is timed before, between and after the slow ones
-    fast_probe = MaskProbe(solver=AdaptiveSolver(tolerance=tolerance))
-    fast, fast_seconds = timed(lambda: fast_probe.solve(policy, batch), repeats)
+    probes = {tolerance: MaskProbe(solver=AdaptiveSolver(tolerance)) for tolerance in tolerances}
+    results: dict[float, ProbeResult] = {}
+    seconds: dict[float, list[float]] = {tolerance: [] for tolerance in tolerances}
+
+    def fast() -> None:
+        for tolerance, probe in probes.items():
+            results[tolerance], took = timed(functools.partial(probe.solve, policy, batch), repeats)
+            seconds[tolerance] += took
+
+    # the machine's own mood changes over minutes: the fast probes are timed before, between and after the slow ones
+    fast()
     reference, naive_seconds = timed(lambda: naive.run(policy, probed, backend=backend), 1)
-    fast_seconds += timed(lambda: fast_probe.solve(policy, batch), repeats)[1]
+    fast()
     exact, exact_seconds = timed(lambda: MaskProbe(solver=PaperSolver()).solve(policy, batch), 1)
-    fast_seconds += timed(lambda: fast_probe.solve(policy, batch), repeats)[1]
+    fast()
     double: ProbeResult = MaskProbe(solver=PaperSolver()).solve(Policy(path, dtype="float64").build(), batch)
-    half, half_seconds = timed(lambda: fast_probe.solve(Policy(path, dtype="bfloat16").build(), batch), 1)
+    half, half_seconds = timed(lambda: probes[tolerances[0]].solve(Policy(path, dtype="bfloat16").build(), batch), 1)
     truth = on_all(batch, reference.reward)
     saliency = iter(reference.saliency)
     tokens = [next(saliency) if rollout.can_be_probed else None for rollout in batch.rollouts]
-    fast_median, naive_median = statistics.median(fast_seconds), statistics.median(naive_seconds)
+    found = {
+        tolerance: {
+            "speedup_fast": naive_seconds[0] / statistics.median(seconds[tolerance]),
+            "advantage_pearson": agreement.pearson(truth, result.reward),
+            "advantage_slope": agreement.slope(truth, result.reward),
+            "token_spearman": agreement.spearman(tokens, result.saliency),
+            "reward_max_abs_diff": agreement.largest_difference(truth, result.reward),
+            "gradients": float(result.gradients[result.gradients > 0].float().mean()),
+            **spread(seconds[tolerance]),
+        }
+        for tolerance, result in results.items()
+    }
     return {
+        "parameters": sum(p.numel() for p in policy.parameters()),
         "rollouts": len(batch),
         "probed": len(probed),
-        "speedup_exact": naive_median / statistics.median(exact_seconds),
-        "speedup_fast": naive_median / fast_median,
-        "advantage_pearson": agreement.pearson(truth, fast.reward),
-        "advantage_slope": agreement.slope(truth, fast.reward),
+        "distinct": len(set(probed)),
+        "speedup_exact": naive_seconds[0] / exact_seconds[0],
+        **{name: found[tolerances[0]][name] for name in HEADLINE},
         "pearson_ceiling": agreement.pearson(double.reward, truth),
-        "token_spearman": agreement.spearman(tokens, fast.saliency),
-        "reward_max_abs_diff": agreement.largest_difference(truth, fast.reward),
         "peak_memory_ratio": needs["naive"] / needs["fast"],
         "peak_memory_mib": needs,
         "exact_reward_max_abs_diff": agreement.largest_difference(truth, exact.reward),
@@ -134,12 +154,11 @@ def measure(path: str, tolerance: float, repeats: int, backend: str) -> dict[str
         "bf16": {
             "advantage_pearson": agreement.pearson(truth, half.reward),
             "advantage_slope": agreement.slope(truth, half.reward),
-            "speedup": naive_median / half_seconds[0],
+            "speedup": naive_seconds[0] / half_seconds[0],
         },
-        "gradients_fast": float(fast.gradients[fast.gradients > 0].float().mean()),
         "naive": spread(naive_seconds),
         "exact": spread(exact_seconds),
-        "fast": spread(fast_seconds),
+        "fast": {str(tolerance): figures for tolerance, figures in found.items()},
     }
 
 
@@ -147,7 +166,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="The probe against the paper's loop: speed, agreement, memory.")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--tolerance", type=float, default=0.7)
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.008, 0.006, 0.004, 0.001])
     parser.add_argument("--repeats", type=int, default=2, help="of the fast probe, at each of three times")
     parser.add_argument(
         "--backend", default="sdpa", help="attention of the reference: sdpa (the default of a model) or eager"
@@ -157,19 +176,19 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     if args.memory:
-        print(measure_memory(args.policies[0], args.memory, args.tolerance))
+        print(measure_memory(args.policies[0], args.memory, args.tolerances[0]))
         return
     results: dict[str, Any] = {
-        "command": "python -m experiments.benchmarks.probe",
+        "command": shlex.join(["python", "-m", "experiments.benchmarks.probe", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
         "task_seed": TASK_SEED,
-        "tolerance": args.tolerance,
+        "tolerances": args.tolerances,
         "reference_backend": args.backend,
         "policies": {},
     }
     for path in args.policies:
-        found = results["policies"][path] = measure(path, args.tolerance, args.repeats, args.backend)
+        found = results["policies"][path] = measure(path, args.tolerances, args.repeats, args.backend)
         print(path, json.dumps(found), flush=True)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import shlex
+import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -59,12 +61,12 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Compare the adaptive solver with the paper's 200 steps.")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.5, 0.3, 0.1])
+    parser.add_argument("--tolerances", type=float, nargs="+", default=[0.01, 0.008, 0.006, 0.004, 0.002, 0.001])
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     args = parser.parse_args()
     torch.manual_seed(0)
     results = {
-        "command": "python -m experiments.benchmarks.solvers",
+        "command": shlex.join(["python", "-m", "experiments.benchmarks.solvers", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
         "task_seed": TASK_SEED,

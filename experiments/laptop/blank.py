@@ -63,15 +63,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Make the blank laptop policy (tokenizer and configuration).")
     parser.add_argument("--out", type=Path, default=Path("experiments/laptop/blank"))
     parser.add_argument("--vocabulary", type=int, default=768)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--heads", type=int, default=4, help="attention heads of 32 dimensions")
+    parser.add_argument("--key-value-heads", type=int, help="as many as heads unless given")
     parser.add_argument("--problems", type=int, default=20_000, help="problems that the tokenizer is trained on")
     args = parser.parse_args()
     tok = tokenizer(args.vocabulary, args.problems)
     tok.save_pretrained(args.out)
     LlamaConfig(
-        vocab_size=len(tok), hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=1024, tie_word_embeddings=True, initializer_range=0.05,
-        pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id,
-        architectures=["LlamaForCausalLM"],
+        vocab_size=len(tok), hidden_size=32 * args.heads, intermediate_size=16 * round(5.4 * args.heads),
+        num_hidden_layers=args.layers, num_attention_heads=args.heads,
+        num_key_value_heads=args.key_value_heads or args.heads, max_position_embeddings=1024, tie_word_embeddings=True,
+        initializer_range=0.05, pad_token_id=tok.pad_token_id, bos_token_id=tok.bos_token_id,
+        eos_token_id=tok.eos_token_id, architectures=["LlamaForCausalLM"],
     ).save_pretrained(args.out)  # fmt: skip
     print(f"{args.out}: {len(tok)} tokens")
 

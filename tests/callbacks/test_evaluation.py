@@ -8,7 +8,7 @@ import torch
 
 from atmanrl.callbacks import EvaluationReport
 from atmanrl.rollouts import RolloutBatch, RolloutDataModule
-from atmanrl.tasks import Problem, WordProblems
+from atmanrl.tasks import MixtureTask, MultiHop, Problem, WordProblems
 
 
 def batch(*groups):
@@ -66,3 +66,26 @@ def test_stored_traces_and_other_batches_have_no_vote(trainer, module):
     report.on_test_batch_end(trainer, module, None, batch(["72"] * 4), 0)
     report.on_test_epoch_end(trainer, module)
     assert not trainer.callback_metrics
+
+
+def test_each_task_of_a_mixture_has_its_own_figures(trainer, module, tmp_path):
+    tasks = {"easy": WordProblems(), "hard": MultiHop(), "idle": WordProblems()}
+    trainer.datamodule = RolloutDataModule(MixtureTask(tasks), eval_samples=2, top_k=5, stop=["\n\n"])
+    report = EvaluationReport()
+    report.setup(trainer, module, "test")
+    rights = {"easy/1": [True, True], "hard/1": [False, False], "hard/2": [True, False]}
+    rollouts = [
+        SimpleNamespace(problem=Problem(name, "?", "72"), parts=SimpleNamespace(answer="72" if r else "5"), right=r)
+        for name, samples in rights.items()
+        for r in samples
+    ]
+    report.on_test_batch_end(trainer, module, None, RolloutBatch(rollouts[:4], 2), 0)
+    report.on_test_batch_end(trainer, module, None, RolloutBatch(rollouts[4:], 2), 1)
+    report.on_test_epoch_end(trainer, module)
+    report.on_test_end(trainer, module)
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert (figures["test/easy/pass_at_1"], figures["test/easy/pass_at_2"]) == (1, 1)
+    assert (figures["test/hard/pass_at_1"], figures["test/hard/pass_at_2"]) == (0.25, 0.5)
+    written = json.loads((tmp_path / "eval/test.json").read_text())
+    assert written["hard/pass_at_1"] == 0.25 and written["idle/pass_at_1"] is None
+    assert (written["setting"]["top_k"], written["setting"]["stop"]) == (5, ["\n\n"])

@@ -12,6 +12,9 @@ from launch import GROUP_TIMEOUT, ROOT, launch
 from atmanrl.__main__ import main
 
 POLICY = ROOT / "experiments/laptop/policy"
+TASKS = {name: {"class_path": name, "init_args": {"train_size": 20, "test_size": 5}}
+         for name in ("WordProblems", "MultiHop")}  # fmt: skip
+MIXTURE = {"class_path": "MixtureTask", "init_args": {"tasks": TASKS}}
 FSDP2 = [
     "--trainer.devices=2", "--trainer.strategy.class_path=atmanrl.distributed.FSDP2Strategy",
     f"--trainer.strategy.init_args.timeout_seconds={GROUP_TIMEOUT}",
@@ -23,8 +26,9 @@ def options(folder: Path, processes: int) -> list[str]:
         "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={POLICY}",
         f"--trainer.default_root_dir={folder}", f"--data.queries_per_device={4 // processes}", "--data.group_size=2",
         f"--model.minibatch_queries={2 // processes}", "--data.max_new_tokens=80", "--data.val_problems=5",
-        "--data.test_problems=3", "--data.eval_samples=2", "--data.eval_queries=2", "--data.task.train_size=40",
-        "--data.task.test_size=10", "--model.rewards.saliency.probe.solver=PaperSolver",
+        "--data.test_problems=3", "--data.eval_samples=2", "--data.eval_queries=2", f"--data.task={json.dumps(MIXTURE)}",
+        "--data.resample_zero_spread=2", "--rollout_table.every_n_updates=1", "--rollout_table.rollouts=1",
+        "--model.rewards.saliency.probe.solver=PaperSolver",
         "--model.rewards.saliency.probe.solver.steps=4", "--model.rewards.saliency.probe.solver.lr=0.05",
         "--trainer.val_check_interval=2", "--checkpoint.every_n_updates=1", "--checkpoint.keep=-1",
         *(FSDP2 if processes == 2 else []),

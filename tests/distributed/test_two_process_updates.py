@@ -77,6 +77,17 @@ def test_two_process_updates_are_uneven(one):
     )
 
 
+def test_two_process_options_do_something(one, folder):
+    """Else the first test would say nothing of them."""
+    assert all(one[case]["logged"]["kl"] > 0 for case in ("ddp", "dr_grpo", "lora"))
+    assert one["ddp"]["logged"]["completions/clipped_ratio"] == 0.5
+    assert one["tied"]["logged"]["groups_dropped"] == 0.5
+    start = Policy(str(folder / "tiny"), dtype="float64").build().model.state_dict()
+    for case in ("idle", "idle_ddp"):
+        assert one[case]["logged"]["groups_dropped"] == 1 == one[case]["steps"]
+        assert all(torch.equal(weight, start[name]) for name, weight in one[case]["weights"].items())
+
+
 def test_two_process_tied_weights_stay_tied(two):
     weights = two["tied"]["weights"]
     assert torch.equal(weights["lm_head.weight"], weights["model.embed_tokens.weight"])

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from atmanrl.callbacks import RunCheckpoint
 from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, whole
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
-from atmanrl.grpo import GRPOModule
+from atmanrl.forward import LOGITS_AT_ONCE, scores_at
+from atmanrl.grpo import GRPOModule, scoring
 from atmanrl.policy import LoRA, Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import PaperSolver
@@ -27,14 +29,6 @@ from atmanrl.tasks import WordProblems
 
 QUERIES, GROUP = 4, 2
 SHARDED = "checkpoints/update_00001.ckpt"
-CASES = {
-    "grpo": {},
-    "ddp": {"strategy": "ddp", "micro_batch_tokens": 150},
-    "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "updates": 1},
-    "dr_grpo": {"loss_type": "dr_grpo", "importance_sampling_level": "sequence", "updates": 1, "rescore": True},
-    "lora": {"lora": True, "updates": 2},
-    "tied": {"tied": True, "activation_checkpointing": True, "updates": 1},
-}
 
 
 class Lottery(Reward):
@@ -42,6 +36,34 @@ class Lottery(Reward):
 
     def __call__(self, batch, policy):
         return torch.tensor([sum(r.completion.ids) % 7 / 7 for r in batch.rollouts])
+
+
+class Parsed(Reward):
+    """Luck for what parses, nothing for the rest, so that its groups are flat."""
+
+    def __call__(self, batch, policy):
+        return Lottery()(batch, policy) * torch.tensor([r.parts.answer is not None for r in batch.rollouts])
+
+
+class Flat(Reward):
+    """The same for all."""
+
+    def __call__(self, batch, policy):
+        return torch.ones(len(batch))
+
+
+CASES = {
+    "grpo": {},
+    "ddp": {"strategy": "ddp", "micro_batch_tokens": 150, "beta": 0.3, "mask_truncated_completions": True},
+    "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "updates": 1, "logits_at_once": 9 * 768, "beta": 0.3},
+    "dr_grpo": {"loss_type": "dr_grpo", "importance_sampling_level": "sequence", "updates": 2, "rescore": True,
+                "mask_truncated_completions": True, "beta": 0.3},
+    "lora": {"lora": True, "updates": 2, "beta": 0.3},
+    "tied": {"tied": True, "activation_checkpointing": True, "updates": 1, "rewards": {"parsed": Parsed()},
+             "zero_spread_groups": "drop"},
+    "idle": {"updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
+    "idle_ddp": {"strategy": "ddp", "updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
+}  # fmt: skip
 
 
 class Ragged(RolloutDataModule):
@@ -89,9 +111,11 @@ def module_of(policy: Policy, lr: float = 1e-3, **options) -> GRPOModule:
     return GRPOModule(policy, optimizer=lambda p: torch.optim.AdamW(p, lr=lr), **(defaults | options))
 
 
-def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activation_checkpointing=False, **options):
+def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activation_checkpointing=False,
+        logits_at_once=LOGITS_AT_ONCE, **options):  # fmt: skip
     """Some updates and an evaluation; what they did, on rank 0."""
     seed_everything(1, verbose=False)
+    scoring.scores_at = partial(scores_at, most=logits_at_once)
     lora = LoRA(r=2, alpha=8) if lora else None
     source = str(folder / ("tied" if tied else "tiny"))
     policy = Policy(source, dtype="float64", lora=lora, activation_checkpointing=activation_checkpointing)

@@ -74,11 +74,6 @@ class Run:
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
 
-@pytest.fixture
-def start(tiny_policy) -> torch.Tensor:
-    return torch.cat([p.detach().flatten() for p in tiny_policy.parameters()])
-
-
 def evaluate(run: Run) -> dict[str, float]:
     run.trainer.limit_val_batches = 1.0
     return run.trainer.validate(run.module, run.feed, verbose=False)[0]
@@ -90,18 +85,6 @@ def test_global_step_counts_updates_whatever_the_optimizer_steps(tiny_folder, st
     assert run.trainer.global_step == len(run.feed.given) == 2 and run.steps == 2 * per_update
     assert not torch.equal(run.weights, start) and run.weights.isfinite().all()
     assert run.module.tokens_seen == run.logged["num_tokens"]
-
-
-def test_a_minibatch_holds_whole_groups_each_once_a_pass(tiny_folder):
-    run = Run(tiny_folder)
-    batch = run.feed.given[0]
-    orders = [list(run.module._minibatches(batch, iteration)) for iteration in range(6)]
-    for order in orders:
-        assert [len(rows) for rows in order] == [4, 2] and sorted(sum(order, [])) == list(range(6))
-        assert all(
-            rows[k] % GROUP == 0 and rows[k + 1] == rows[k] + 1 for rows in order for k in range(0, len(rows), 2)
-        )
-    assert len({str(order) for order in orders}) > 1
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dapo", "dr_grpo"])

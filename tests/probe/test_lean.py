@@ -1,11 +1,14 @@
 """Lean attention: what PyTorch's own gives, its gradients, and what it keeps in memory."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
 from atmanrl.errors import UserError
+from atmanrl.forward import last_layer_at
 from atmanrl.probe import lean
-from atmanrl.probe.lean import lean_attention
+from atmanrl.probe.lean import constant_past, lean_attention
 
 
 def drawn(dtype=torch.float64, heads=6, rows=5, keys=7):
@@ -43,6 +46,51 @@ def test_gradients_of_some_inputs_alone(keep, wanted):
     every = torch.autograd.grad((attention(*whole) * weight).sum(), whole)
     for found, i in zip(some, wanted, strict=True):
         torch.testing.assert_close(found, every[i], rtol=1e-12, atol=1e-12)
+
+
+def test_a_constant_past_has_no_gradient_and_changes_no_other(keep):
+    """Keys 0 and 1 come from a cache: five rows attend to seven keys."""
+    weight, found = torch.randn(2, 5, 6, 4, dtype=torch.float64), []
+    for context in (nullcontext(), constant_past()):
+        inputs = drawn()
+        with context:
+            out = attention(*inputs)
+        found.append((out, *torch.autograd.grad((out * weight).sum(), inputs)))
+    for i, (every, some) in enumerate(zip(*found, strict=True)):
+        if i in (2, 3):
+            assert some[:, :, :2].abs().max() == 0 and every[:, :, :2].abs().max() > 0
+            every, some = every[:, :, 2:], some[:, :, 2:]
+        torch.testing.assert_close(some, every, rtol=1e-12, atol=1e-12)
+
+
+class Decoder(torch.nn.Module):
+    """As much of a model as `last_layer_at` looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.ModuleDict() for _ in range(2))
+        for layer in self.layers:
+            layer.self_attn, layer.mlp = torch.nn.Identity(), torch.nn.Identity()
+
+    @property
+    def base_model(self):
+        return self
+
+
+def test_the_last_layers_attention_is_computed_where_it_is_wanted(keep):
+    model, where = Decoder(), torch.zeros(2, 5, dtype=torch.bool)
+    where[0, 2], where[1, 3:] = True, True
+    weight = torch.randn(2, 5, 6, 4, dtype=torch.float64) * where[:, :, None, None]
+    found = []
+    for layer in model.layers:
+        inputs = drawn()
+        with last_layer_at(model, where):
+            out = lean_attention(layer.self_attn, *inputs)[0]
+        found.append((out * where[:, :, None, None], *torch.autograd.grad((out * weight).sum(), inputs)))
+        skipped = int((out == 0).all(-1).all(-1).sum())
+        assert skipped == (0 if layer is model.layers[0] else 6)  # two rows of each batch entry are computed
+    for every, some in zip(*found, strict=True):
+        torch.testing.assert_close(some, every, rtol=1e-12, atol=1e-12)
 
 
 def test_bfloat16_is_as_near_as_bfloat16_is(keep):

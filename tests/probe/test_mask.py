@@ -74,7 +74,8 @@ def test_an_unknown_shape():
 def test_packing(counts, data):
     packing = Packing(torch.tensor(counts))
     flat = [(k, n) for k, count in enumerate(counts) for n in range(count)]
-    assert packing.owner().tolist() == [k for k, _ in flat]
+    for number in (torch.arange(len(counts)), torch.arange(len(counts)).double().requires_grad_()):
+        assert packing.spread(number).tolist() == [k for k, _ in flat]
     rows = data.draw(st.lists(st.sampled_from(range(len(counts))), max_size=5))
     chosen = torch.tensor(rows, dtype=torch.long)
     assert [flat[i] for i in packing.index(chosen).tolist()] == [(k, n) for k in rows for n in range(counts[k])]

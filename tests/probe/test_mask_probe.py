@@ -21,6 +21,7 @@ from atmanrl.probe import (
     Suppression,
 )
 from atmanrl.probe.attention import _BIAS
+from atmanrl.probe.objective import Objective
 from atmanrl.probe.target import target
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, RolloutDataModule, split, traces
 from atmanrl.tasks import Problem
@@ -280,3 +281,26 @@ def test_unknown_names_are_refused(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(UserError, match=f"the probe's {name} {value!r} is unknown; choose one of"):
         MaskProbe(**wrong)
+
+
+@pytest.mark.parametrize("attribution", [None, GradientAtStart()])
+def test_rollouts_that_are_alike_are_solved_once(policy, monkeypatch, attribution):
+    """The third and the fourth repeat the first up to the gold answer, which is what is probed; the last has another."""
+    prompt, said, gold = TEXTS[0]
+    texts = [TEXTS[0], TEXTS[3], TEXTS[0], (prompt, said.replace("##### 7", "##### 9"), gold), (prompt, said, "8")]
+    batch = RolloutBatch(rollouts(policy, texts), 5)
+    sizes = []
+    monkeypatch.setattr(
+        "atmanrl.probe.module.Objective",
+        lambda model, targets, *a: sizes.append(len(targets)) or Objective(model, targets, *a),
+    )
+    found = probe(keep_masks=True, attribution=attribution).solve(policy, batch)
+    assert sizes == [3]
+    for i in range(5):
+        alone = probe(keep_masks=True, attribution=attribution).solve(policy, RolloutBatch([batch.rollouts[i]], 1))
+        torch.testing.assert_close(found.reward[i], alone.reward[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.loss_final[i], alone.loss_final[0], rtol=0, atol=1e-5)
+        assert found.saliency[i] == pytest.approx(alone.saliency[0], abs=1e-5)
+        assert found.gradients[i] == alone.gradients[0] > 0
+        assert (found.masks[i] is None) == (attribution is not None)
+    assert len(set(found.reward.tolist())) == 3

@@ -44,7 +44,7 @@ def make(tmp_path):
             answers = read_answers(folder)
             figures = sums(answers, Words().counts([answer.cot for answer in answers])).figures()
             figures = {key: None if math.isnan(value) else value for key, value in figures.items()}
-            written = {**figures, "setting": {**SETTING, **(setting or {})}}
+            written = {**figures, "majority_at_4": 0.75, "setting": {**SETTING, **(setting or {})}}
             (folder / "eval" / "test.json").write_text(json.dumps(written))
         return folder
 

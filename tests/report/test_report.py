@@ -10,13 +10,15 @@ from made_runs import make, rollout  # noqa: F401
 from test_trace_page import EVIL, Strict
 
 from atmanrl.__main__ import main
+from atmanrl.report.answers import read_answers
 from atmanrl.report.gather import gather
 from atmanrl.report.runs import FIGURES, ReportError
 from atmanrl.report.write import FILES, write
 
 
 def report(out, *runs, **options):
-    return main(["report", *map(str, runs), f"--out={out}", *(f"--{key}={value}" for key, value in options.items())])
+    given = {"examples": 1, **options}
+    return main(["report", *map(str, runs), f"--out={out}", *(f"--{key}={value}" for key, value in given.items())])
 
 
 def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
@@ -29,13 +31,15 @@ def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
     parsed = Strict((out / "index.html").read_text())
     table = json.loads((out / "table1.json").read_text())
     assert table["baseline"] == "base line" and list(table["rows"]) == ["ours", "base line"]
-    assert all(set(row) == set(FIGURES) for row in table["rows"].values())
+    assert all(list(row) == [*FIGURES, "pass_at_4", "majority_at_4"] for row in table["rows"].values())
     ours, base = (table["rows"][name]["tokens_per_cot"] for name in ("ours", "base line"))
     assert ours["change"] == pytest.approx(100 * (ours["value"] / base["value"] - 1))
     assert ours["low"] < ours["value"] < ours["high"] and ours["change_low"] < ours["change"] < ours["change_high"]
     assert base["change"] is None and base["low"] is not None
+    assert table["changes"]["majority_at_4"] == "points" and table["tagger"] == "lexical rules"
     shown = f"{ours['value']:.1f} ({ours['change']:+.0f} %)"
     for text in (said.out, (out / "table1.md").read_text()):
+        assert "majority@4 %" in text and "stop words and symbols: lexical rules." in text
         assert shown in text and f"[{ours['low']:.1f}, {ours['high']:.1f}]" in text
     assert f"{ours['change']:+.0f} %" in parsed.text and f"[{ours['low']:.1f}, {ours['high']:.1f}]" in parsed.text
     assert len(parsed.named("article")) == 3 and len(parsed.named("svg")) == 2
@@ -45,7 +49,7 @@ def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
 def test_the_same_runs_give_the_same_bytes(make, tmp_path):
     runs = [make("a", 1), make("b", 5)]
     for name in ("one", "two"):
-        assert report(tmp_path / name, *runs) == 0
+        assert report(tmp_path / name, *runs, examples=3) == 0
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -104,13 +108,13 @@ def test_problems_with_saliency_come_first(make, tmp_path):
     probe(run)
     found = gather([run, other], examples=5).comparisons
     first, second = found.items[:2]
-    assert first.problem == "sums/0" and found.scale is not None
+    assert first.problem == "sums/0" and first.typical and found.scale is not None
     assert [bool(side.tokens) for side in first.sides] == [True, False] and not second.sides[0].tokens
     side = first.sides[0]
-    assert "".join(text for text, _, _ in side.tokens) == "".join(text for text, _ in side.words)
+    assert "".join(text for text, _, _ in side.tokens) == "".join(text for text, _ in side.words) != ""
     assert side.note == "saliency reward 0.500, answer loss 2.000 → 0.100 nats"
     assert {"number", "symbol", "stop"} <= {name for _, name in side.words}
-    assert [(text, name) for text, name in side.words if name == "number"][:2] == [("0", "number"), ("0", "number")]
+    assert [(text, name) for text, name in side.words if name == "number"][:2] == [("0", "number"), ("2", "number")]
     # the same answers stand side by side
     assert all(len({s.answer for s in item.sides}) == 1 for item in found.items)
 
@@ -136,7 +140,9 @@ def test_without_matplotlib(make, tmp_path, monkeypatch, capsys):
     assert report(tmp_path / "out", run) == 0
     assert "pip install 'atmanrl[figures]'" in capsys.readouterr().err
     # the earlier report's figures would pass for this one's
-    assert {path.name for path in (tmp_path / "out").iterdir()} == set(FILES) - {"figure2.png", "figure2.svg"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        name for name in FILES if not name.startswith("figure")
+    }
     assert "pip install" in Strict((tmp_path / "out" / "index.html").read_text()).text
 
 
@@ -262,3 +268,45 @@ def test_examples_are_the_same_for_everyone(make):
     assert [i.problem for i in first] == [i.problem for i in again]
     assert len(first) == 4 and len(gather(folders, examples=0).comparisons.items) == 0
     assert np.all([len(item.sides) == 2 for item in first])
+
+
+def test_typical_problems_are_right_everywhere_and_of_mean_length(make):
+    """Against a search over all problems and all their right answers; lengths are 8 + 4 (filler + p % 3 + s) tokens."""
+    runs = [make("a"), make("b", 5)]
+    found = gather(runs, examples=5).comparisons.items
+    assert [item.typical for item in found] == [True] * 3 + [False] * 2
+    answers = [read_answers(run) for run in runs]
+    means = [np.mean([a.length for a in of]) for of in answers]
+
+    def distance(problem):
+        ours = [[a for a in of if a.right and a.problem == problem] for of in answers]
+        return max(min(abs(np.log(a.length / mean)) for a in of) for of, mean in zip(ours, means, strict=True))
+
+    expected = sorted({a.problem for a in answers[0]}, key=lambda p: (distance(p), p))
+    assert [item.problem for item in found[:3]] == expected[:3]
+    assert all(side.right for item in found[:3] for side in item.sides)
+    assert len({item.problem for item in found}) == 5
+
+
+def test_where_no_problem_is_right_everywhere_all_are_drawn(make, tmp_path):
+    wrong = make("b", rollouts=[rollout(p, s, 1, False) for p in range(5) for s in range(4)])
+    found = gather([make("a"), wrong])
+    assert len(found.comparisons.items) == 5 and not any(item.typical for item in found.comparisons.items)
+    written = {path.name for path in write(found, tmp_path / "out", "T")}
+    assert "figure2.png" in written and "figure3.png" not in written
+    assert "Problems are drawn at random (seed 0)" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_two_samples_a_problem(make, tmp_path):
+    """Their figures are pass@2 and majority@2; beside a test of four they stand in columns of their own."""
+    two = make("two", rollouts=[rollout(p, s, 2, s == 0 and p % 3 > 0) for p in range(12) for s in range(2)])
+    path = two / "eval" / "test.json"
+    figures = json.loads(path.read_text())
+    del figures["pass_at_4"]
+    path.write_text(json.dumps({**figures, "pass_at_2": 8 / 12, "majority_at_2": 0.6}))
+    assert main(["table", str(two), str(make("four")), "--baseline=four"]) == 0
+    table = gather([two, tmp_path / "four"]).table1
+    assert list(table.columns.values())[4:] == ["pass@1 %", "pass@2 %", "pass@4 %", "majority@2 %", "majority@4 %"]
+    row = table.rows["two"]
+    assert row["pass_at_2"].interval[0] < 66.6 < row["pass_at_2"].interval[1]
+    assert row["pass_at_4"].shown == "–" and row["pass_at_4"].change is None

@@ -61,7 +61,7 @@ def test_missing_file_says_what_to_run(tmp_path):
         ("{", "is not JSON"),
         (
             json.dumps({key: 1 for key in BASELINE if key[:2] not in ("pa", "nu")}),
-            "lacks numbers_pct, pass_at_1, pass_at_4",
+            "lacks numbers_pct, pass_at_1:",
         ),
         (json.dumps({**BASELINE, "pass_at_1": "0.9"}), "pass_at_1 must be a number, got '0.9'"),
         (json.dumps({**BASELINE, "pass_at_1": True}), "pass_at_1 must be a number, got True"),

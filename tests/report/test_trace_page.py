@@ -58,7 +58,7 @@ def test_a_page_of_many_traces():
     assert [card["data-order"] for card in cards] == [str(n) for n in range(300)]
     assert [card["data-right"] for card in cards[:3]] == ["right", "wrong", ""]
     assert cards[7]["data-reward"] == "0.070" and cards[7]["data-gain"] == "1.500" and cards[7]["data-length"] == "4"
-    assert len(parsed.named("script")) == 1
+    assert len(parsed.named("script")) == 2
     assert all(word in parsed.text for word in ("Traces", "of a run", "2.000 → 0.500", "largest first"))
 
 
@@ -66,7 +66,7 @@ def test_every_text_is_escaped():
     hostile = dict.fromkeys(("id", "prompt", "answer", "gold", "note"), EVIL) | {"pieces": [EVIL] * 4}
     clean, dirty = page("T", [view(), view()]), page(EVIL, [view(**hostile), view()], intro=EVIL)
     parsed = Strict(dirty)
-    assert len(parsed.named("script")) == len(Strict(clean).named("script")) == 1
+    assert len(parsed.named("script")) == len(Strict(clean).named("script")) == 2
     assert parsed.text.count(EVIL) == 12  # title twice, intro, five fields, four pieces
     assert "<script>alert" not in dirty + fragment(view(**hostile))
     assert parsed.named("span")[-1].keys() == Strict(clean).named("span")[-1].keys()

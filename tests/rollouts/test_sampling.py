@@ -7,10 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, sample
+from atmanrl.rollouts.cache import ROOM
 from atmanrl.rollouts.seeds import inverse_cdf, uniforms
+from atmanrl.rollouts.truncation import Truncation
 
 PROMPTS = [[1, 20, 30, 40], [1, 25], [1, *range(50, 61)]]
 LIMIT = 12
@@ -152,6 +155,84 @@ def test_the_inverse_cdf_against_numpy(weights, number):
     cdf = np.cumsum(weights)
     assert token == np.searchsorted(cdf, number * cdf[-1], side="right")
     assert weights[token] > 0
+
+
+LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12, unique=True)
+
+
+@given(LOGITS, st.integers(0, 14), st.floats(0.01, 1), st.none() | st.floats(0, 1))
+def test_truncation_is_that_of_hugging_face(row, top_k, top_p, min_p):
+    logits = torch.tensor([row, row[::-1]], dtype=torch.float64)
+    warpers = [TopKLogitsWarper(top_k)] if top_k else []
+    warpers += [TopPLogitsWarper(top_p)] if top_p < 1 else []
+    warpers += [] if min_p is None else [MinPLogitsWarper(min_p)]
+    expected = LogitsProcessorList(warpers)(None, logits.clone())
+    found = Truncation(top_k, top_p, min_p)(logits)
+    assert torch.equal(found, expected)
+    assert found.isfinite().any(-1).all()
+
+
+@pytest.mark.parametrize(
+    ("truncation", "kept"),
+    [(Truncation(top_k=2), 2), (Truncation(top_p=0.7), 3), (Truncation(min_p=0.5), 2), (Truncation(), 5)],
+)
+def test_each_truncation_alone(truncation, kept):
+    logits = torch.tensor([[0.1, 0.4, 0.22, 0.2, 0.08]]).log()
+    assert truncation(logits).isfinite().sum() == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"top_k": -1}, r"data\.top_k is -1"), ({"top_p": 0.0}, r"data\.top_p is 0\.0"), ({"top_p": 1.1}, r"data\.top_p"),
+     ({"min_p": -0.1}, r"data\.min_p is -0\.1"), ({"min_p": 2.0}, r"data\.min_p")],
+)  # fmt: skip
+def test_wrong_truncations_are_named(options, said):
+    with pytest.raises(UserError, match=said):
+        Truncation(**options)
+
+
+def test_truncated_sampling_draws_the_kept_tokens_with_their_whole_log_probabilities(policy):
+    draws, prompt = 200, PROMPTS[2]
+    uniform = uniforms(0, "train", 0, 0, 0, draws).view(1, draws, 1)
+    (found,) = sample(policy, [prompt], uniform, 0.7, Truncation(top_k=3))
+    logprobs = (policy.model(input_ids=torch.tensor([prompt])).logits[0, -1] / 0.7).log_softmax(-1).detach()
+    best = logprobs.topk(3).indices.tolist()
+    assert {c.ids[0] for c in found} == set(best)
+    assert all(c.logprobs[0] == pytest.approx(float(logprobs[c.ids[0]]), abs=2e-6) for c in found)
+    chances = logprobs[best].softmax(-1).cumsum(0)
+    expected = [best[int((number >= chances).sum())] for number in uniform.flatten()]
+    assert [c.ids[0] for c in found] == expected
+
+
+def test_a_stop_string_ends_a_completion_wherever_its_tokens_begin_and_end(policy):
+    uniform, decode = numbers(3, 8, 24), policy.tokenizer.decode
+    policy.eos_ids = (-1,)
+    free = sum(sample(policy, PROMPTS, uniform), [])
+    texts = [decode(c.ids, skip_special_tokens=True) for c in free]
+    # across a token's border, within a token, and of several bytes: taken from what is said without stop strings
+    middle = [len(decode(c.ids[:9], skip_special_tokens=True)) for c in free]
+    stops = [t[m - 2 : m + 2] for t, m in zip(texts[:3], middle, strict=False)] + [texts[4][-1], texts[5][3:4]]
+    found = sum(sample(policy, PROMPTS, uniform, stop=stops), [])
+    ends = []
+    for whole, cut in zip(free, found, strict=True):
+        said = [any(s in decode(whole.ids[: n + 1], skip_special_tokens=True) for s in stops) for n in range(24)]
+        ends.append(said.index(True) + 1 if any(said) else 24)
+        assert cut.ids == whole.ids[: ends[-1]] and cut.finished == any(said)
+        assert cut.logprobs == pytest.approx(whole.logprobs[: ends[-1]], abs=2e-6)
+    assert len(set(ends)) > 3 and not all(c.finished for c in sum(sample(policy, PROMPTS, uniform, stop=["@@"]), []))
+
+
+def test_a_long_completion_grows_the_cache_and_stays_the_naive_one(policy):
+    uniform, long = numbers(1, 3, ROOM + 6), [PROMPTS[0]]
+    policy.eos_ids = tuple(range(2, 768, 90))
+    same(sample(policy, long, uniform), [[naive(policy, PROMPTS[0], u, 1.0) for u in uniform[0]]])
+    assert max(len(c.ids) for c in sample(policy, long, uniform)[0]) > ROOM
+
+
+def test_nan_logits_are_told(policy):
+    policy.model.get_output_embeddings().weight.data[5] = math.nan
+    with pytest.raises(UserError, match=r"NaN logits \(prompt 1 of the batch, token 1 of sample 1\)"):
+        sample(policy, PROMPTS, numbers(3, 2))
 
 
 def test_the_inverse_cdf_at_its_steps():

@@ -90,6 +90,7 @@ def test_kinds_without_a_distribution(tmp_path):
         ({"command": ["${args_json}", "${args}"]}, "${args_json}"),
         ({"command": ["${program}", "${args}"]}, "no key program"),
         ({"run_cap": 0}, "run_cap is 0"),
+        ({"early_terminate": {"type": "hyperband"}}, "early_terminate is not supported"),
         ({"paramters": {}}, "unknown key 'paramters'"),
     ],
 )
@@ -113,7 +114,7 @@ def test_what_is_no_sweep(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_shipped_sweeps_are_wandbs(path):
     sweep = load(path)
-    assert len(sweep.grid()) == 4 and not sweep.ignored
+    assert sweep.grid() and not sweep.ignored
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     text = path.read_text()
     assert utils.load_sweep_config(str(path)) == yaml.safe_load(text)

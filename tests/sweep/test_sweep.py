@@ -14,6 +14,7 @@ import yaml
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.sweep import results
 from atmanrl.sweep.space import load
 
 optuna = pytest.importorskip("optuna")
@@ -202,27 +203,33 @@ def real(tmp_path, tiny_folder, parameters, updates=1):
 
 
 @pytest.mark.timeout(600)
-def test_runs_of_the_tiny_policy_killed_in_the_middle(tiny_folder, tmp_path):
-    """The second trial is killed between its updates and resumed; its figures are those of an unbroken run."""
-    weights = [0.0, 1.0, 15.0]
-    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.weight": {"values": weights}}, updates=3)
-    out = tmp_path / "out"
+def test_a_run_of_the_tiny_policy_killed_in_the_middle(tiny_folder, tmp_path):
+    """It is resumed, not begun again, and then tested; its rollouts and rewards are those of an unbroken run."""
+    path = real(tmp_path, tiny_folder, {"model.rewards.saliency.weight": {"values": [15.0]}}, updates=3)
+    trial, whole = tmp_path / "out/trial_0000", tmp_path / "whole"
     process = background(path)
-    until(lambda: (out / "trial_0001/checkpoints/update_00001.ckpt").exists(), 300)
+    until(lambda: (trial / "checkpoints/update_00001.ckpt").exists(), 300)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    first = (out / "trial_0000/metrics.csv").read_bytes()
     assert run(path) == 0
-    rows = table(path)
-    assert [float(r["model.rewards.saliency.weight"]) for r in rows] == weights
-    assert {r["state"] for r in rows} == {"done"} and all(r["test/pass_at_2"] for r in rows)
-    assert (out / "trial_0000/metrics.csv").read_bytes() == first
-    for number, weight in enumerate(weights):
-        folder = out / f"trial_{number:04d}"
-        assert len(list((folder / "rollouts").glob("update_*.jsonl"))) == 3
-        config = yaml.safe_load((folder / "config.yaml").read_text())
-        assert config["model"]["init_args"]["rewards"]["saliency"]["init_args"]["weight"] == weight
-        assert json.loads((folder / "trial.json").read_text())["done"] == ["fit", "test"]
+    (row,) = table(path)
+    assert row["state"] == "done" and float(row["model.rewards.saliency.weight"]) == 15 and row["test/pass_at_2"]
+    assert json.loads((trial / "trial.json").read_text())["done"] == ["fit", "test"]
+    first, second, third = (line for line in (trial / "trial.log").read_text().splitlines() if line.startswith("$ "))
+    assert " fit " in first and "--ckpt_path" not in first
+    assert " fit " in second and second.endswith("--ckpt_path=last") and " test " in third
+    words = first.split()
+    options = [w for w in words[words.index("fit") :] if "default_root_dir" not in w]
+    assert main([*options, f"--trainer.default_root_dir={whole}"]) == 0
+    for update in ("00001", "00002", "00003"):
+        broken, unbroken = (traces(folder / f"rollouts/update_{update}.jsonl") for folder in (trial, whole))
+        assert [t["completion_ids"] for t in broken] == [t["completion_ids"] for t in unbroken]
+        for ours, theirs in zip(broken, unbroken, strict=True):
+            assert ours["rewards"] == pytest.approx(theirs["rewards"], abs=1e-4, nan_ok=True)
+
+
+def traces(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_an_unknown_option(tiny_folder, tmp_path, capsys):
@@ -242,3 +249,23 @@ def test_optuna_is_missing(sweep, monkeypatch, capsys):
 def test_the_shipped_sweeps_say_what_they_run():
     for path in (ROOT / "configs/sweeps").glob("*.yaml"):
         assert "fit" in load(path).command
+
+
+def test_the_plot_keeps_the_values_of_the_other_parameters_apart(sweep, tmp_path, monkeypatch):
+    """A line for each of them, through the means of trials that share a value."""
+    from matplotlib.figure import Figure
+
+    space = load(sweep({"x": {"values": [1, 2]}, "kind": {"values": ["a", "b"]}}))
+    rows = [
+        {"trial": n, "x": x, "kind": kind, "score": score, "seconds": 1}
+        for n, (x, kind, score) in enumerate([(1, "a", 1.0), (1, "a", 3.0), (2, "a", 5.0), (1, "b", 7.0)])
+    ]
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.append(self), path.write_bytes(b"")))
+    assert results.draw(tmp_path / "plot.png", space, rows, 3)
+    over_x, over_kind = drawn[0].axes
+    assert {line.get_label(): line.get_xydata().tolist() for line in over_x.lines} == {
+        "kind = a": [[1, 2], [2, 5]], "kind = b": [[1, 7]],
+    }  # fmt: skip
+    assert [label.get_text() for label in over_kind.get_xticklabels()] == ["a", "b"]
+    assert len(over_x.collections) == 4

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.forward import length_batches
+from atmanrl.forward import cheapest_batches
 from atmanrl.probe.attributions.base import Attribution, Attributions, filled, tokens_of
 from atmanrl.probe.mask import Shape
 from atmanrl.probe.objective import Objective
@@ -70,7 +70,7 @@ class Suppression(Attribution):
         losses = like.new_zeros(len(jobs))
         columns: dict[int, Tensor] = {}
         # a mask for each token: all at once they would not fit, so only those of one forward pass are made at a time
-        for batch in length_batches([objective.targets[row].rows for row, _ in jobs], objective.batch_tokens):
+        for batch in cheapest_batches([objective.targets[row].rows for row, _ in jobs], objective.batch_tokens):
             rows = [jobs[i][0] for i in batch]
             # batches go from rollout to rollout, so only the present ones' columns are worth keeping
             columns = {row: columns[row] if row in columns else tokens_of(entries, row) for row in dict.fromkeys(rows)}

@@ -9,13 +9,16 @@ observations let most of them be predicted:
    z = log p/(1-p), extrapolated linearly too: they are known from every evaluation at no cost.
 2. *What has been predicted can be corrected.* Once the gradient at the end of an interval is known, the interval is walked
    again with gradients interpolated between its ends, which costs no gradient (predict, evaluate, correct).
-3. *Adam divides by the root of v, so only gradient errors of about that size matter.* The prediction error is measured in
-   that unit, and it sets each rollout's next interval. Before its transition a rollout takes wide intervals, within it
-   narrow ones, and afterwards, when gradients are far smaller than v remembers, very wide ones.
+3. *Predicted and corrected masks tell how much was lost.* Their distance at the end of an interval is what the rewards are
+   read from, and it sets each rollout's next interval: the work is least where every interval, wide or narrow, moves the
+   mask by an error of the same size. Before its transition a rollout takes wide intervals, within it narrow ones, and
+   afterwards, when gradients are far smaller than v remembers, very wide ones. An interval that ran into a transition is
+   walked again, no further than its ends allow: the gradient taken at its end tells where the transition is.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +31,8 @@ from atmanrl.probe.solvers.base import Solution, Solver, Tiny
 
 SMALLEST_SHARE = 1e-6
 """Below this 1 - p is rounding noise in float32."""
+TOO_FAR = 3.0
+"""An interval whose error is this many times the tolerance is walked again in parts."""
 
 
 @dataclass
@@ -77,9 +82,12 @@ class Knot:
 class AdaptiveSolver(Solver):
     """AdamW's path by predicted and corrected gradients, with adaptive intervals.
 
+    Where a rollout stands in another batch, as on another number of processes, rounding may change an interval, and its
+    reward within the tolerance; `PaperSolver` has nothing to choose.
+
     Args:
-        tolerance: prediction error that sets the intervals, in units of AdamW's normalized step. Smaller is closer to
-            `PaperSolver` and slower.
+        tolerance: how far a predicted mask may be from the corrected one after an interval: the root mean square over its
+            values, as a share of |c|. Smaller is closer to `PaperSolver` and slower.
         first_interval: steps of the first interval.
         max_interval: most steps between two gradients.
         growth: an interval is at most this many times as long as the one before.
@@ -88,8 +96,8 @@ class AdaptiveSolver(Solver):
 
     def __init__(
         self,
-        tolerance: float = 0.1,
-        first_interval: int = 2,
+        tolerance: float = 0.001,
+        first_interval: int = 8,
         max_interval: int = 60,
         growth: float = 3.0,
         steps: int = 200,
@@ -112,8 +120,8 @@ class AdaptiveSolver(Solver):
         values, packing = self.initial(objective, init_value), objective.entries.packing
         alive = torch.arange(len(packing.counts), device=values.device)
         now = State(values, torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(alive))
-        corrected = State(values.clone(), now.m.clone(), now.v.clone(), now.step.clone())
-        interval, forecast = torch.full_like(alive, self.first_interval), torch.zeros_like(values)
+        corrected = now.take(alive, packing.index(alive))
+        interval = torch.full_like(alive, self.first_interval)
         gradients, loss_initial, tiny = torch.zeros_like(alive), values.new_zeros(len(alive)), Tiny(self.eps)
         losses: list[list[tuple[int, float]]] = [[] for _ in alive]
         knots: Knot | None = None
@@ -130,30 +138,32 @@ class AdaptiveSolver(Solver):
             if knots is None:
                 loss_initial, knots, last = evaluation.loss, new, new
             else:
-                last = knots.take(alive, index)
-                error = self._error(forecast[index], evaluation.gradient, state, part)
-                interval[alive] = self._next(interval[alive], error)
+                last, predicted, span = knots.take(alive, index), state.values, new.step - knots.step[alive]
                 state = corrected.take(alive, index)
-                self._walk(state, last, new, new.step - last.step, part, init_value)
-                knots.put(alive, index, new)
+                self._walk(state, last, new, span, part, init_value)
+                error = part.means((state.values - predicted).square_()).sqrt() / abs(init_value)
+                interval[alive] = self._next(span, error)
+                again = (error > TOO_FAR * self.tolerance) & (span > 1)
+                back, onward = again.nonzero()[:, 0], (~again).nonzero()[:, 0]
+                at_back, at_onward = part.index(back), part.index(onward)
+                for row in alive[back].tolist():
+                    losses[row].pop()  # of a mask off the path
+                state.put(back, at_back, corrected.take(alive[back], index[at_back]))
+                knots.put(alive[onward], index[at_onward], new.take(onward, at_onward))
             corrected.put(alive, index, state)
             interval[alive] = torch.minimum(interval[alive], self.steps - state.step)
             self._walk(state, last, new, interval[alive], part, init_value)
             now.put(alive, index, state)
-            forecast[index] = gradient_at(last, new, state.step, part)
             alive = alive[now.step[alive] < self.steps]
         return Solution(now.values, loss_initial, gradients, tiny.share, losses)
 
-    def _error(self, forecast: Tensor, gradient: Tensor, state: State, packing: Packing) -> Tensor:
-        """Root mean square `[K]` of the prediction error over the values, in units of a normalized step."""
-        root = (1 - self.betas[1] ** state.step.double()).sqrt().to(state.v.dtype)
-        normalized = (forecast - gradient) / (state.v.sqrt() / packing.spread(root) + self.eps)
-        return packing.means(normalized.square()).sqrt()
+    def _next(self, span: Tensor, error: Tensor) -> Tensor:
+        """The next interval: a linear prediction's error in the mask grows with the third power of the interval.
 
-    def _next(self, interval: Tensor, error: Tensor) -> Tensor:
-        """The next interval: a linear prediction's error grows with the square of the interval."""
-        factor = (self.tolerance / error.clamp(min=1e-12)).sqrt().clamp(max=self.growth)
-        return (interval * factor).long().clamp(1, self.max_interval)
+        It is shorter than `span` wherever `error` exceeds the tolerance, so an interval that is walked again ends sooner.
+        """
+        factor = (self.tolerance / error.clamp(min=1e-12)).pow(1 / 3).clamp(max=self.growth)
+        return (span * factor).long().clamp(1, self.max_interval)
 
     def _walk(
         self, state: State, last: Knot, new: Knot, count: Tensor, packing: Packing, init_value: float
@@ -165,24 +175,24 @@ class AdaptiveSolver(Solver):
         order = count.argsort(descending=True)
         index, packed = packing.index(order), packing.take(order)
         running, last, new = state.take(order, index), last.take(order, index), new.take(order, index)
-        turn, owner, ends = new.direction - last.direction, packed.owner(), packed.ends.tolist()
+        turn, ends, left = new.direction - last.direction, packed.ends.tolist(), count[order].tolist()
         beta1, beta2 = self.betas
-        left = count[order].tolist()
-        active, dtype = len(left), turn.dtype
-        for done in range(left[0] if left else 0):
-            while left[active - 1] <= done:
-                active -= 1
+        steps = running.step + torch.arange(left[0], device=turn.device)[:, None]
+        share, ahead = line(last, new, steps)
+        taken = (steps + 1).double()
+        root = (1 - beta2**taken).sqrt()
+        size = self.lr * root / (1 - beta1**taken)
+        table = torch.stack([-share, -share * ahead, -size, self.eps * root], dim=1).to(turn.dtype)
+        active, under_way = len(left), packed
+        for done in range(left[0]):
+            if left[active - 1] <= done:
+                active = bisect_left(left, -done, key=lambda steps: -steps)
+                under_way = Packing(packed.counts[:active])
             here = slice(0, ends[active - 1])
-            share, ahead = _line(last, new, running.step + done, dtype)
-            taken = (running.step + done + 1).double()
-            root = (1 - beta2**taken).sqrt()
-            size = self.lr * root / (1 - beta1**taken)
             # what belongs to a rollout, laid beside each of its values
-            numbers = torch.stack([-share, -share * ahead, -size.to(dtype), (self.eps * root).to(dtype)])
-            constant, slope, size, eps = numbers.index_select(1, owner[here])
+            constant, slope, size, eps = under_way.spread(table[done, :, :active])
             gradient = torch.addcmul(constant.mul_(new.direction[here]), slope, turn[here])
             if self.sparsity:
-                under_way = Packing(packed.counts[:active])
                 gradient += self.penalty(running.values[here], under_way, init_value)
             m, v = running.m[here].lerp_(gradient, 1 - beta1), running.v[here]
             v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
@@ -201,24 +211,20 @@ def knot(evaluation: Evaluation, lengths: Tensor, step: Tensor, packing: Packing
     return Knot(evaluation.gradient / packing.spread(-_share(odds, lengths)), odds, lengths, step)
 
 
-def gradient_at(last: Knot, new: Knot, step: Tensor, packing: Packing) -> Tensor:
-    """The gradient `[P]` at steps `[K]`, on the line through two knots in direction and in log-odds.
+def line(last: Knot, new: Knot, step: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the gradient is at steps `[T, K]`, on the line through two knots in direction and in log-odds.
 
-    Beyond `new` it is a prediction, between the knots an interpolation; with one knot alone it is constant.
+    It is `-s (G + a turn)`, with G the direction at `new` and `turn` the difference of the two directions. Beyond `new` that
+    is a prediction, between the knots an interpolation; with one knot alone it is constant.
+
+    Returns:
+        s `[T, K]`, and a `[T, K]`: how far beyond `new`, in units of the knots' distance; in float64.
     """
-    share, ahead = _line(last, new, step, new.direction.dtype)
-    direction = torch.addcmul(new.direction, new.direction - last.direction, packing.spread(ahead))
-    return direction.mul_(packing.spread(-share))
-
-
-def _line(last: Knot, new: Knot, step: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """At steps `[K]` on the line through two knots: s, and how far beyond `new` in units of their distance, `[K]` each."""
-    span = (new.step - last.step).clamp(min=1)
-    ahead = ((step - new.step) / span).to(dtype)
-    odds = new.odds + torch.nan_to_num(new.odds - last.odds, nan=0.0) * ahead[:, None]
-    return _share(odds, new.lengths), ahead
+    ahead = (step - new.step).double() / (new.step - last.step).clamp(min=1)
+    turn = torch.nan_to_num(new.odds - last.odds, nan=0.0).double()
+    return _share(new.odds.double() + turn * ahead[..., None], new.lengths), ahead
 
 
 def _share(odds: Tensor, lengths: Tensor) -> Tensor:
     """The mean s of 1 - p over answer tokens, from their log-odds; padding stands at infinity and adds nothing."""
-    return ((-odds).sigmoid().sum(1) / lengths).clamp(min=SMALLEST_SHARE)
+    return ((-odds).sigmoid().sum(-1) / lengths).clamp(min=SMALLEST_SHARE)

@@ -22,7 +22,7 @@ class Solution:
         loss_initial: `[B]` before the first step.
         gradients: `[B]` how many gradients each rollout took.
         below_epsilon: share of trainable gradient entries, over all gradients, smaller than Adam's epsilon.
-        losses: B lists of (step, loss), one for each gradient that the rollout took.
+        losses: B lists of (step, loss) in order, one for each gradient on the rollout's path.
     """
 
     values: Tensor

@@ -1,0 +1,90 @@
+"""A look at some rollouts with their rewards, in the terminal and in W&B."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from atmanrl.errors import UserError
+from atmanrl.rollouts import Rollout, RolloutBatch
+
+
+class RolloutTable(Callback):
+    """Shows the first rollouts of an update, on the first process: what was asked and said, and what it is worth.
+
+    Args:
+        every_n_updates: how often a table is printed and sent to the loggers of W&B (as `completions`); 0 never.
+        rollouts: how many rows are printed; W&B gets all rollouts of the batch.
+        characters: longest text printed; longer ones show their ends, where the answer is.
+
+    Raises:
+        UserError: an option below its least value.
+    """
+
+    def __init__(self, every_n_updates: int = 0, rollouts: int = 8, characters: int = 400) -> None:
+        least = {"every_n_updates": (every_n_updates, 0), "rollouts": (rollouts, 1), "characters": (characters, 10)}
+        for name, (value, lowest) in least.items():
+            if value < lowest:
+                raise UserError(f"rollout_table.{name} is {value}; give at least {lowest}.")
+        self.every_n_updates, self.rollouts, self.characters = every_n_updates, rollouts, characters
+        self.console = Console()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Show the update's rollouts."""
+        update = trainer.global_step
+        if not isinstance(batch, RolloutBatch) or not self.every_n_updates or update % self.every_n_updates:
+            return
+        if not trainer.is_global_zero:
+            return
+        columns, rows = table(batch.rollouts)
+        self.console.print(self._drawn(columns, rows, f"rollouts of update {update}"))
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                numbered = [[update, *row] for row in rows]
+                logger.log_table("completions", ["update", *columns], numbered, step=update - 1)  # as its figures
+
+    def _drawn(self, columns: list[str], rows: list[list[Any]], title: str) -> Table:
+        """Cells are plain `Text`: what looks like markup in a completion is shown as it stands."""
+        drawn = Table(title=Text(title), show_lines=True)
+        for name in columns:
+            drawn.add_column(Text(name), ratio=3 if name in ("prompt", "completion") else None, overflow="fold")
+        for row in rows[: self.rollouts]:
+            drawn.add_row(*(Text(self._shown(cell)) for cell in row))
+        return drawn
+
+    def _shown(self, cell: Any) -> str:
+        if isinstance(cell, float):
+            return f"{cell:+.3f}"
+        text = "" if cell is None else str(cell)
+        if len(text) <= self.characters:
+            return text
+        half = self.characters // 2
+        return f"{text[:half]} ... {text[-half:]}"
+
+
+def table(rollouts: list[Rollout]) -> tuple[list[str], list[list[Any]]]:
+    """Names of columns, and a row for each rollout: texts, truth values, numbers, and None where a reward abstained."""
+    rewards = list(dict.fromkeys(name for r in rollouts for name in r.rewards))
+    notes = list(dict.fromkeys(name for r in rollouts for name in r.notes))
+    columns = ["problem", "prompt", "completion", "gold", "right", *rewards, *notes]
+    rows = [
+        [
+            r.problem.id, r.prompt, r.parts.text, r.problem.gold, r.right,
+            *(_known(r.rewards.get(name)) for name in rewards),
+            *(None if r.notes.get(name) is None else str(r.notes[name]) for name in notes),
+        ]
+        for r in rollouts
+    ]  # fmt: skip
+    return columns, rows
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,111 @@
+"""What happens when a reward raises or hangs: an error that names the reward, the problem and the completion."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from atmanrl.errors import UserError
+from atmanrl.policy import Policy
+from atmanrl.rollouts.batch import Rollout, RolloutBatch
+
+if TYPE_CHECKING:
+    from atmanrl.rewards.base import Reward
+
+SHOWN = 200
+"""Characters of a completion in an error message."""
+
+
+class RewardError(UserError):
+    """A reward failed, or gave something that is no reward; the message names it."""
+
+
+class TimeLimitError(BaseException):
+    """The time limit ran out. No `Exception`, so that a reward's own `except Exception` does not swallow it."""
+
+
+@contextmanager
+def time_limit(seconds: float | None) -> Iterator[None]:
+    """Interrupt what runs within the context when its time is over, by an alarm signal.
+
+    Python code is interrupted wherever it stands, and so are sleeping and regular expressions; a compiled extension
+    that never returns to Python is not. There is no limit off the main thread and on systems without alarms (Windows).
+    A `FunctionReward` runs in a process of its own and has none of these gaps.
+
+    Raises:
+        TimeLimitError: the time is over.
+    """
+    if seconds is None or threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def over(number: int, frame: FrameType | None) -> None:
+        raise TimeLimitError
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)  # again every second, should the first be swallowed
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+    """Call a reward within its time limit.
+
+    A reward of text alone is then called again with one rollout after the other, to find the one at fault. A reward that
+    runs the policy keeps its exception, as what fails there (memory, say) is of the whole batch.
+
+    Raises:
+        RewardError: it raised or took too long.
+    """
+    try:
+        return _limited(reward, batch, policy)
+    except UserError as error:
+        if not isinstance(error, RewardError):  # a wrong option: its message needs nothing more
+            raise
+        fault: Exception = error
+    except Exception as error:
+        if reward.uses_policy:
+            error.add_note(f"This came up in the reward {name!r}.")
+            raise
+        fault = error
+    for row, rollout in enumerate(batch.rollouts if not reward.uses_policy else ()):
+        try:
+            _limited(reward, batch.part([row]), policy)
+        except Exception as error:
+            raise RewardError(f"reward {name!r} {_said(error)} {_described(rollout)}") from error
+    raise RewardError(
+        f"reward {name!r} {_said(fault)} on {len(batch)} rollouts together, though on none of them alone."
+    ) from fault
+
+
+def _limited(reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+    try:
+        with time_limit(reward.timeout_s):
+            return reward(batch, policy)
+    except TimeLimitError:
+        raise RewardError(f"took longer than timeout_s={reward.timeout_s:g} and was stopped") from None
+
+
+def _said(error: Exception) -> str:
+    """The fault in words: a verb first."""
+    if isinstance(error, RewardError):
+        return str(error)
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"raised {type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
+
+
+def _described(rollout: Rollout) -> str:
+    """Which rollout it was, in one line."""
+    text = rollout.parts.text
+    shown = repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
+    return f"on problem {rollout.problem.id}, sample {rollout.sample}, whose completion is {shown}."

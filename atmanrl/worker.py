@@ -1,0 +1,185 @@
+"""A function in a process of its own, which can be stopped whatever it does.
+
+The function is named by its dotted path and imported there, so that nothing of it is pickled; only its arguments and
+its result travel. The process starts at the first call, stays for the next ones, and is killed when a call takes too
+long. This module imports nothing heavy, because that process does so, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import multiprocessing
+import signal
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+START_SECONDS = 120.0
+"""How long the process may take to start and to import the function."""
+
+
+class LoadError(Exception):
+    """The function could not be imported."""
+
+
+class FunctionError(Exception):
+    """The function raised; the message has the exception, and the file and line where it came up."""
+
+
+class FunctionTimeoutError(Exception):
+    """The function took too long, and was stopped."""
+
+
+@dataclass
+class Answer:
+    """What a call gave.
+
+    Attributes:
+        value: what the function returned.
+        extras: lists by column, given to `log_extra`.
+        metrics: lists of numbers by name, given to `log_metric`.
+    """
+
+    value: Any
+    extras: dict[str, list[Any]] = field(default_factory=dict)
+    metrics: dict[str, list[float]] = field(default_factory=dict)
+
+
+def load(path: str, options: Mapping[str, Any] | None) -> Callable[..., Any]:
+    """The function at a dotted path, or what the function there makes of `options`.
+
+    Raises:
+        LoadError: there is no such module or function, or it does not take `options`.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        function: Callable[..., Any] = found if options is None else found(**options)
+    except Exception as error:
+        raise LoadError(f"{type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise LoadError(f"it is no function, but of type {type(function).__name__}")
+    return function
+
+
+def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answer:
+    """Call a function, or a coroutine function, with what TRL's trainer gives its rewards to log with.
+
+    Raises:
+        FunctionError: it raised.
+    """
+    extras: defaultdict[str, list[Any]] = defaultdict(list)
+    metrics: defaultdict[str, list[float]] = defaultdict(list)
+
+    def log_extra(column: str, values: list[Any]) -> None:
+        extras[column].extend(values)
+
+    def log_metric(name: str, value: float) -> None:
+        metrics[name].append(value)
+
+    try:
+        value = function(**arguments, log_extra=log_extra, log_metric=log_metric)
+        if inspect.iscoroutine(value):
+            value = asyncio.run(value)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise FunctionError(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})") from error
+    return Answer(value, dict(extras), dict(metrics))
+
+
+class Worker:
+    """A function in a process of its own.
+
+    Args:
+        path: dotted path of the function.
+        options: see `load`.
+    """
+
+    def __init__(self, path: str, options: Mapping[str, Any] | None) -> None:
+        self.path, self.options = path, options
+        self.process: BaseProcess | None = None
+        self.pipe: Connection | None = None
+
+    def __call__(self, arguments: Mapping[str, Any], seconds: float) -> Answer:
+        """Call the function there.
+
+        Raises:
+            FunctionTimeoutError: it took longer than `seconds`; its process is killed, and the next call starts another.
+            LoadError: it cannot be imported.
+            FunctionError: it raised, what it returned cannot be pickled, or its process died.
+        """
+        if self.pipe is None:
+            self._start()
+        assert self.pipe is not None
+        self.pipe.send(arguments)
+        return self._received(seconds)
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None and self.pipe is not None:
+            self.process.kill()
+            self.process.join()
+            self.pipe.close()
+        self.process = self.pipe = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy starts a process of its own."""
+        return {**self.__dict__, "process": None, "pipe": None}
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
+        self.process.start()
+        theirs.close()
+        try:
+            self._received(START_SECONDS)
+        except FunctionError as error:
+            self.stop()
+            raise LoadError(str(error)) from error
+
+    def _received(self, seconds: float) -> Answer:
+        assert self.pipe is not None
+        try:
+            if not self.pipe.poll(seconds):
+                self.stop()
+                raise FunctionTimeoutError
+            answer = self.pipe.recv()
+        except (EOFError, ConnectionError) as error:
+            assert self.process is not None
+            self.process.join()
+            code = self.process.exitcode
+            self.stop()
+            raise FunctionError(f"its process ended with status {code}") from error
+        if isinstance(answer, str):
+            raise FunctionError(answer)
+        assert isinstance(answer, Answer)
+        return answer
+
+
+def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> None:
+    """The process: an answer once the function is there, and one for each call; a text where something failed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, and the run ends this process
+    try:
+        function = load(path, options)
+    except LoadError as error:
+        pipe.send(str(error))
+        return
+    pipe.send(Answer(None))
+    while True:
+        try:
+            arguments = pipe.recv()
+        except EOFError:  # the other side is gone
+            return
+        try:
+            pipe.send(call(function, arguments))
+        except FunctionError as error:
+            pipe.send(str(error))
+        except Exception as error:  # what it gave cannot be pickled; nothing of it was sent
+            pipe.send(f"{type(error).__name__}: {error}")

@@ -1,0 +1,57 @@
+"""Reward functions as a user of TRL writes them; they run in a process of their own."""
+
+import asyncio
+import os
+import time
+
+
+def sees_everything(prompts, completions, completion_ids, **columns):
+    """Shows what it was given."""
+    columns["log_extra"]("seen", [str(c) for c in zip(prompts, completions, strict=True)])
+    columns["log_extra"]("names", [" ".join(sorted(columns))] * len(prompts))
+    columns["log_metric"]("my/step", columns["trainer_state"].global_step)
+    columns["log_metric"]("my/step", columns["trainer_state"].max_steps)
+    return [len(ids) + float(gold) for ids, gold in zip(completion_ids, columns["solution"], strict=True)]
+
+
+def abstains(completions, **_):
+    return [None if "so" in c else 1.0 for c in completions]
+
+
+async def later(completions, **_):
+    await asyncio.sleep(0.001)
+    return [float(len(c)) for c in completions]
+
+
+def where(completions, **_):
+    return [float(os.getpid())] * len(completions)
+
+
+def stumbles(completions, **_):
+    return [1 / (len(c) - len("so ##### 4")) for c in completions]
+
+
+def loops(completions, **_):
+    while any("so" in c for c in completions):
+        pass
+    return [0.0] * len(completions)
+
+
+def sleeps(completions, **_):
+    time.sleep(30 if any("so" in c for c in completions) else 0)
+    return [0.0] * len(completions)
+
+
+def dies(completions, **_):
+    os._exit(3)
+
+
+def gives_too_few(completions, **_):
+    return [1.0] * (len(completions) - 1)
+
+
+def gives_a_function(completions, **_):
+    return lambda: None
+
+
+no_function = 7
