@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -40,15 +41,18 @@ def exchange(
     parts = everyone((batch.rollouts, scores, old, reference or [], batch.seconds, batch.figures))
     if len(parts) == 1:
         return scores, old, reference
-    every = [list(part) for part in zip(*parts, strict=True)]
-    before = sum(map(len, every[0][: processes().rank]))
+    rollouts, given, olds, references, seconds, figures = (list(part) for part in zip(*parts, strict=True))
+    before = sum(map(len, rollouts[: processes().rank]))
     batch.own = slice(before, before + len(batch))
-    batch.rollouts, olds, references = (sum(lists, []) for lists in (every[0], every[2], every[3]))
-    batch.seconds, batch.figures = max(every[4]), weighted_means((figures, 1) for figures in every[5])
-    values = {name: torch.cat([theirs.values[name] for theirs in every[1]]) for name in scores.values}
-    figures = weighted_means((theirs.figures, 1) for theirs in every[1])
-    total = torch.cat([theirs.total for theirs in every[1]])
-    return Scores(values, total, figures), olds, None if reference is None else references
+    batch.rollouts = list(chain.from_iterable(rollouts))
+    batch.seconds, batch.figures = max(seconds), weighted_means((theirs, 1) for theirs in figures)
+    every = Scores(
+        {name: torch.cat([theirs.values[name] for theirs in given]) for name in scores.values},
+        torch.cat([theirs.total for theirs in given]),
+        weighted_means((theirs.figures, 1) for theirs in given),
+    )
+    known = None if reference is None else list(chain.from_iterable(references))
+    return every, list(chain.from_iterable(olds)), known
 
 
 def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
@@ -63,7 +67,7 @@ def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[s
 
 
 def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Indices of sequences for each of `count` processes, each with its part of the long and of the short ones."""
+    """Indices for each of `count` processes, each with its part of the long and of the short ones."""
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [sorted(order[rank::count]) for rank in range(count)]
 

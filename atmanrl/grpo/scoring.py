@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -67,14 +68,17 @@ class Scorer:
     def dealt(self, batch: RolloutBatch, rows: Sequence[int]) -> Iterator[Scored]:
         """This process's share of the rollouts `rows`, which all processes must ask for, in parts (see `parts`).
 
-        Sharded weights are gathered layer by layer in every pass, forward and backward, which all processes must do
-        together. So there each has equally many parts, and reads every prompt within them; one that has nothing left
-        reads the shortest rollout, of which nothing counts.
+        A process takes whole groups, so that it reads a prompt once for all its rollouts. But sharded weights are gathered
+        layer by layer in every pass, forward and backward, which all processes must do together: there rollouts are
+        shared out one by one, in equally many parts, each with its prompts; a process that has nothing left reads the
+        shortest rollout, of which nothing counts.
         """
         lengths = [_length(batch.rollouts[i]) for i in rows]
         me, model = processes(), self.policy.model
         if not is_sharded(model):
-            yield from self.parts(batch, [rows[i] for i in shares(lengths, me.count)[me.rank]])
+            groups = [list(group) for _, group in groupby(range(len(rows)), lambda i: rows[i] // batch.group_size)]
+            mine = shares([sum(lengths[i] for i in group) for group in groups], me.count)[me.rank]
+            yield from self.parts(batch, [rows[i] for k in mine for i in groups[k]])
             return
         for part in deal(lengths, self.tokens, me.count)[me.rank]:
             if part:

@@ -25,9 +25,9 @@ def options(folder: Path, processes: int) -> list[str]:
     return [
         "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={POLICY}",
         f"--trainer.default_root_dir={folder}", f"--data.queries_per_device={4 // processes}", "--data.group_size=2",
-        f"--model.minibatch_queries={2 // processes}", "--data.max_new_tokens=80", "--data.val_problems=5",
+        f"--model.minibatch_queries={2 // processes}", "--data.max_new_tokens=56", "--data.val_problems=5",
         "--data.test_problems=3", "--data.eval_samples=2", "--data.eval_queries=2", f"--data.task={json.dumps(MIXTURE)}",
-        "--data.resample_zero_spread=2", "--rollout_table.every_n_updates=1", "--rollout_table.rollouts=1",
+        "--data.resample_zero_spread=1", "--rollout_table.every_n_updates=1", "--rollout_table.rollouts=1",
         "--model.rewards.saliency.probe.solver=PaperSolver",
         "--model.rewards.saliency.probe.solver.steps=4", "--model.rewards.saliency.probe.solver.lr=0.05",
         "--trainer.val_check_interval=2", "--checkpoint.every_n_updates=1", "--checkpoint.keep=-1",

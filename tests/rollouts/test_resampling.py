@@ -9,8 +9,10 @@ from test_datamodule import TASK, Recorder, data, said, trainer
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, Parts, Rollout, RolloutBatch
 from atmanrl.rollouts.resampling import resample, reserves, zero_spread
+from atmanrl.tasks import WordProblems
 
 ROWS = list(enumerate(TASK.problems("train")))
+MANY = list(enumerate(WordProblems(train_size=90, test_size=1).problems("train")))
 
 
 def answered(rows, right) -> RolloutBatch:
@@ -50,16 +52,16 @@ def test_they_are_replaced_in_place_until_there_is_spread():
         calls.append([row for row, _ in rows])
         return answered(rows, even)
 
-    found = replaced(batch, ROWS, answer, 9, "key")
+    found = replaced(batch, MANY, answer, 9, "key")
     assert asked(found)[::2] == [0, 2, 4] and not any(row % 2 for row in asked(found))
     assert len(calls) > 1 and len(calls[0]) == 3 and len(set(sum(calls, [])) | set(range(6))) == len(sum(calls, [])) + 6
     assert found.seconds == 1 + len(calls) and found.update == 3 and found.group_size == 2
     assert found.figures == {"resampled/groups": len(sum(calls, [])) / 6, "resampled/left": 0.0}
     assert asked(batch) == [0, 1, 2, 3, 4, 5]  # the batch itself is left alone
-    again, other = (asked(replaced(batch, ROWS, answer, 9, key)) for key in ("key", "k"))
+    again, other = (asked(replaced(batch, MANY, answer, 9, key)) for key in ("key", "k"))
     assert again == asked(found) != other
     del calls[:]
-    once = replaced(batch, ROWS, answer, 1, "key")
+    once = replaced(batch, MANY, answer, 1, "key")
     assert set(calls[0]) <= set(asked(once)) and once.figures["resampled/groups"] == 0.5
     assert once.figures["resampled/left"] == len(zero_spread(once)) / 6 > 0
 
@@ -77,8 +79,8 @@ def test_there_may_be_no_other_problem():
 
 def test_processes_that_resample_by_themselves_do_what_one_would():
     """Each needs a different number of rounds, and none asks what another asks."""
-    batch, rows = answered(ROWS[:6], even), reserves(ROWS, range(6), "key")
-    assert len({row for reserve in rows for row, _ in reserve} | set(range(6))) == len(ROWS) == sum(map(len, rows)) + 6
+    batch, rows = answered(ROWS[:6], even), reserves(MANY, range(6), "key")
+    assert len({row for reserve in rows for row, _ in reserve} | set(range(6))) == len(MANY) == sum(map(len, rows)) + 6
     whole = resample(batch, rows, lambda more: answered(more, even), 9)
     halves = [
         resample(answered(ROWS[k : k + 3], even), rows[k : k + 3], lambda more: answered(more, even), 9) for k in (0, 3)
