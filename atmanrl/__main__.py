@@ -13,6 +13,7 @@ COMMANDS = {
     "test": "the paper's evaluation on test problems",
     "predict": "write rollouts with all their rewards",
     "probe": "measure the saliency of stored traces",
+    "export": "write a checkpoint's policy as a Hugging Face folder, or a sharded checkpoint as one file",
     "sweep": "run many trials over a space of options, and go on with them after an interruption",
     "table": "print Table 1 for finished runs",
     "report": "write Table 1, figures and a page to look at for finished runs",
@@ -49,6 +50,10 @@ def main(args: list[str] | None = None) -> int:
         from atmanrl.report import command
 
         return {"table": command.table, "report": command.report}[args[0]](args[1:])
+    if args[0] == "export":
+        from atmanrl.export_command import main as export
+
+        return export(args[1:])
     if args[0] == "sweep":
         from atmanrl.sweep.command import main as sweep
 

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from transformers.utils import logging as transformers_logging
 
 # imported so that a config may name these classes without their modules
+import atmanrl.distributed  # noqa: F401
 import atmanrl.grpo  # noqa: F401
 import atmanrl.probe  # noqa: F401
 import atmanrl.rewards  # noqa: F401
@@ -43,7 +44,8 @@ class RunConfig(SaveConfigCallback):
         if stage != "fit":
             return
         folder = Path(trainer.default_root_dir)
-        if (folder / self.config_filename).exists() and not self.config.get("ckpt_path"):
+        # the first process looks before it writes, for all of them
+        if trainer.strategy.broadcast((folder / self.config_filename).exists()) and not self.config.get("ckpt_path"):
             raise UserError(
                 f"{folder} already holds a run; choose another --trainer.default_root_dir, or go on with that run by "
                 "--ckpt_path=last."
@@ -119,6 +121,8 @@ def quiet() -> None:
     # a resumed run goes on with its log, its checkpoints and its order of problems; Lightning cannot know
     warnings.filterwarnings("ignore", ".*Checkpoint directory.*exists and is not empty.*")
     warnings.filterwarnings("ignore", ".*your dataloader is not resumable.*")
+    # what is logged at the end of an epoch is known to all processes already
+    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True.*")
     # checkpoints are written between updates, never within one
     warnings.filterwarnings("ignore", "(?s).*ModelCheckpoint with manual optimization.*")
     # the policy learns in eval mode on purpose: with dropout, the ratio to the sampling policy would be noise

@@ -3,49 +3,22 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from types import MethodType
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from atmanrl.errors import UserError
+from atmanrl.adapters import LoRA, PolicyError, first_line, merged, save_adapter, with_adapters
 
+__all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
 
-class PolicyError(UserError):
-    """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
-
-
-@dataclass
-class LoRA:
-    """Low-rank adapters, by peft: they learn, the model's own weights stay as they were loaded.
-
-    Attributes:
-        r: their rank.
-        alpha: they count `alpha / r`.
-        dropout: of their input. GRPO learns in eval mode, where it has no effect; the supervised warm start has it.
-        target_modules: `all-linear` (every linear layer but the language-model head), a regular expression, or a list
-            of the modules' names.
-        export: what `Policy.save` writes: `merged` weights, an ordinary model, or the `adapter` alone.
-
-    Raises:
-        PolicyError: an option that cannot be.
-    """
-
-    r: int = 16
-    alpha: float = 32
-    dropout: float = 0.0
-    target_modules: str | list[str] = "all-linear"
-    export: Literal["merged", "adapter"] = "merged"
-
-    def __post_init__(self) -> None:
-        """Refuse options that cannot be before a model is loaded."""
-        if self.r < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1 or not self.target_modules:
-            raise PolicyError("policy.lora: give r >= 1, alpha > 0, 0 <= dropout < 1 and some target_modules.")
-        if self.export not in ("merged", "adapter"):
-            raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
+Weights = Literal["loaded", "meta", "empty"]
 
 
 class Policy(nn.Module):
@@ -62,6 +35,8 @@ class Policy(nn.Module):
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: whether code that comes with the model may run.
         lora: adapters that are trained in place of the weights; None trains the weights.
+        activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
+            of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
 
     Attributes:
         model: the language model, after `build()`.
@@ -82,6 +57,7 @@ class Policy(nn.Module):
         revision: str | None = None,
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.path = path
@@ -91,13 +67,18 @@ class Policy(nn.Module):
         self.revision = revision
         self.trust_remote_code = trust_remote_code
         self.lora = lora
+        self.activation_checkpointing = activation_checkpointing
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
 
-    def build(self) -> Policy:
+    def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
+
+        Args:
+            weights: `loaded` from the folder, or drawn. `meta` makes a model without memory, to be sharded and filled
+                (see `atmanrl.distributed`); `empty` one whose parameters hold anything, for a checkpoint's weights.
 
         Raises:
             PolicyError: no such model, no tokenizer, an attention implementation that this machine cannot run, or
@@ -107,10 +88,48 @@ class Policy(nn.Module):
             if self.lora is not None and find_spec("peft") is None:
                 raise PolicyError("policy.lora needs peft: pip install 'atmanrl[lora]'.")
             self.tokenizer = self._load_tokenizer()
-            model = self._load_model()
-            self.model = model if self.lora is None else _with_adapters(model, self.lora, self.path)
+            model = self._load_model() if weights == "loaded" else self._unfilled_model(weights)
+            self.model = model if self.lora is None else with_adapters(model, self.lora, self.path)
+            if self.activation_checkpointing:
+                # not the last: it sees some positions alone, by hooks that are gone when the backward pass comes
+                checkpoint_layers(self.layers()[:-1])
             self._find_ends()
         return self
+
+    def unbuilt(self) -> Policy:
+        """A policy of the same options that has loaded nothing."""
+        return Policy(
+            self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision,
+            self.trust_remote_code, self.lora, self.activation_checkpointing,
+        )  # fmt: skip
+
+    def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
+        """A policy of the same options on the CPU that holds these weights, taken over and not copied.
+
+        Raises:
+            PolicyError: they are another model's; the message names the first key or shape that differs.
+        """
+        policy = self.unbuilt().build("empty")
+        check_same(state, policy.model.state_dict(), self.path)
+        policy.model.load_state_dict(state, assign=True)
+        policy.model.tie_weights()
+        return policy
+
+    def layers(self) -> nn.ModuleList:
+        """The model's transformer layers.
+
+        Raises:
+            PolicyError: the model keeps them where none are known.
+        """
+        found = [
+            module
+            for module in self.model.modules()
+            if isinstance(module, nn.ModuleList)
+            and len(module) == self.model.config.get_text_config().num_hidden_layers
+        ]
+        if not found:
+            raise PolicyError(f"{self.path}: the layers of a {type(self.model).__name__} are not found.")
+        return found[0]
 
     @classmethod
     def around(cls, model: Any, tokenizer: Any) -> Policy:
@@ -162,10 +181,10 @@ class Policy(nn.Module):
         Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
         """
         if self.lora is not None and self.lora.export == "adapter":
-            _save_adapter(self.model, folder, dtype)
+            save_adapter(self.model, folder, dtype)
         else:
             model = self.model if dtype is None and self.lora is None else copy.deepcopy(self.model)
-            model = model if self.lora is None else _merged(model)
+            model = model if self.lora is None else merged(model)
             model = model if dtype is None else model.to(getattr(torch, dtype))
             model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
@@ -179,6 +198,26 @@ class Policy(nn.Module):
         self.eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
         pad = self.tokenizer.pad_token_id
         self.pad_id = self.eos_ids[0] if pad is None else pad
+
+    def _unfilled_model(self, weights: Weights) -> Any:
+        """The model by its configuration alone; buffers such as rotary tables are right unless it is on `meta`."""
+        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+        from transformers.initialization import no_init_weights
+
+        try:
+            config = AutoConfig.from_pretrained(self.path, **self._hub())
+            with no_init_weights(), torch.device("meta" if weights == "meta" else "cpu"):
+                model = AutoModelForCausalLM.from_config(
+                    config, dtype=getattr(torch, self.dtype_name), attn_implementation=self.attn_implementation,
+                    trust_remote_code=self.trust_remote_code,
+                )  # fmt: skip
+        except (OSError, ValueError, ImportError) as error:
+            raise PolicyError(f"no model could be made from {self.path!r}: {first_line(error)}") from error
+        model.tie_weights()
+        if self.pretrained and model.can_generate():
+            with suppress(OSError):  # a folder need not have one
+                model.generation_config = GenerationConfig.from_pretrained(self.path, revision=self.revision)
+        return model.eval() if self.pretrained else model
 
     def _hub(self) -> dict[str, Any]:
         return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
@@ -196,7 +235,7 @@ class Policy(nn.Module):
         try:
             return AutoTokenizer.from_pretrained(self.path, **self._hub())
         except (OSError, ValueError) as error:
-            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {_first_line(error)}") from error
+            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {first_line(error)}") from error
 
     def _load_model(self) -> Any:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -209,65 +248,40 @@ class Policy(nn.Module):
             config = AutoConfig.from_pretrained(self.path, **self._hub())
             return AutoModelForCausalLM.from_config(config, **options)
         except (OSError, ValueError, ImportError) as error:
-            raise PolicyError(f"no model could be loaded from {self.path!r}: {_first_line(error)}") from error
+            raise PolicyError(f"no model could be loaded from {self.path!r}: {first_line(error)}") from error
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
+    """Compare the names and shapes of a checkpoint's weights with a model's.
 
-
-def _with_adapters(model: Any, lora: LoRA, path: str) -> Any:
-    """The same model, of the same class, with adapters in place of some of its linear layers.
-
-    Injected and not wrapped: what knows the model's class, its head and its layers (the probe's hook, the sampler, the
-    head at some positions alone) finds them where they were.
+    Raises:
+        PolicyError: they differ; the message names the first key, and shapes where those differ.
     """
-    from peft import LoraConfig, inject_adapter_in_model
-
-    modes = model.training
-    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    config = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM",
-        base_model_name_or_path=path,
-    )  # fmt: skip
-    try:
-        inject_adapter_in_model(config, model)
-    except ValueError as error:  # no module has such a name, or it is of a kind that has no adapter
-        raise PolicyError(f"policy.lora.target_modules do not fit {path!r}: {_first_line(error)}") from error
-    if getattr(model.config, "tie_word_embeddings", False) and hasattr(model.get_output_embeddings(), "base_layer"):
-        raise PolicyError(
-            f"policy.lora.target_modules: the head of {path!r} shares its weights with the embedding, which merged "
-            "adapters would change, too; leave the head out."
-        )
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.float()  # steps of a small learning rate are lost in half precision
-    return model.train(modes)
+    hint = f"the checkpoint is not of the model {path!r} with these options; give the policy that it was trained with."
+    for name, weight in expected.items():
+        if name not in found:
+            raise PolicyError(f"{name} is missing: {hint}")
+        if found[name].shape != weight.shape:
+            raise PolicyError(f"{name} has shape {list(found[name].shape)} instead of {list(weight.shape)}: {hint}")
+    for name in found:
+        if name not in expected:
+            raise PolicyError(f"{name} is unknown: {hint}")
 
 
-def _merged(model: Any) -> Any:
-    """The model itself with its adapters added to its weights, and gone."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
+def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
+    """Let each layer compute its activations again in the backward pass, where its weights learn.
 
-    for name, part in list(model.named_modules()):
-        if isinstance(part, BaseTunerLayer):
-            part.merge(safe_merge=True)
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, part.get_base_layer())
-    if hasattr(model, "peft_config"):
-        del model.peft_config
-    return model
+    Transformers' own switch does so in training mode only, and GRPO learns in eval mode. With frozen weights (the
+    probe), with a cache or without gradients nothing changes.
+    """
 
+    def forward(layer: nn.Module, *args: Any, **inputs: Any) -> Any:
+        plain = type(layer).forward
+        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in layer.parameters())
+        if not learns or inputs.get("past_key_values") is not None:
+            return plain(layer, *args, **inputs)
+        # the other kind, reentrant, loses gradients that reach a layer by its keyword arguments
+        return checkpoint(plain, layer, *args, use_reentrant=False, **inputs)
 
-def _save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
-    """Adapters under the names that `PeftModel.from_pretrained` looks for."""
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    own = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" may ask the hub
-    state = {f"base_model.model.{name}": w.detach() for name, w in own.items()}
-    kind = None if dtype is None else getattr(torch, dtype)
-    save_file({name: w.to("cpu", kind).contiguous() for name, w in state.items()}, folder / "adapter_model.safetensors")
-    model.peft_config["default"].save_pretrained(folder)
+    for layer in layers:
+        layer.forward = MethodType(forward, layer)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
+from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
 from atmanrl.forward import logits_at, positions
 from atmanrl.policy import Policy
@@ -76,6 +77,8 @@ class SFTDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         """Tokenize the solutions with the policy's tokenizer."""
         assert self.trainer is not None
+        if processes().count > 1:
+            raise UserError("the supervised warm start runs on one process; give --trainer.devices=1.")
         policy: Policy = self.trainer.lightning_module.policy.build()  # type: ignore[operator,union-attr]
         self.pad_id = policy.pad_id
         self.examples = []
@@ -130,8 +133,8 @@ class SFTModule(LightningModule):
         self.policy, self.lr, self.warmup_steps, self.weight_decay = policy, lr, warmup_steps, weight_decay
 
     def configure_model(self) -> None:
-        """Load the policy, or draw its weights."""
-        self.policy.build().train()
+        """Load the policy, or draw its weights; sharded where the strategy is FSDP2."""
+        build(self.policy, self).train()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Mean cross-entropy, in nats a token, of the completion tokens."""

@@ -149,3 +149,22 @@ def test_a_policy_is_saved_in_another_dtype(tiny_policy, tmp_path):
     back = Policy(str(tmp_path / "half"), dtype="bfloat16").build()
     for ours, theirs in zip(tiny_policy.parameters(), back.parameters(), strict=True):
         assert torch.equal(ours.to(torch.bfloat16), theirs)
+
+
+def test_checkpointed_layers_give_the_same_gradient_with_fewer_kept_activations(tiny_folder):
+    def kept_and_gradients(**options):
+        policy = Policy(str(tiny_folder), dtype="float64", **options).build()
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+            loss = policy.model(torch.arange(3, 40)[None], use_cache=False).logits.square().mean()
+        loss.backward()
+        return sum(kept), [p.grad for p in policy.parameters()], policy
+
+    much, expected, _ = kept_and_gradients()
+    little, found, policy = kept_and_gradients(activation_checkpointing=True)
+    assert little < 0.75 * much
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    policy.model.requires_grad_(False)  # as in the probe: nothing learns, and so nothing is computed twice
+    embedded = policy.model.get_input_embeddings()(torch.arange(3, 40)[None]).requires_grad_()
+    policy.model(inputs_embeds=embedded, use_cache=False).logits.sum().backward()
+    assert embedded.grad is not None

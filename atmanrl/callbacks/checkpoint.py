@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from atmanrl.distributed import whole
 from atmanrl.policy import Policy
 
 
@@ -52,7 +53,10 @@ class PolicyExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write aside, then take the place of an older export."""
         policy = getattr(pl_module, "policy", None)
-        if not isinstance(policy, Policy) or not trainer.is_global_zero:
+        if not isinstance(policy, Policy):
+            return
+        policy = whole(policy)
+        if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "policy"
         aside = folder.with_name("policy.part")

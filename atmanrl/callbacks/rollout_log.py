@@ -8,6 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.evaluation import evaluation_name
+from atmanrl.distributed import everyone
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 
 
@@ -28,7 +29,7 @@ class RolloutLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the update's rollouts."""
+        """Write the update's rollouts, which every process knows by now."""
         update = trainer.global_step
         if isinstance(batch, RolloutBatch) and self.every_n_updates and update % self.every_n_updates == 0:
             self._write(trainer, batch.rollouts, f"rollouts/update_{update:05d}")
@@ -64,10 +65,11 @@ class RolloutLog(Callback):
         self._write_seen(trainer, "predictions")
 
     def _write_seen(self, trainer: Trainer, name: str) -> None:
+        """One file, in the order of the problems: each process has answered a block of them."""
         if self.seen:
-            self._write(trainer, self.seen, name)
+            self._write(trainer, [rollout for theirs in everyone(self.seen) for rollout in theirs], name)
             self.seen = []
 
     def _write(self, trainer: Trainer, rollouts: list[Rollout], name: str) -> None:
-        rank = f".rank{trainer.global_rank}" if trainer.world_size > 1 else ""
-        traces.write(rollouts, Path(trainer.default_root_dir) / f"{name}{rank}.jsonl")
+        if trainer.is_global_zero:
+            traces.write(rollouts, Path(trainer.default_root_dir) / f"{name}.jsonl")

@@ -7,6 +7,8 @@ import math
 import torch
 from lightning import LightningModule
 
+from atmanrl.distributed import everyone
+from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
 from atmanrl.rewards import Reward, score
@@ -31,6 +33,7 @@ class EvaluatingModule(LightningModule):
         in_order(rewards)  # a gate on a reward that is not there is told before anything is sampled
         self.policy, self.rewards, self.evaluate_all_rewards = policy, rewards, evaluate_all_rewards
         self.pass_at_k: PassAtK | None = None
+        self.evaluated: list[tuple[dict[str, float], float]] = []  # figures of this process's batches, with weights
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: samples in evaluation."""
@@ -50,27 +53,32 @@ class EvaluatingModule(LightningModule):
         return batch.rollouts
 
     def on_validation_epoch_end(self) -> None:
-        """Log pass@k."""
-        self._log_pass_at_k("val/")
+        """Log the means and pass@k."""
+        self._log_evaluation("val/")
 
     def on_test_epoch_end(self) -> None:
-        """Log pass@k."""
-        self._log_pass_at_k("test/")
+        """Log the means and pass@k."""
+        self._log_evaluation("test/")
 
     def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
         rewards = self.rewards if self.evaluate_all_rewards else without_policy(self.rewards)
         scores = score(rewards, batch, self.policy)
-        figures = {f"rewards/{name}/mean": float(values.nanmean()) for name, values in scores.values.items()}
-        figures |= scores.figures
-        figures["tokens_per_cot"] = sum(r.parts.cot_length for r in batch.rollouts) / len(batch)
-        figures["finished"] = sum(r.completion.finished for r in batch.rollouts) / len(batch)
-        # a batch in which a figure is undefined (nothing solved, say) has no part in its mean
-        known = {prefix + name: value for name, value in figures.items() if not math.isnan(value)}
-        self.log_dict(known, batch_size=len(batch), on_epoch=True)
+        for name, values in scores.values.items():
+            known = int((~values.isnan()).sum())
+            self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))
+        figures = scores.figures | {
+            "tokens_per_cot": sum(r.parts.cot_length for r in batch.rollouts) / len(batch),
+            "finished": sum(r.completion.finished for r in batch.rollouts) / len(batch),
+        }
+        self.evaluated.append(({prefix + name: value for name, value in figures.items()}, len(batch)))
         assert self.pass_at_k is not None
         self.pass_at_k.update(torch.tensor([bool(r.right) for r in batch.rollouts]).view(-1, batch.group_size))
 
-    def _log_pass_at_k(self, prefix: str) -> None:
+    def _log_evaluation(self, prefix: str) -> None:
+        """Log means over all processes; a figure that is undefined everywhere (nothing solved, say) is left out."""
+        means = weighted_means(part for theirs in everyone(self.evaluated) for part in theirs)
+        self.log_dict({name: value for name, value in means.items() if not math.isnan(value)})
+        self.evaluated = []
         assert self.pass_at_k is not None
         self.log_dict({prefix + name: value for name, value in self.pass_at_k.compute().items()})
         self.pass_at_k.reset()

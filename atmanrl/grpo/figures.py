@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
+from atmanrl.distributed import everyone
 from atmanrl.grpo.advantages import Scaling
 from atmanrl.grpo.minibatches import is_flat
 from atmanrl.grpo.objective import Objective
@@ -48,6 +50,51 @@ def _group_spread(values: Tensor, group_size: int) -> float:
     return statistics.fmean(spreads) if spreads else 0.0
 
 
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, as one process saw it or as all did.
+
+    Attributes:
+        loss: what was minimized.
+        norm: of the gradient, before it was clipped.
+        tokens: how many were read; sequences: in how many completions.
+        masked: completions of the minibatch that were left out as truncated.
+        by_sequence: whether ratios belong to sequences, and clipped ones are counted so.
+        entropy, kl: sums over tokens.
+        low, high: how many tokens (sequences) were clipped.
+        lowest, highest: share that was clipped in the least and the most clipped sequence; None without any.
+    """
+
+    loss: float
+    norm: float
+    tokens: int
+    sequences: int
+    masked: int
+    by_sequence: bool
+    entropy: float
+    kl: float
+    low: int
+    high: int
+    lowest: float | None
+    highest: float | None
+
+    @property
+    def counted(self) -> int:
+        """What `low` and `high` are a part of; no truncated completion is clipped."""
+        return self.sequences + self.masked if self.by_sequence else self.tokens
+
+    @classmethod
+    def merged(cls, parts: Sequence[Step]) -> Step:
+        """A step as all processes saw it: each divides its loss by the mean count, so the step's loss is their mean."""
+        total = {name: sum(getattr(p, name) for p in parts) for name in ("tokens", "sequences", "entropy", "kl")}
+        return replace(
+            parts[0], **total, loss=statistics.fmean(p.loss for p in parts),
+            by_sequence=any(p.by_sequence for p in parts), low=sum(p.low for p in parts), high=sum(p.high for p in parts),
+            lowest=min((p.lowest for p in parts if p.lowest is not None), default=None),
+            highest=max((p.highest for p in parts if p.highest is not None), default=None),
+        )  # fmt: skip
+
+
 class UpdateFigures:
     """Figures of the optimizer steps of one update, as TRL has them for each of its steps.
 
@@ -55,19 +102,8 @@ class UpdateFigures:
     weighs as much as it has tokens (sequences).
     """
 
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.norms: list[float] = []
-        self.sums: dict[str, list[float]] = {
-            "tokens": [],
-            "counted": [],
-            "entropy": [],
-            "kl": [],
-            "low": [],
-            "high": [],
-        }
-        self.lowest: list[float] = []
-        self.highest: list[float] = []
+    def __init__(self, steps: Sequence[Step] = ()) -> None:
+        self.steps = list(steps)
         self._parts: list[tuple[Objective, Scored]] = []
 
     def add(self, result: Objective, part: Scored) -> None:
@@ -79,52 +115,57 @@ class UpdateFigures:
 
         Args:
             norm: of the gradient, before it was clipped.
-            masked: sequences of the minibatch that were left out as truncated; none of them is clipped.
+            masked: sequences of the minibatch that were left out as truncated.
         """
-        self.norms.append(float(norm))
-        self.losses.append(sum(float(result.loss.detach()) for result, _ in self._parts))
+        results = [result for result, _ in self._parts]
         real = [part.completion for _, part in self._parts]
-        by_sequence = any(result.clipped_low.shape[1] == 1 for result, _ in self._parts)
-        sequences = sum(map(len, real)) + masked
-        tokens = sum(int(mask.sum()) for mask in real)
-        low = self._clipped([result.clipped_low for result, _ in self._parts], real)
-        high = self._clipped([result.clipped_high for result, _ in self._parts], real)
-        counted = {
-            "tokens": tokens, "counted": sequences if by_sequence else tokens, "low": low[0], "high": high[0],
-            "entropy": sum(float(part.entropy.sum()) for _, part in self._parts),
-            "kl": sum(float(result.kl[mask].sum()) for (result, _), mask in zip(self._parts, real, strict=True)
-                      if result.kl is not None),
-        }  # fmt: skip
-        for name, value in counted.items():
-            self.sums[name].append(value)
-        if self._parts:
-            self.lowest.append(0.0 if by_sequence and masked else float(low[1].min()))
-            self.highest.append(float(high[1].max()))
+        low = _clipped_shares([result.clipped_low for result in results], real)
+        high = _clipped_shares([result.clipped_high for result in results], real)
+        self.steps.append(Step(
+            loss=sum(float(result.loss.detach()) for result in results),
+            norm=float(norm),
+            tokens=sum(int(mask.sum()) for mask in real),
+            sequences=len(low),
+            masked=masked,
+            by_sequence=any(result.clipped_low.shape[1] == 1 for result in results),
+            entropy=sum(float(part.entropy.sum()) for _, part in self._parts),
+            kl=sum(float(r.kl[mask].sum()) for r, mask in zip(results, real, strict=True) if r.kl is not None),
+            low=sum(int(result.clipped_low.sum()) for result in results),
+            high=sum(int(result.clipped_high.sum()) for result in results),
+            lowest=min(low, default=None),
+            highest=max(high, default=None),
+        ))  # fmt: skip
         self._parts = []
+
+    def of_everyone(self) -> UpdateFigures:
+        """The figures of all processes' parts. All must call it, after equally many steps."""
+        return UpdateFigures([Step.merged(parts) for parts in zip(*everyone(self.steps), strict=True)])
 
     def means(self) -> dict[str, float]:
         """Of the whole update; a ratio without anything to count is 0."""
-        total = {name: sum(values) for name, values in self.sums.items()}
-        low, high = (total[name] / max(total["counted"], 1) for name in ("low", "high"))
+        steps = self.steps
+        tokens, counted = (max(sum(n), 1) for n in ([s.tokens for s in steps], [s.counted for s in steps]))
+        low, high = sum(s.low for s in steps) / counted, sum(s.high for s in steps) / counted
+        # no truncated completion is clipped, so the least clipped sequence may be one of them
+        lowest = [0.0 if s.by_sequence and s.masked else s.lowest for s in steps if s.lowest is not None]
         return {
-            "loss": statistics.fmean(self.losses),
-            "grad_norm": statistics.fmean(self.norms),
-            "entropy": total["entropy"] / max(total["tokens"], 1),
-            "kl": total["kl"] / max(total["tokens"], 1),
+            "loss": statistics.fmean(s.loss for s in steps),
+            "grad_norm": statistics.fmean(s.norm for s in steps),
+            "entropy": sum(s.entropy for s in steps) / tokens,
+            "kl": sum(s.kl for s in steps) / tokens,
             "clip_ratio/low_mean": low,
             "clip_ratio/high_mean": high,
             "clip_ratio/region_mean": low + high,
-            "clip_ratio/low_min": statistics.fmean(self.lowest or [0.0]),
-            "clip_ratio/high_max": statistics.fmean(self.highest or [0.0]),
+            "clip_ratio/low_min": statistics.fmean(lowest or [0.0]),
+            "clip_ratio/high_max": statistics.fmean([s.highest for s in steps if s.highest is not None] or [0.0]),
         }
 
-    @staticmethod
-    def _clipped(masks: list[Tensor], real: list[Tensor]) -> tuple[float, Tensor]:
-        """How many are clipped, and the share within each sequence."""
-        if not masks:
-            return 0.0, torch.zeros(0)
-        shares = [
-            mask[:, 0].float() if mask.shape[1] == 1 else mask.sum(1) / tokens.sum(1)
-            for mask, tokens in zip(masks, real, strict=True)
-        ]
-        return float(sum(int(mask.sum()) for mask in masks)), torch.cat(shares)
+
+def _clipped_shares(clipped: Sequence[Tensor], real: Sequence[Tensor]) -> list[float]:
+    """The clipped share of each completion, of those with tokens that count."""
+    shares: list[float] = []
+    for mask, tokens in zip(clipped, real, strict=True):
+        counts = tokens.sum(1)
+        share = mask[:, 0].float() if mask.shape[1] == 1 else mask.sum(1) / counts
+        shares += share[counts > 0].tolist()
+    return shares

@@ -14,16 +14,18 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from atmanrl.distributed import averaging, build, clip_gradients, gathered, processes
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import Scaling, group_advantages
 from atmanrl.grpo.evaluation import EvaluatingModule
 from atmanrl.grpo.figures import UpdateFigures, rollout_figures
 from atmanrl.grpo.minibatches import ZeroSpread, learning_groups, minibatches
 from atmanrl.grpo.objective import Aggregation, Importance, clipped_objective, normalizer
+from atmanrl.grpo.processes import exchange
 from atmanrl.grpo.reference import Reference
 from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.policy import Policy
+from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -51,7 +53,7 @@ class GRPOModule(EvaluatingModule):
         minibatch_queries: queries of one optimizer step, on each device.
         micro_batch_tokens: most tokens, padding counted, in one forward pass of the update: memory, not the result.
         share_prompts: whether a minibatch reads a prompt once for all its rollouts, where the model allows it: time,
-            not the result.
+            not the result. Under FSDP2 an update never does (see `Scorer.dealt`).
         epsilon: clip range of the importance ratio below 1.
         epsilon_high: clip range above 1; None takes epsilon.
         beta: weight of the KL penalty against the policy that the run started from; at 0 no reference is kept.
@@ -123,10 +125,10 @@ class GRPOModule(EvaluatingModule):
         self.max_new_tokens, self.tokens_seen = 1024, 0
 
     def configure_model(self) -> None:
-        """Load the policy, and keep what it starts from if it is to stay close to it."""
-        self.policy.build()
+        """Load the policy, sharded where the strategy is FSDP2, and what it starts from if it is to stay close to it."""
+        build(self.policy, self)
         if self.reference is not None:
-            self.reference.keep(self.policy)
+            self.reference.keep(self.policy, self)
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: temperature, completion length, samples in evaluation."""
@@ -150,9 +152,12 @@ class GRPOModule(EvaluatingModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """One update."""
         began = time.perf_counter()
-        scores = score(self.rewards, batch, self.policy)
-        rewarded = time.perf_counter()
-        figures = self._update(batch, scores.total)
+        with gathered(self.policy):
+            scores = score(self.rewards, batch, self.policy)
+            rewarded = time.perf_counter()
+            old = self._old_logprobs(batch)
+        scores, old, reference = exchange(batch, scores, old, self._reference_logprobs(batch))
+        figures = self._update(batch, scores.total, old, reference)
         ended = time.perf_counter()
         self.tokens_seen += sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts)
         self.log_dict({
@@ -168,18 +173,21 @@ class GRPOModule(EvaluatingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting tokens."""
         self.tokens_seen = checkpoint["tokens_seen"]
+        if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
+            check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
 
-    def _update(self, batch: RolloutBatch, rewards: Tensor) -> dict[str, float]:
-        """All passes over the rollouts; the figures of their steps."""
+    def _update(
+        self, batch: RolloutBatch, rewards: Tensor, old: list[Tensor], reference: list[Tensor] | None
+    ) -> dict[str, float]:
+        """All passes over the rollouts of all processes; the figures of their steps."""
         advantages = group_advantages(rewards, batch.group_size, self.scale_rewards, self.scale_rewards_floor)
         groups = learning_groups(rewards, batch.group_size, self.zero_spread_groups)
-        old, reference = self._old_logprobs(batch), self._reference_logprobs(batch)
         figures = UpdateFigures()
         # with nothing to learn there still is one step, without gradients, so that the update is counted
         steps = [rows for i in range(self.num_iterations) for rows in self._minibatches(batch, groups, i)] or [[]]
         for number, rows in enumerate(steps, start=1):
             self._optimizer_step(batch, rows, advantages, old, reference, figures, last=number == len(steps))
-        found = figures.means() | {"lr": self._torch_optimizer().param_groups[0]["lr"]}
+        found = figures.of_everyone().means() | {"lr": self._torch_optimizer().param_groups[0]["lr"]}
         if self.reference is None:
             del found["kl"]
         if self.zero_spread_groups == "drop":
@@ -203,7 +211,7 @@ class GRPOModule(EvaluatingModule):
 
     def _minibatches(self, batch: RolloutBatch, groups: list[int], iteration: int) -> list[list[int]]:
         seed = (self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + iteration
-        return minibatches(groups, batch.group_size, self.minibatch_queries, seed)
+        return minibatches(groups, batch.group_size, self.minibatch_queries * processes().count, seed)
 
     def _optimizer_step(
         self, batch: RolloutBatch, rows: list[int], advantages: Tensor, old: list[Tensor],
@@ -213,16 +221,17 @@ class GRPOModule(EvaluatingModule):
         optimizer.zero_grad()
         taught = [i for i in rows if batch.rollouts[i].completion.finished or not self.mask_truncated_completions]
         tokens = sum(len(batch.rollouts[i].completion.ids) for i in taught)
-        divide_by = normalizer(self.loss_type, len(rows), tokens, self.max_new_tokens)
-        for part in self.scorer.parts(batch, taught):
-            result = self.objective(
-                part.logprobs, self._padded(old, part.rows), advantages[part.rows].to(self.device), part.completion,
-                divide_by, reference=None if reference is None else self._padded(reference, part.rows),
-            )  # fmt: skip
-            self.manual_backward(result.loss)
-            figures.add(result, part)
-        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        figures.add_step(torch.nn.utils.clip_grad_norm_(self.policy.parameters(), limit), len(rows) - len(taught))
+        # gradients are averaged over the processes, so each divides by the mean of their counts
+        divide_by = normalizer(self.loss_type, len(rows), tokens, self.max_new_tokens) / processes().count
+        with averaging(self.trainer, self.policy.parameters()):
+            for part in self.scorer.dealt(batch, taught):
+                result = self.objective(
+                    part.logprobs, self._padded(old, part.rows), advantages[part.rows].to(self.device), part.completion,
+                    divide_by, reference=None if reference is None else self._padded(reference, part.rows),
+                )  # fmt: skip
+                self.manual_backward(result.loss)
+                figures.add(result, part)
+        figures.add_step(clip_gradients(self.policy.parameters(), self.max_grad_norm), len(rows) - len(taught))
         if last:
             # the one step of an update that Lightning counts, so that global_step counts updates
             self._lightning_optimizer().step()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning import LightningModule
+
+from atmanrl.distributed import build, gathered
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 
@@ -14,41 +16,46 @@ from atmanrl.policy import Policy
 class Reference:
     """The weights that a run started from: those of `policy.path`, also after a restart from a checkpoint.
 
-    With adapters it is the policy with its adapters switched off, and costs no memory. Otherwise it is a frozen copy,
-    taken before a checkpoint is loaded and never written into one.
+    With adapters it is the policy with its adapters switched off, and costs no memory. Otherwise it is a frozen policy of
+    its own, sharded where the policy is, and never written into a checkpoint.
     """
 
     def __init__(self) -> None:
-        self.model: Any = None
+        self.policy: Policy | None = None
 
-    def keep(self, policy: Policy) -> None:
-        """Keep the weights that a policy has just loaded; called again it changes nothing.
+    def keep(self, policy: Policy, module: LightningModule) -> None:
+        """Load the weights that a policy starts from, as the module's strategy wants them; once.
 
         Raises:
-            UserError: the weights were drawn and not loaded: a restarted run could not find them again.
+            UserError: the policy's weights were drawn and not loaded: a restarted run could not find them again.
         """
-        if policy.lora is not None or self.model is not None:
+        if policy.lora is not None or self.policy is not None:
             return
         if not policy.pretrained:
             raise UserError("model.beta needs a policy to stay close to: policy.pretrained must be true.")
-        self.model = copy.deepcopy(policy.model).eval().requires_grad_(False)
+        self.policy = build(policy.unbuilt(), module).eval().requires_grad_(False)
 
     @contextmanager
     def of(self, policy: Policy) -> Iterator[Any]:
-        """The reference model, on the policy's device; within the context a policy with adapters has them off."""
-        if policy.lora is None:
-            yield self.model.to(policy.device)
+        """The reference model with whole weights, on the policy's device; adapters are off within the context.
+
+        Entering is collective where weights are sharded.
+        """
+        if self.policy is not None:
+            with gathered(self.policy):
+                yield self.policy.model.to(policy.device)
             return
         from peft.tuners.tuners_utils import BaseTunerLayer
 
-        layers = [part for part in policy.model.modules() if isinstance(part, BaseTunerLayer)]
-        learning = [p for p in policy.model.parameters() if p.requires_grad]
-        for layer in layers:
-            layer.enable_adapters(False)
-        try:
-            yield policy.model
-        finally:
+        with gathered(policy):
+            layers = [part for part in policy.model.modules() if isinstance(part, BaseTunerLayer)]
+            learned = [(p, p.requires_grad) for p in policy.model.parameters()]
             for layer in layers:
-                layer.enable_adapters(True)
-            for parameter in learning:  # peft freezes the adapters that it switches off
-                parameter.requires_grad_(True)
+                layer.enable_adapters(False)
+            try:
+                yield policy.model
+            finally:
+                for layer in layers:
+                    layer.enable_adapters(True)
+                for parameter, before in learned:  # peft has its own opinion on what learns
+                    parameter.requires_grad_(before)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from atmanrl.distributed import is_sharded, processes
 from atmanrl.forward import cheapest_batches, positions, scores_at
+from atmanrl.grpo.processes import deal, shares
 from atmanrl.grpo.prompts import SharedPrompts, can_share
 from atmanrl.policy import Policy
-from atmanrl.rollouts.batch import RolloutBatch
+from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,7 @@ class Scored:
 
     Attributes:
         rows: their numbers in the batch.
-        completion: `[B, C]` boolean, true at tokens of the completion.
+        completion: `[B, C]` boolean, true at tokens of the completion that count here.
         logprobs: `[B, C]` of the completions' tokens at the sampling temperature, 0 on padding.
         entropy: `[B, C]` in nats, of the distribution that each token was drawn from, 0 on padding; no gradient.
     """
@@ -61,6 +64,29 @@ class Scorer:
             yield from self._with_shared_prompts(batch, rows, model)
         else:
             yield from self._whole(batch, rows, model)
+
+    def dealt(self, batch: RolloutBatch, rows: Sequence[int]) -> Iterator[Scored]:
+        """This process's share of the rollouts `rows`, which all processes must ask for, in parts (see `parts`).
+
+        A process takes whole groups, so that it reads a prompt once for all its rollouts. But sharded weights are gathered
+        layer by layer in every pass, forward and backward, which all processes must do together: there rollouts are
+        shared out one by one, in equally many parts, each with its prompts; a process that has nothing left reads the
+        shortest rollout, of which nothing counts.
+        """
+        lengths = [_length(batch.rollouts[i]) for i in rows]
+        me, model = processes(), self.policy.model
+        if not is_sharded(model):
+            groups = [list(group) for _, group in groupby(range(len(rows)), lambda i: rows[i] // batch.group_size)]
+            mine = shares([sum(lengths[i] for i in group) for group in groups], me.count)[me.rank]
+            yield from self.parts(batch, [rows[i] for k in mine for i in groups[k]])
+            return
+        for part in deal(lengths, self.tokens, me.count)[me.rank]:
+            if part:
+                yield self._read(batch, [rows[i] for i in part], model)
+            else:
+                idle = self._read(batch, [rows[lengths.index(min(lengths))]], model)
+                nothing = torch.zeros_like(idle.completion)
+                yield replace(idle, completion=nothing, entropy=idle.entropy * nothing)
 
     def logprobs(self, batch: RolloutBatch, model: Any = None) -> list[Tensor]:
         """Log-probabilities of each rollout's completion, on the CPU, without gradients."""
@@ -112,15 +138,22 @@ class Scorer:
 
     def _whole(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
         """Prompt and completion of each rollout in one sequence."""
-        lengths = [len(batch.rollouts[i].prompt_ids) + len(batch.rollouts[i].completion.ids) for i in rows]
+        lengths = [_length(batch.rollouts[i]) for i in rows]
         for part in cheapest_batches(lengths, self.tokens):
-            chosen = [rows[k] for k in part]
-            s = batch.sequences(chosen, self.policy.pad_id, self.policy.device)
-            scores = scores_at(
-                model, s.before, s.tokens, self.temperature, input_ids=s.input_ids, attention_mask=s.attention_mask,
-                position_ids=positions(s.attention_mask), use_cache=False,
-            )  # fmt: skip
-            yield _scored(chosen, s.completion, *scores)
+            yield self._read(batch, [rows[k] for k in part], model)
+
+    def _read(self, batch: RolloutBatch, rows: list[int], model: Any) -> Scored:
+        """One pass over prompts and completions."""
+        s = batch.sequences(rows, self.policy.pad_id, self.policy.device)
+        scores = scores_at(
+            model, s.before, s.tokens, self.temperature, input_ids=s.input_ids, attention_mask=s.attention_mask,
+            position_ids=positions(s.attention_mask), use_cache=False,
+        )  # fmt: skip
+        return _scored(rows, s.completion, *scores)
+
+
+def _length(rollout: Rollout) -> int:
+    return len(rollout.prompt_ids) + len(rollout.completion.ids)
 
 
 def _scored(rows: list[int], completion: Tensor, logprobs: Tensor, entropy: Tensor) -> Scored:

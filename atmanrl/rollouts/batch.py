@@ -90,6 +90,7 @@ class RolloutBatch:
         update: number of the update that they are sampled for, from 0; 0 in evaluation.
         updates: how many there will be, or -1 where that is open.
         figures: what sampling wants logged, by full name.
+        own: which of them this process has sampled; all, until an update brings all processes' rollouts together.
     """
 
     rollouts: list[Rollout]
@@ -98,6 +99,7 @@ class RolloutBatch:
     update: int = 0
     updates: int = -1
     figures: dict[str, float] = field(default_factory=dict)
+    own: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:
         return len(self.rollouts)

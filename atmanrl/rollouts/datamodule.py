@@ -10,18 +10,21 @@ from typing import Any, cast
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loops.progress import _ProcessedTracker
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from atmanrl.distributed import Processes, everyone, gathered, processes
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-from atmanrl.rollouts.resampling import Row, resample
+from atmanrl.rollouts.resampling import Row, resample, reserves
 from atmanrl.rollouts.sampling import sample
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.rollouts.split import split
 from atmanrl.rollouts.truncation import Truncation
 from atmanrl.tasks import DELIMITER, Problem, Task
+
+ALONE = Processes(0, 1)
 
 
 class ProblemBatch(list[Row]):
@@ -40,26 +43,48 @@ class TraceBatch(list[tuple[str, int, dict[str, Any]]]):
         return self
 
 
-class EpochOrder(Sampler[int]):
+class EpochOrder(DistributedSampler[int]):
     """A permutation for each epoch, by seed and epoch alone; after a restart it goes on where the run stood.
 
-    It keeps its full length after a restart, so that the trainer's count of batches stays right.
+    An update takes the next problems of the permutation, the first process the first of them, and so on: the update is
+    the same on any number of processes. What does not fill an update is left out. It keeps its full length after a
+    restart, so that the trainer's count of batches stays right. (A `DistributedSampler`, so that Lightning leaves it.)
+
+    Args:
+        size: of the dataset.
+        seed: of the permutations.
+        done: how many updates of the epoch a restarted run has behind it.
+        among: the processes; each: problems of an update on each of them.
     """
 
-    def __init__(self, size: int, seed: int, done: Callable[[], int]) -> None:
-        self.size, self.seed, self.done = size, seed, done
+    def __init__(self, size: int, seed: int, done: Callable[[], int], among: Processes = ALONE, each: int = 1) -> None:
+        self.size, self.seed, self.done, self.among, self.each = size, seed, done, among, each
+        self.updates = size // (each * among.count)
         self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch."""
-        self.epoch = epoch
-
     def __len__(self) -> int:
-        return self.size
+        return self.updates * self.each
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist()[self.done() :])
+        order = torch.randperm(self.size, generator=generator).tolist()
+        whole = self.each * self.among.count
+        for update in range(self.done(), self.updates):
+            start = update * whole + self.among.rank * self.each
+            yield from order[start : start + self.each]
+
+
+class Block(DistributedSampler[int]):
+    """This process's block of a dataset, in order; nothing is answered twice to make blocks equal."""
+
+    def __init__(self, size: int, among: Processes) -> None:
+        self.indices, self.epoch = among.share(size), 0
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
 
 
 class RolloutDataModule(LightningDataModule):
@@ -144,10 +169,12 @@ class RolloutDataModule(LightningDataModule):
             return
         if stage in ("fit", "validate") and "train" not in self.rows:
             rows = self._shuffled(self.task.problems("train"))
-            if len(rows) < self.val_problems + self.queries_per_device:
+            update = self.queries_per_device * processes().count
+            if len(rows) < self.val_problems + update:
                 raise UserError(
                     f"{type(self.task).__name__} has {len(rows)} training problems: too few to hold out "
-                    f"data.val_problems={self.val_problems} and to fill one update."
+                    f"data.val_problems={self.val_problems} and to fill one update of {update} (data.queries_per_device "
+                    f"on {processes().count} processes)."
                 )
             self.rows["val"], self.rows["train"] = rows[: self.val_problems], rows[self.val_problems :]
         if stage in ("test", "predict") and "test" not in self.rows:
@@ -156,7 +183,7 @@ class RolloutDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Row]:
         """One batch of problems an update; the last, smaller batch of an epoch is left out."""
         rows = self._rows("train", "fit")
-        order = EpochOrder(len(rows), self.seed, self._problems_done)
+        order = EpochOrder(len(rows), self.seed, self._updates_done, processes(), self.queries_per_device)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
             cast("Dataset[Row]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
@@ -165,11 +192,11 @@ class RolloutDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Row]:
         """The held-out training problems."""
-        return self._evaluation(self._rows("val", "validate"))
+        return self._evaluation(self._rows("val", "validate"), "data.val_problems", ProblemBatch)
 
     def test_dataloader(self) -> DataLoader[Row]:
         """The drawn test problems."""
-        return self._evaluation(self._rows("test", "test"))
+        return self._evaluation(self._rows("test", "test"), "data.test_problems", ProblemBatch)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The stored traces, or the drawn test problems."""
@@ -179,7 +206,7 @@ class RolloutDataModule(LightningDataModule):
         rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(traces.read(path))]
         if not rows:
             raise traces.TraceError(f"{path} holds no trace.")
-        return DataLoader(rows, batch_size=self.eval_queries, collate_fn=TraceBatch)  # type: ignore[arg-type]
+        return self._evaluation(rows, "data.traces", TraceBatch)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let the policy answer the problems."""
@@ -190,7 +217,7 @@ class RolloutDataModule(LightningDataModule):
             return RolloutBatch(rollouts, group_size=1)
         if not isinstance(batch, ProblemBatch):
             return batch
-        with self.trainer.precision_plugin.forward_context():
+        with self.trainer.precision_plugin.forward_context(), gathered(policy):
             answered = self._answered(policy, batch, self.trainer)
         answered.update = self.trainer.global_step
         answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
@@ -225,9 +252,12 @@ class RolloutDataModule(LightningDataModule):
         split_name, update, samples = self._stage(trainer)
         answered = self.answer(policy, problems, split_name, update, samples)
         if split_name == "train" and self.resample_zero_spread:
+            asked = [row for theirs in everyone([row for row, _ in problems]) for row in theirs]
+            spare = reserves(self.rows["train"], asked, f"{self.seed}/resample/{update}")
+            first = processes().rank * len(problems)
             answered = resample(
-                answered, self.rows["train"], lambda rows: self.answer(policy, rows, split_name, update, samples),
-                self.resample_zero_spread, f"{self.seed}/resample/{update}",
+                answered, spare[first : first + len(problems)],
+                lambda rows: self.answer(policy, rows, split_name, update, samples), self.resample_zero_spread,
             )  # fmt: skip
         return answered
 
@@ -240,15 +270,21 @@ class RolloutDataModule(LightningDataModule):
         order = torch.randperm(len(problems), generator=torch.Generator().manual_seed(self.seed))
         return [(row, problems[row]) for row in order.tolist()]
 
-    def _evaluation(self, rows: list[Row]) -> DataLoader[Row]:
-        return DataLoader(rows, batch_size=self.eval_queries, collate_fn=ProblemBatch)  # type: ignore[arg-type]
+    def _evaluation(self, rows: list[Any], name: str, collate: type[list[Any]]) -> DataLoader[Any]:
+        if len(rows) < processes().count:
+            raise UserError(
+                f"{name} gives {len(rows)} problems to {processes().count} processes: one would have none to answer. "
+                "Give more of them, or take fewer devices."
+            )
+        block = Block(len(rows), processes())
+        return DataLoader(cast("Dataset[Any]", rows), batch_size=self.eval_queries, sampler=block, collate_fn=collate)
 
-    def _problems_done(self) -> int:
-        """How many problems of this epoch a restarted run has already used."""
+    def _updates_done(self) -> int:
+        """How many updates of this epoch a restarted run has behind it."""
         if self.trainer is None:
             return 0
         progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
-        return progress.processed * self.queries_per_device
+        return progress.processed
 
     def _stage(self, trainer: Trainer) -> tuple[str, int, int]:
         """Split, update and samples a problem, for the seeds; evaluation leaves the update out (0)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -19,53 +19,52 @@ def zero_spread(batch: RolloutBatch) -> list[int]:
     return [q for q, right in enumerate(counts) if right in (0, size)]
 
 
-def other_problem(rows: Sequence[Row], taken: Collection[int], key: str) -> Row | None:
-    """A problem drawn by `key` alone from those whose row is not taken; None where there is no other."""
+def reserves(rows: Sequence[Row], asked: Sequence[int], key: str) -> list[list[Row]]:
+    """For each group of an update, problems of its own that may take its place, in this order.
+
+    They depend on what the whole update asks and on the key, so they are the same on any number of processes, and no
+    problem stands ready for two groups.
+
+    Args:
+        rows: all training problems with their rows.
+        asked: rows of the problems of the update's groups, on all processes.
+        key: of the random draw; names the run's seed and the update.
+    """
+    taken = set(asked)
     free = [row for row in rows if row[0] not in taken]
-    return Random(key).choice(free) if free else None
+    Random(key).shuffle(free)
+    return [free[group :: len(asked)] for group in range(len(asked))]
 
 
 def resample(
-    batch: RolloutBatch,
-    rows: Sequence[Row],
-    answer: Callable[[Sequence[Row]], RolloutBatch],
-    rounds: int,
-    key: str,
+    batch: RolloutBatch, spare: Sequence[Sequence[Row]], answer: Callable[[Sequence[Row]], RolloutBatch], rounds: int
 ) -> RolloutBatch:
     """Put groups of other problems in the place of groups without spread.
 
-    Which problems come depends on the key, the batch and nothing else: the epoch's order goes on as if they had not been
-    asked, and a restarted run draws the same ones. What is without spread after the last round stays.
+    The epoch's order goes on as if they had not been asked. What is without spread after the last round, or when its
+    reserve is used up, stays.
 
     Args:
-        batch: the update's rollouts, judged.
-        rows: all training problems with their rows.
+        batch: rollouts, judged.
+        spare: for each group, the problems that may take its place (see `reserves`).
         answer: samples groups of the same size.
         rounds: most times that a group is replaced.
-        key: of the random draws; names the run's seed and the update.
 
     Returns:
-        A batch of as many groups in the same places. Its figures count `resampled/groups`, the groups that were sampled
-        in addition, and `resampled/left`, the share of groups without spread that are left.
+        A batch of as many groups in the same places. Its figures say how many groups were sampled in addition, as a
+        share of its groups (`resampled/groups`), and the share of groups without spread that are left
+        (`resampled/left`).
     """
     size, count = batch.group_size, len(batch) // batch.group_size
-    rollouts = list(batch.rollouts)
-    first = [rollouts[q * size].row for q in range(count)]
-    taken, seconds, extra = set(first), batch.seconds, 0
+    rollouts, seconds, extra = list(batch.rollouts), batch.seconds, 0
     for turn in range(rounds):
-        places, fresh = [], []
-        for q in zero_spread(replace(batch, rollouts=rollouts)):
-            other = other_problem(rows, taken, f"{key}/{first[q]}/{turn}")
-            if other is not None:
-                taken.add(other[0])
-                places.append(q)
-                fresh.append(other)
-        if not fresh:
+        places = [q for q in zero_spread(replace(batch, rollouts=rollouts)) if turn < len(spare[q])]
+        if not places:
             break
-        answered = answer(fresh)
-        seconds, extra = seconds + answered.seconds, extra + len(fresh)
+        answered = answer([spare[q][turn] for q in places])
+        seconds, extra = seconds + answered.seconds, extra + len(places)
         for i, q in enumerate(places):
             rollouts[q * size : (q + 1) * size] = answered.rollouts[i * size : (i + 1) * size]
-    left = len(zero_spread(replace(batch, rollouts=rollouts))) / count
-    figures = {"resampled/groups": float(extra), "resampled/left": left}
+    left = len(zero_spread(replace(batch, rollouts=rollouts)))
+    figures = {"resampled/groups": extra / count, "resampled/left": left / count}
     return replace(batch, rollouts=rollouts, seconds=seconds, figures=batch.figures | figures)

@@ -68,7 +68,7 @@ class GivenScorer:
     def __init__(self, given):
         self.given = given
 
-    def parts(self, batch, rows):
+    def dealt(self, batch, rows):
         for part in (list(rows[:3]), list(rows[3:])):
             real = self.given.mask[part][:, : max(LENGTHS[i] for i in part)]
             given = [t[part][:, : real.shape[1]] for t in (self.given.logprobs, self.given.entropy)]
@@ -81,6 +81,7 @@ def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], tor
     module = GRPOModule(Policy("nowhere"), minibatch_queries=2, num_iterations=1, **options)
     module.scorer, module.max_new_tokens = GivenScorer(given), LIMIT
     weight = torch.zeros((), requires_grad=True)
+    module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=None))
     module._torch_optimizer = lambda: torch.optim.SGD([weight], lr=0.0)
     module._lightning_optimizer = module._torch_optimizer
     module.manual_backward = lambda loss: loss.backward(retain_graph=True)

@@ -48,9 +48,8 @@ def test_beta_adds_the_divergence_from_the_start(tiny_folder, corrected):
     if not corrected:  # on the reference itself k3 has no gradient: nothing moves
         assert run.logged["kl"] == pytest.approx(0, abs=1e-10) and run.logged["grad_norm"] < 1e-6
         return
-    assert run.module.reference.model is not None and not any(
-        p.requires_grad for p in run.module.reference.model.parameters()
-    )
+    kept = list(run.module.reference.policy.parameters())
+    assert kept and not any(p.requires_grad for p in kept)
     run = Run(tiny_folder, updates=2, beta=0.5, num_iterations=1, minibatch_queries=3, lr=3.0)
     logged, (batch, _) = run.logged, run.feed.given[::-1]
     assert logged["kl"] > 1e-6  # in the second update, after one step
@@ -103,11 +102,11 @@ def test_the_reference_and_the_schedule_survive_a_restart(tiny_folder, tmp_path,
     assert all(name.startswith("policy.") for name in stored)
     start = Policy(str(tiny_folder), dtype="float64").build().model.state_dict()
     if lora is None:
-        kept = resumed.reference.model.state_dict()
+        kept = resumed.reference.policy.model.state_dict()
         assert all(torch.equal(w, kept[name]) for name, w in start.items())
         assert any(not torch.equal(w, stored[f"policy.model.{name}"]) for name, w in start.items())
     else:
-        assert resumed.reference.model is None
+        assert resumed.reference.policy is None
         ids = torch.arange(3, 15)[None]
         with resumed.reference.of(resumed.policy) as model, torch.no_grad():
             base = model(ids).logits

@@ -8,6 +8,7 @@ from test_grpo_architectures import CONFIGS, SHAPE
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, GraniteConfig
 
+from atmanrl.distributed import Processes
 from atmanrl.forward import positions, scores_at, token_scores
 from atmanrl.grpo.prompts import can_share
 from atmanrl.grpo.scoring import Scorer
@@ -60,6 +61,28 @@ def test_shared_prompts_change_neither_values_nor_gradients(tiny_policy, batch, 
     if budget == 10_000:  # 3 prompts padded to 5 tokens, 6 rollouts padded to 8
         assert read == [15, 6 * max(len(batch.rollouts[i].completion.ids) for i in rows)]
     assert budget < 100 or len(read) == 2
+
+
+@pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
+def test_each_process_reads_its_share(tiny_policy, batch, monkeypatch, sharded):
+    rows, read = [6, 7, 8, 0, 1, 4], []
+    monkeypatch.setattr("atmanrl.grpo.scoring.is_sharded", lambda model: sharded)
+    expected, _ = learnt(tiny_policy, Scorer(tiny_policy, 0.7, 10_000), batch, rows)
+    for rank in range(4):
+        monkeypatch.setattr("atmanrl.grpo.scoring.processes", lambda rank=rank: Processes(rank, 4))
+        read.append(list(Scorer(tiny_policy, 0.7, 12).dealt(batch, rows)))
+    real = [(part.rows, part) for parts in read for part in parts if part.completion.any()]
+    assert sorted(row for found, _ in real for row in found) == sorted(rows)
+    for found, part in real:
+        for k, row in enumerate(found):
+            assert torch.allclose(part.logprobs[k][part.completion[k]], expected[row][0], atol=1e-6)
+    groups = [{row // 3 for part in parts for row in part.rows} for parts in read]
+    if not sharded:  # three groups, each on one process, and nothing for the fourth
+        assert sorted(map(sorted, groups)) == [[], [0], [1], [2]]
+        return
+    assert len({len(parts) for parts in read}) == 1
+    idle = [part for parts in read for part in parts if not part.completion.any()]
+    assert idle and all(part.logprobs.requires_grad and not part.entropy.any() for part in idle)
 
 
 def test_chunks_after_shared_prompts(tiny_policy, batch, monkeypatch):

@@ -8,9 +8,11 @@ from test_datamodule import TASK, Recorder, data, said, trainer
 
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, Parts, Rollout, RolloutBatch
-from atmanrl.rollouts.resampling import other_problem, resample, zero_spread
+from atmanrl.rollouts.resampling import resample, reserves, zero_spread
+from atmanrl.tasks import WordProblems
 
 ROWS = list(enumerate(TASK.problems("train")))
+MANY = list(enumerate(WordProblems(train_size=90, test_size=1).problems("train")))
 
 
 def answered(rows, right) -> RolloutBatch:
@@ -39,6 +41,10 @@ def test_groups_without_spread():
     assert zero_spread(batch) == [1, 2]
 
 
+def replaced(batch, rows, answer, rounds, key):
+    return resample(batch, reserves(rows, asked(batch), key), answer, rounds)
+
+
 def test_they_are_replaced_in_place_until_there_is_spread():
     batch, calls = answered(ROWS[:6], even), []
 
@@ -46,29 +52,41 @@ def test_they_are_replaced_in_place_until_there_is_spread():
         calls.append([row for row, _ in rows])
         return answered(rows, even)
 
-    found = resample(batch, ROWS, answer, 9, "key")
+    found = replaced(batch, MANY, answer, 9, "key")
     assert asked(found)[::2] == [0, 2, 4] and not any(row % 2 for row in asked(found))
     assert len(calls) > 1 and len(calls[0]) == 3 and len(set(sum(calls, [])) | set(range(6))) == len(sum(calls, [])) + 6
     assert found.seconds == 1 + len(calls) and found.update == 3 and found.group_size == 2
-    assert found.figures == {"resampled/groups": len(sum(calls, [])), "resampled/left": 0.0}
+    assert found.figures == {"resampled/groups": len(sum(calls, [])) / 6, "resampled/left": 0.0}
     assert asked(batch) == [0, 1, 2, 3, 4, 5]  # the batch itself is left alone
-    assert (
-        asked(resample(batch, ROWS, answer, 9, "key")) == asked(found) != asked(resample(batch, ROWS, answer, 9, "k"))
-    )
-    once = resample(batch, ROWS, answer, 1, "key")
-    assert set(calls[0]) <= set(asked(once)) and once.figures["resampled/groups"] == 3
+    again, other = (asked(replaced(batch, MANY, answer, 9, key)) for key in ("key", "k"))
+    assert again == asked(found) != other
+    del calls[:]
+    once = replaced(batch, MANY, answer, 1, "key")
+    assert set(calls[0]) <= set(asked(once)) and once.figures["resampled/groups"] == 0.5
     assert once.figures["resampled/left"] == len(zero_spread(once)) / 6 > 0
 
 
 def test_there_may_be_no_other_problem():
     batch = answered(ROWS[:3], lambda row: (False, False))
-    found = resample(batch, ROWS[:4], lambda rows: answered(rows, lambda row: (False, False)), 5, "key")
-    assert found.figures == {"resampled/groups": 1.0, "resampled/left": 1.0} and sorted(asked(found))[-1] == 3
-    assert other_problem(ROWS[:2], {0, 1}, "key") is None
+    found = replaced(batch, ROWS[:4], lambda rows: answered(rows, lambda row: (False, False)), 5, "key")
+    assert found.figures == {"resampled/groups": 1 / 3, "resampled/left": 1.0} and sorted(asked(found))[-1] == 3
+    assert reserves(ROWS[:2], [0, 1], "key") == [[], []]
     spread = answered(ROWS[:3], lambda row: (True, False))
-    assert resample(spread, ROWS, None, 5, "key") == replace(
+    assert replaced(spread, ROWS, None, 5, "key") == replace(
         spread, figures={"resampled/groups": 0, "resampled/left": 0}
     )
+
+
+def test_processes_that_resample_by_themselves_do_what_one_would():
+    """Each needs a different number of rounds, and none asks what another asks."""
+    batch, rows = answered(ROWS[:6], even), reserves(MANY, range(6), "key")
+    assert len({row for reserve in rows for row, _ in reserve} | set(range(6))) == len(MANY) == sum(map(len, rows)) + 6
+    whole = resample(batch, rows, lambda more: answered(more, even), 9)
+    halves = [
+        resample(answered(ROWS[k : k + 3], even), rows[k : k + 3], lambda more: answered(more, even), 9) for k in (0, 3)
+    ]
+    assert sum(map(asked, halves), []) == asked(whole)
+    assert sum(half.figures["resampled/groups"] for half in halves) / 2 == whole.figures["resampled/groups"]
 
 
 def test_a_run_with_resampling_is_the_same_after_a_restart(tiny_policy, tmp_path):
@@ -88,7 +106,7 @@ def test_a_run_with_resampling_is_the_same_after_a_restart(tiny_policy, tmp_path
     )
     resumed = begun.train_batches[0] + ended.train_batches[0]
     assert [said(b) for b in resumed] == [said(b) for b in whole.train_batches[0]]
-    assert all(b.figures["resampled/groups"] == 6 for b in resumed)
+    assert all(b.figures["resampled/groups"] == 2 for b in resumed)
     assert rows(whole) != rows(plain) and not set(rows(whole)) & {row for row, _ in held_out()}
     assert [b.update for b in resumed] == [0, 1, 2, 3, 4, 5] and {b.updates for b in ended.train_batches[0]} == {6}
 

@@ -82,6 +82,9 @@ class Knot:
 class AdaptiveSolver(Solver):
     """AdamW's path by predicted and corrected gradients, with adaptive intervals.
 
+    Where a rollout stands in another batch, as on another number of processes, rounding may change an interval, and its
+    reward within the tolerance; `PaperSolver` has nothing to choose.
+
     Args:
         tolerance: how far a predicted mask may be from the corrected one after an interval: the root mean square over its
             values, as a share of |c|. Smaller is closer to `PaperSolver` and slower.

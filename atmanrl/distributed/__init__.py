@@ -1,0 +1,20 @@
+"""One process or many: the FSDP2 strategy, gathered weights, checkpoints that travel, and what all processes know."""
+
+from atmanrl.distributed.collectives import Processes, everyone, processes
+from atmanrl.distributed.gradients import averaging, clip_gradients
+from atmanrl.distributed.sharding import build, full_weights, gathered, is_sharded, whole
+from atmanrl.distributed.strategy import FSDP2Strategy
+
+__all__ = [
+    "FSDP2Strategy",
+    "Processes",
+    "averaging",
+    "build",
+    "clip_gradients",
+    "everyone",
+    "full_weights",
+    "gathered",
+    "is_sharded",
+    "processes",
+    "whole",
+]

@@ -1,0 +1,135 @@
+"""`atmanrl export`: a checkpoint as a Hugging Face folder, or as one file that any number of processes can resume."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
+from atmanrl.errors import UserError
+from atmanrl.policy import LoRA, Policy
+
+PREFIX = "policy.model."
+"""What the names of the policy's weights begin with in a checkpoint."""
+
+
+class ExportError(UserError):
+    """A checkpoint cannot be exported; the message names it and says what to do."""
+
+
+def main(args: Sequence[str]) -> int:
+    """Export a checkpoint; returns the exit status."""
+    given = _parser().parse_args(args)
+    try:
+        path = _found(given.ckpt)
+        if given.out.exists():
+            raise ExportError(f"{given.out} exists already; choose another --out.")
+        if given.out.suffix == ".ckpt":
+            export_checkpoint(path, given.out)
+        else:
+            merge = None if given.merge_lora is None else given.merge_lora == "true"
+            export_policy(path, given.out, policy_of(path, given.config, given.policy, merge), given.dtype)
+    except (UserError, OSError) as error:
+        print(f"atmanrl: error: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.out} written.")
+    return 0
+
+
+def export_policy(path: Path, out: Path, policy: Policy, dtype: str | None = None) -> None:
+    """Write a checkpoint's policy, its tokenizer included, in Hugging Face format.
+
+    Raises:
+        CheckpointError: there is no checkpoint, or it is broken.
+        PolicyError: it is another model's.
+        ExportError: it holds no policy.
+    """
+    checkpoint = read_sharded(path, learning=()) if is_sharded(path) else read_full(path)
+    weights = {
+        name.removeprefix(PREFIX): weight
+        for name, weight in checkpoint.get("state_dict", {}).items()
+        if name.startswith(PREFIX)
+    }
+    if not weights:
+        raise ExportError(f"{path} holds no policy: no weight's name begins with {PREFIX}")
+    aside = out.with_name(out.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    policy.with_weights(weights).save(aside, dtype)
+    aside.rename(out)
+
+
+def export_checkpoint(path: Path, out: Path) -> None:
+    """Write a sharded checkpoint as one file.
+
+    Raises:
+        ExportError: it is one file already.
+        CheckpointError: there is no checkpoint, or it is broken.
+    """
+    if path.is_file():
+        raise ExportError(f"{path} is one file already.")
+    aside = out.with_name(out.name + ".part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(read_sharded(path), aside)
+    aside.rename(out)
+
+
+def policy_of(path: Path, config: Path | None, model: str | None = None, merge: bool | None = None) -> Policy:
+    """The policy that a run's config names, with nothing loaded.
+
+    Args:
+        path: the checkpoint, in `checkpoints/` of its run.
+        config: the run's `config.yaml`; None takes the one beside `checkpoints/`.
+        model: folder or name of the model, where it is no longer where the config says.
+        merge: whether adapters are merged; None does as the config says.
+
+    Raises:
+        ExportError: no config, or none with a policy.
+    """
+    file = config or path.resolve().parent.parent / "config.yaml"
+    if not file.is_file():
+        raise ExportError(f"there is no {file}; name the run's config.yaml by --config.")
+    read = yaml.safe_load(file.read_text(encoding="utf-8"))
+    options: Any = read
+    for key in ("model", "init_args", "policy"):
+        options = options.get(key) if isinstance(options, dict) else None
+    if not isinstance(options, dict):
+        raise ExportError(f"{file} names no model.init_args.policy.")
+    options = options.get("init_args", options)
+    lora = options.pop("lora", None)
+    adapters = None if lora is None else LoRA(**lora.get("init_args", lora))
+    if adapters is not None and merge is not None:
+        adapters = replace(adapters, export="merged" if merge else "adapter")
+    if merge is not None and adapters is None:
+        raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
+    return Policy(**options | {"path": model or options["path"]}, lora=adapters)
+
+
+def _found(path: Path) -> Path:
+    if not path.exists():
+        raise ExportError(f"there is no checkpoint {path}.")
+    return path
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="atmanrl export",
+        description="Write the policy of a checkpoint, sharded or full, as a Hugging Face folder with its tokenizer. "
+        "With --out NAME.ckpt a sharded checkpoint becomes one file, which can be resumed on any number of processes.",
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, help="RUN/checkpoints/NAME.ckpt, a file or a folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder to be made, or a file that ends in .ckpt")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: theirs)")
+    parser.add_argument(
+        "--merge_lora", choices=("true", "false"), help="merge adapters, or write them alone (default: as configured)"
+    )
+    parser.add_argument("--config", type=Path, help="the run's config.yaml (default: RUN/config.yaml)")
+    parser.add_argument("--policy", help="the model's folder, where it is no longer where the config says")
+    return parser

@@ -1,0 +1,83 @@
+"""What several processes agree on, without any: parts of a minibatch, means, blocks and the order of problems."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atmanrl.distributed import Processes, everyone, processes
+from atmanrl.grpo.figures import Step, UpdateFigures
+from atmanrl.grpo.processes import deal, shares, weighted_means
+from atmanrl.rollouts.datamodule import Block, EpochOrder
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120), st.integers(1, 5))
+def test_everything_is_dealt_once_and_in_equally_many_parts(lengths, budget, count):
+    dealt = deal(lengths, budget, count)
+    assert sorted(i for parts in dealt for part in parts for i in part) == list(range(len(lengths)))
+    assert len(dealt) == count and len({len(parts) for parts in dealt}) == 1
+    for parts in dealt:
+        for part in parts:
+            longest = max((lengths[i] for i in part), default=0)
+            assert len(part) <= 1 or len(part) * longest <= budget
+    sizes = [sum(map(len, parts)) for parts in dealt]
+    assert max(sizes) - min(sizes) <= 1
+    assert [sorted(sum(parts, [])) for parts in dealt] == shares(lengths, count)
+    assert shares(lengths, 1) == [list(range(len(lengths)))]  # one process reads them as they stand
+
+
+def test_long_and_short_rollouts_are_shared():
+    dealt = deal([10, 10, 10, 10, 90, 90, 90, 90], 100, 2)
+    loads = [sum(90 if i > 3 else 10 for part in parts for i in part) for parts in dealt]
+    assert loads[0] == loads[1] == 200
+
+
+def step(**changes) -> Step:
+    given = {"loss": 1.0, "norm": 2.0, "tokens": 10, "sequences": 2, "masked": 1, "by_sequence": True, "entropy": 5.0,
+             "kl": 1.0, "low": 1, "high": 0, "lowest": 0.5, "highest": 0.5}  # fmt: skip
+    return Step(**given | changes)
+
+
+def test_a_step_is_the_sum_of_its_parts():
+    idle = step(
+        loss=3.0, tokens=0, sequences=0, by_sequence=False, entropy=0.0, kl=0.0, low=0, lowest=None, highest=None
+    )
+    other = step(tokens=30, sequences=4, entropy=7.0, lowest=0.25, highest=1.0, high=2)
+    whole = Step.merged([idle, step(), other])
+    assert whole == step(
+        loss=5 / 3, tokens=40, sequences=6, entropy=12.0, kl=2.0, low=2, high=2, lowest=0.25, highest=1.0
+    )
+    means = UpdateFigures([whole, Step.merged([idle, idle])]).means()
+    assert means["entropy"] == 12 / 40 and means["loss"] == pytest.approx((5 / 3 + 3) / 2)
+    assert means["clip_ratio/low_mean"] == 2 / 7  # six sequences, and one that was left out
+    assert means["clip_ratio/low_min"] == 0 and means["clip_ratio/high_max"] == 1  # a step without parts has no say
+
+
+def test_means_leave_out_what_is_undefined():
+    parts = [({"a": 1.0, "b": math.nan}, 1), ({"a": 4.0, "b": 2.0, "c": math.nan}, 2), ({"b": math.nan}, 5)]
+    found = weighted_means(parts)
+    assert found["a"] == 3.0 and found["b"] == 2.0 and math.isnan(found["c"])
+
+
+@given(st.integers(0, 40), st.integers(1, 9))
+def test_blocks_are_a_dataset_in_order(size, count):
+    blocks = [list(Block(size, Processes(rank, count))) for rank in range(count)]
+    assert [i for block in blocks for i in block] == list(range(size))
+    assert max(map(len, blocks)) - min(map(len, blocks)) <= 1
+
+
+@pytest.mark.parametrize(("count", "done"), [(1, 0), (2, 0), (4, 1)])
+def test_an_update_has_the_same_problems_on_any_number_of_processes(count, done):
+    whole = list(EpochOrder(35, 7, lambda: done, Processes(0, 1), 8))
+    orders = [EpochOrder(35, 7, lambda: done, Processes(rank, count), 8 // count) for rank in range(count)]
+    shares = [list(order) for order in orders]
+    for update in range(4 - done):
+        each = 8 // count
+        ours = [i for share in shares for i in share[update * each : (update + 1) * each]]
+        assert ours == whole[update * 8 : (update + 1) * 8]
+    assert len(whole) == 8 * (4 - done) and len(orders[0]) == 32 // count
+
+
+def test_alone_there_is_nobody_to_ask():
+    assert processes() == Processes(0, 1) and everyone("me") == ["me"]
