@@ -150,7 +150,9 @@ def users_error(error: BaseException | None) -> BaseException | None:
     """The error that a user can mend, also where the parser has wrapped it while it made an object."""
     while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return UserError(f"no space is left to write {error.filename or 'a file'}; make room, then go on with the run.")
+            return UserError(
+                f"no space is left to write {error.filename or 'a file'}; make room, then go on with the run."
+            )
         error = error.__cause__ or error.__context__
     return error
 

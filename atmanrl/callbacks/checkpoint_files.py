@@ -107,7 +107,9 @@ def check_fits(path: object, checkpoint: dict[str, Any], module: LightningModule
     Raises:
         CheckpointError: it names the first weight that differs.
     """
-    advice = "name the model that it was made of (--model.policy.path, and --model.policy.lora), or another --ckpt_path."
+    advice = (
+        "name the model that it was made of (--model.policy.path, and --model.policy.lora), or another --ckpt_path."
+    )
     of = checkpoint.get("module")
     if of not in (None, type(module).__name__):
         raise CheckpointError(f"{path} is a checkpoint of {of}, this run trains {type(module).__name__}: {advice}")
@@ -161,4 +163,3 @@ class CheckpointFile(TorchCheckpointIO):
             raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
         self.check(path, found)
         return found
-
