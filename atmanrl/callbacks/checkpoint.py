@@ -72,7 +72,7 @@ class RunCheckpoint(Checkpoint):
         self._random = checkpoint.get("random", {})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add whose it is, the random state, and where the loop stood at its update's end, from which Lightning can go on."""
+        """Add whose it is, the random state, and where the loop stood at its update's end: Lightning goes on from there."""
         checkpoint["module"] = type(pl_module).__name__
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
