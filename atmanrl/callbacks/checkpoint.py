@@ -37,7 +37,8 @@ class RunCheckpoint(Checkpoint):
     that goes on from it finds its log complete, whenever it was killed. It is written aside, flushed to the disk and
     renamed; older ones are removed after that.
 
-    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75.
+    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75. Before
+    training has begun, they end it at once.
 
     Args:
         every_n_updates: how often.
@@ -64,8 +65,6 @@ class RunCheckpoint(Checkpoint):
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFile(partial(check_fits, module=pl_module))
-        if stage == "fit":
-            self.interruption.install()
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep the random state until training starts."""
@@ -91,9 +90,7 @@ class RunCheckpoint(Checkpoint):
             if "cuda" in self._random and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._random["cuda"])
         self._random = {}
-        self.interruption.install()  # Lightning has taken the signals over meanwhile
-        if self._interrupted(trainer):
-            raise Interrupted(f"{self.interruption.received or 'a signal'} came before the first update.")
+        self.interruption.install()
         self._watch(trainer)
 
     def on_train_batch_end(
@@ -106,14 +103,6 @@ class RunCheckpoint(Checkpoint):
         """The last update is saved, whatever its number."""
         if trainer.global_step > self._saved:
             self.save(trainer)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
-        self.interruption.remove()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self.interruption.remove()
 
     def save(self, trainer: Trainer) -> None:
         """Write the checkpoint of the current update; every process of the run calls this.

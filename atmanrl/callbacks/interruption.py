@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from types import FrameType
-from typing import Any
 
 EXIT_STATUS = 75
 """The status of a run that was interrupted and saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
@@ -18,7 +17,7 @@ class Interrupted(Exception):
 
 
 class Interruption:
-    """Notes SIGTERM and SIGUSR1 while it is installed, in place of what they did before.
+    """Notes SIGTERM and SIGUSR1 during training.
 
     Lightning's own handlers, with SLURM, save in the middle of whatever runs and put the job into the queue again by
     themselves; these only set a flag, and the run ends between two updates.
@@ -29,22 +28,13 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received: str | None = None
-        self._before: dict[signal.Signals, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over, also from whoever has taken them over since the last call."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in SIGNALS:
-            found = signal.signal(number, self._note)
-            self._before.setdefault(number, found)
-
-    def remove(self) -> None:
-        """Give the signals back."""
+        """Take the signals over, from Lightning, too, which gives all of them back when the trainer is done."""
+        self.received = None
         if threading.current_thread() is threading.main_thread():
-            for number, handler in self._before.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        self._before = {}
+            for number in SIGNALS:
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:

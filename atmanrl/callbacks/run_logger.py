@@ -38,7 +38,7 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
     with written_aside(path) as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -81,6 +81,9 @@ class RunLogger(CSVLogger):
             return
         names, rows = _rows(path)
         kept = [row for row in rows if int(row["step"]) < update]
+        # a column that comes later comes again then, as in a run that was never interrupted
+        names = [name for name in names if any(row[name] for row in kept)]
+        self.experiment.metrics_keys = names
         if kept:
             _write(path, names, kept)
         else:

@@ -65,5 +65,5 @@ def test_a_signal_ends_the_command_with_status_75(tmp_path, tiny_folder, capsys)
     last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"]
     assert len(list((folder / "rollouts").iterdir())) == last < 400
     assert main(["validate", "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={tiny_folder}",
-                 f"--trainer.default_root_dir={tmp_path / 'empty'}", *SMALL[:-4], "--ckpt_path=last"]) == 1  # fmt: skip
+                 f"--trainer.default_root_dir={tmp_path / 'empty'}", *SMALL, "--ckpt_path=last"]) == 1  # fmt: skip
     assert "holds no checkpoint" in capsys.readouterr().err
