@@ -67,3 +67,25 @@ def test_a_signal_ends_the_command_with_status_75(tmp_path, tiny_folder, capsys)
     assert main(["validate", "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={tiny_folder}",
                  f"--trainer.default_root_dir={tmp_path / 'empty'}", *SMALL, "--ckpt_path=last"]) == 1  # fmt: skip
     assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_a_warm_start_goes_on_within_an_epoch(tmp_path, tiny_folder):
+    """Eleven updates an epoch; the run that goes on after the fourth passes over the batches that it has seen."""
+
+    def warm(folder, updates, *more):
+        return main([
+            "fit", "--config", str(ROOT / "configs/laptop_sft.yaml"), f"--model.policy.path={tiny_folder}",
+            f"--trainer.default_root_dir={folder}", f"--trainer.max_steps={updates}", "--data.task.train_size=50",
+            "--data.val_problems=6", "--data.batch_size=4", "--model.warmup_steps=1", "--trainer.log_every_n_steps=1",
+            "--trainer.enable_progress_bar=false", "--trainer.val_check_interval=5", "--checkpoint.every_n_updates=4",
+            "--checkpoint.keep=-1", *more,
+        ])  # fmt: skip
+
+    assert warm(tmp_path / "whole", 13) == 0
+    first = tmp_path / "whole/checkpoints/update_00004.ckpt"
+    assert warm(tmp_path / "again", 13, f"--ckpt_path={first}") == 0
+    whole, again = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "again")
+    )
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
