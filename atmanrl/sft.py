@@ -98,7 +98,10 @@ class SFTDataModule(LightningDataModule):
         """Batches of like lengths."""
         examples = self.examples[: -self.val_problems]
         sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
-        return DataLoader(examples, batch_sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
+        # a generator of its own keeps the loader from drawing on the global random state
+        return DataLoader(
+            examples, batch_sampler=sampler, collate_fn=self.collate, generator=torch.Generator().manual_seed(self.seed),  # type: ignore[arg-type]
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The held-out problems."""

@@ -80,18 +80,21 @@ class RunCheckpoint(Checkpoint):
                 checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear up what a killed run has left, and take up its random state."""
+        """Clear up what a killed run has left."""
         self._saved = self._seen = trainer.global_step
         if trainer.is_global_zero:
             self._clear_up(trainer.global_step)
+        self.interruption.install()
+        self._watch(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
         if self._random and trainer.world_size == 1:
             torch.set_rng_state(self._random["torch"])
             random.setstate(self._random["python"])
             if "cuda" in self._random and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._random["cuda"])
         self._random = {}
-        self.interruption.install()
-        self._watch(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -5,7 +5,8 @@
 For three Llamas with random weights: bytes of weights, gradients and AdamW's moments; the most memory that a forward and
 backward pass of the update, and a gradient of the probe, take above what stood there before; seconds of sampling, of a
 probe's gradient and of an update's step. The machine is described to the plan by two measurements alone: the FLOP/s of one
-matrix product, and the bandwidth of one copy (efficiency 1). Every figure is given as predicted / measured.
+matrix product, and the bandwidth of one copy (efficiency 1), taken anew for each shape. All times are the shortest of a
+few. Every figure is given as predicted / measured.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import ctypes
 import json
 import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -63,23 +63,23 @@ def policy_of(changes: dict[str, Any]) -> Policy:
     return policy
 
 
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """After one that does not count."""
+def best_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """The shortest time, which other programs on the machine disturb least; a first call does not count."""
     work()
     found = []
     for _ in range(repeats):
         began = time.perf_counter()
         work()
         found.append(time.perf_counter() - began)
-    return statistics.median(found)
+    return min(found)
 
 
 def machine(repeats: int) -> Hardware:
     """FLOP/s of a product of two 1024 x 1024 matrices, bytes/s of reading half a copy of 64 MiB."""
     a = torch.randn(1024, 1024)
-    speed = 2 * 1024**3 / median_seconds(lambda: a @ a, 5 * repeats)
+    speed = 2 * 1024**3 / best_seconds(lambda: a @ a, 5 * repeats)
     b = torch.randn(2**24)
-    bandwidth = 2 * b.nbytes / median_seconds(lambda: b.clone(), 5 * repeats)
+    bandwidth = 2 * b.nbytes / best_seconds(lambda: b.clone(), 5 * repeats)
     return Hardware(1, 2**40, speed, bandwidth, efficiency=1.0)
 
 
@@ -94,9 +94,9 @@ def above(work: Callable[[], Any]) -> float:
     return peak_mib(work) * 2**20
 
 
-def check(changes: dict[str, Any], hardware: Hardware, repeats: int) -> dict[str, Any]:
+def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
     """Everything of one shape."""
-    policy = policy_of(changes)
+    policy, hardware = policy_of(changes), machine(repeats)
     model, shape = policy.model, shape_of(policy.model.config)
     settings = RunSettings(
         "random", queries=QUERIES, group=GROUP, max_new_tokens=COMPLETION, num_iterations=1, micro_batch_tokens=1 << 30,
@@ -106,6 +106,8 @@ def check(changes: dict[str, Any], hardware: Hardware, repeats: int) -> dict[str
     planned = plan(shape, settings, hardware, lengths)
     found: dict[str, Any] = {
         "shape": changes,
+        "flops_per_second": hardware.flops_per_second,
+        "bandwidth_bytes_per_second": hardware.bandwidth_bytes_per_second,
         "parameters": ratio(shape.parameters, sum(p.numel() for p in model.parameters())),
     }
     found |= _update(policy, settings, planned, hardware, lengths, repeats)
@@ -113,7 +115,7 @@ def check(changes: dict[str, Any], hardware: Hardware, repeats: int) -> dict[str
     generator = torch.Generator().manual_seed(0)
     prompts = torch.randint(3, 700, (QUERIES, PROMPT), generator=generator).tolist()
     uniform = torch.rand(QUERIES, GROUP, COMPLETION, generator=generator)
-    seconds = median_seconds(lambda: sample(policy, prompts, uniform), repeats)
+    seconds = best_seconds(lambda: sample(policy, prompts, uniform), repeats)
     found["seconds of sampling"] = ratio(sampling_seconds(shape, settings, hardware, lengths, QUERIES, GROUP), seconds)
     return found
 
@@ -149,7 +151,7 @@ def _update(
         "bytes of weights, gradients and moments": ratio(planned.resident, held),
         "bytes of an update's pass": ratio(worst, above(passes)),
         "seconds of an update": ratio(
-            hardware.compute_seconds(update_operations(shape, settings, lengths)), median_seconds(step, repeats)
+            hardware.compute_seconds(update_operations(shape, settings, lengths)), best_seconds(step, repeats)
         ),
     }
 
@@ -180,7 +182,7 @@ def _probe(
         return {
             "bytes of a probe's gradient": ratio(predicted, above(gradient)),
             "seconds of a probe's gradient": ratio(
-                hardware.compute_seconds(operations), median_seconds(gradient, repeats)
+                hardware.compute_seconds(operations), best_seconds(gradient, repeats)
             ),
         }
 
@@ -193,20 +195,17 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)  # what is freed leaves the process
-    hardware = machine(given.repeats)
     found = {
         "command": "python -m experiments.benchmarks.plan_check",
         "machine": f"{platform.machine()}, 1 thread",
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "tokens": {"prompt": PROMPT, "completion": COMPLETION, "rollouts": ROLLOUTS},
-        "flops_per_second": hardware.flops_per_second,
-        "bandwidth_bytes_per_second": hardware.bandwidth_bytes_per_second,
-        "shapes": {name: check(changes, hardware, given.repeats) for name, changes in SHAPES.items()},
+        "shapes": {name: check(changes, given.repeats) for name, changes in SHAPES.items()},
     }
     ratios: dict[str, list[float]] = {}
     for shape in found["shapes"].values():
         for name, value in shape.items():
-            if name != "shape":
+            if isinstance(value, dict) and name != "shape":
                 ratios.setdefault(name, []).append(value["predicted/measured"])
     found["predicted/measured"] = ratios
     if given.json:

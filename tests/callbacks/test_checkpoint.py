@@ -61,7 +61,8 @@ def train(folder, module, steps, ckpt_path=None, plugins=None, checkpoint=None, 
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(module, DataLoader(data, batch_size=1), DataLoader(data[:1]), ckpt_path=ckpt_path)
+        loader = DataLoader(data, batch_size=1, generator=torch.Generator())  # as in the data modules
+        trainer.fit(module, loader, DataLoader(data[:1]), ckpt_path=ckpt_path)
     return trainer
 
 
