@@ -14,6 +14,7 @@ COMMANDS = {
     "predict": "write rollouts with all their rewards",
     "probe": "measure the saliency of stored traces",
     "export": "write a checkpoint's policy as a Hugging Face folder, or a sharded checkpoint as one file",
+    "plan": "memory, time and GPU-hours of a run, before a machine is rented for it",
     "sweep": "run many trials over a space of options, and go on with them after an interruption",
     "table": "print Table 1 for finished runs",
     "report": "write Table 1, figures and a page to look at for finished runs",
@@ -54,6 +55,10 @@ def main(args: list[str] | None = None) -> int:
         from atmanrl.export_command import main as export
 
         return export(args[1:])
+    if args[0] == "plan":
+        from atmanrl.plan.command import main as plan
+
+        return plan(args[1:])
     if args[0] == "sweep":
         from atmanrl.sweep.command import main as sweep
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 import warnings
@@ -32,6 +33,9 @@ from atmanrl.callbacks import (
     RunLogger,
     UpdateProgress,
 )
+from atmanrl.callbacks.checkpoint_files import newest_whole, say
+from atmanrl.callbacks.interruption import EXIT_STATUS, Interrupted
+from atmanrl.callbacks.run_logger import drop_updates_beyond
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
 
@@ -55,9 +59,11 @@ class RunConfig(SaveConfigCallback):
             self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A restarted run writes anew what its log holds beyond its checkpoint."""
+        """A restarted run writes anew what its log holds beyond its checkpoint, all of it if there is none."""
+        if trainer.is_global_zero:
+            drop_updates_beyond(Path(trainer.default_root_dir), trainer.global_step)
         for logger in trainer.loggers:
-            if isinstance(logger, RunLogger) and trainer.global_step:
+            if isinstance(logger, RunLogger):
                 logger.rewind(trainer.global_step)
 
 
@@ -91,6 +97,21 @@ class RunCLI(LightningCLI):
                 "trainer.enable_model_summary": False,
             }
         )
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: options come from the config and the command line, never from a checkpoint."""
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """`--ckpt_path=last` is the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
+        given = super()._prepare_subcommand_kwargs(subcommand)
+        if given.get("ckpt_path") == "last":
+            folder = Path(self.trainer.default_root_dir) / "checkpoints"
+            found = newest_whole(folder)
+            if found is None and subcommand != "fit":
+                raise UserError(f"{folder} holds no checkpoint: give --ckpt_path the path of one.")
+            say(f"going on from {found}." if found else f"{folder} holds no checkpoint yet: the run begins anew.")
+            given["ckpt_path"] = None if found is None else str(found)
+        return given
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
@@ -132,12 +153,16 @@ def quiet() -> None:
 def users_error(error: BaseException | None) -> BaseException | None:
     """The error that a user can mend, also where the parser has wrapped it while it made an object."""
     while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return UserError(
+                f"no space is left to write {error.filename or 'a file'}; make room, then go on with the run."
+            )
         error = error.__cause__ or error.__context__
     return error
 
 
 def main(args: list[str]) -> int:
-    """Run a command; a `UserError` becomes one sentence and status 1."""
+    """Run a command; a `UserError` becomes one sentence and status 1, a run that a signal has ended status 75."""
     quiet()
     try:
         if args[0] == "probe":
@@ -146,6 +171,9 @@ def main(args: list[str]) -> int:
             probe(args[1:])
         else:
             RunCLI(args)
+    except Interrupted as error:
+        print(f"atmanrl: {error}", file=sys.stderr)
+        return EXIT_STATUS
     except Exception as error:
         mendable = users_error(error)
         if mendable is None:

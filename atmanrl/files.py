@@ -3,20 +3,52 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+ASIDE = ".part"
+"""What the name of a file ends in while it is being written."""
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[TextIO]:
     """A text file beside `path` that takes its place when the block ends; if the block raises, `path` stays as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
+    aside = path.with_name(path.name + ASIDE)
     try:
         with aside.open("w", encoding="utf-8", newline="") as file:
             yield file
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Let the disk have all of a file, or of a folder and what is in it, so that it outlives a power failure."""
+    for each in [path, *path.rglob("*")] if path.is_dir() else [path]:
+        descriptor = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def take_place(aside: Path, path: Path) -> None:
+    """Move a finished file or folder to `path`, for good: the folder's entry is flushed, too."""
+    os.replace(aside, path)
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, if there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +31,12 @@ class Example:
 
 
 class ByLength(Sampler[list[int]]):
-    """Batches of examples of about the same length, in an order drawn anew each epoch."""
+    """Batches of examples of about the same length, in an order drawn anew each epoch; `done` of them are passed over."""
 
-    def __init__(self, lengths: list[int], batch_size: int, seed: int, window: int = 32) -> None:
-        self.lengths, self.batch_size, self.seed, self.window = lengths, batch_size, seed, window
+    def __init__(
+        self, lengths: list[int], batch_size: int, seed: int, window: int = 32, done: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.lengths, self.batch_size, self.seed, self.window, self.done = lengths, batch_size, seed, window, done
         self.epoch = 0
         self.sampler = self  # where Lightning looks for a batch sampler's `set_epoch`
 
@@ -54,7 +56,7 @@ class ByLength(Sampler[list[int]]):
             chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
             batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
         whole = [batch for batch in batches if len(batch) == self.batch_size]
-        for i in torch.randperm(len(whole), generator=generator).tolist():
+        for i in torch.randperm(len(whole), generator=generator).tolist()[self.done() :]:
             yield whole[i]
 
 
@@ -98,13 +100,20 @@ class SFTDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of like lengths."""
         examples = self.examples[: -self.val_problems]
-        sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed)
-        return DataLoader(examples, batch_sampler=sampler, collate_fn=self.collate)  # type: ignore[arg-type]
+        sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
+        # a generator of its own keeps the loader from drawing on the global random state
+        return DataLoader(
+            examples, batch_sampler=sampler, collate_fn=self.collate, generator=torch.Generator().manual_seed(self.seed),  # type: ignore[arg-type]
+        )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The held-out problems."""
         examples = sorted(self.examples[-self.val_problems :], key=len)
         return DataLoader(examples, batch_size=self.batch_size, collate_fn=self.collate)  # type: ignore[arg-type]
+
+    def _batches_done(self) -> int:
+        """How many batches of this epoch a restarted run has already used."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
 
     def collate(self, examples: list[Example]) -> dict[str, Tensor]:
         """Right-padded `input_ids`, `attention_mask` and `learn` (true on completion tokens), each `[B, S]`."""

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.util import Finalize
 from typing import Any
 
 START_SECONDS = 120.0
@@ -137,6 +138,7 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
         self.process.start()
+        Finalize(None, self.process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
         theirs.close()
         try:
             self._received(START_SECONDS)
@@ -165,7 +167,8 @@ class Worker:
 
 def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> None:
     """The process: an answer once the function is there, and one for each call; a text where something failed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run, and the run ends this process
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # Ctrl-C and a cluster's signals are for the run, which ends this process
     try:
         function = load(path, options)
     except LoadError as error:

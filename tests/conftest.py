@@ -16,6 +16,16 @@ settings.register_profile("busy", deadline=None)  # a machine that is busy elsew
 settings.load_profile("busy")
 
 
+@pytest.fixture(autouse=True)
+def environment():
+    """Variables that a test leaves behind are taken away: Lightning's ranks would make later trainers wait for others."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder with real GSM8K, MMLU and part-of-speech data, where a machine has it."""

@@ -2,42 +2,199 @@
 
 from __future__ import annotations
 
+import os
+import random
 import shutil
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from atmanrl.callbacks.checkpoint_files import (
+    SET_ASIDE,
+    CheckpointError,
+    CheckpointFile,
+    check_fits,
+    checkpoint_name,
+    checkpoints,
+    say,
+    write_manifest,
+)
+from atmanrl.callbacks.interruption import Interrupted, Interruption
 from atmanrl.distributed import whole
+from atmanrl.errors import UserError
+from atmanrl.files import ASIDE, flush, remove, take_place
 from atmanrl.policy import Policy
 
 
-class RunCheckpoint(ModelCheckpoint):
-    """`checkpoints/update_00020.ckpt` every so many updates and at the end, and `last.ckpt` beside it.
+class RunCheckpoint(Checkpoint):
+    """`checkpoints/update_00020.ckpt` every so many updates and at the end; `last.ckpt` is a link to the newest.
+
+    A checkpoint is written when all of its update is: rollouts, figures, and the evaluation that follows it. So a run
+    that goes on from it finds its log complete, whenever it was killed. It is written aside, flushed to the disk and
+    renamed; older ones are removed after that.
+
+    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75. Before
+    training has begun, they end it at once.
 
     Args:
         every_n_updates: how often.
-        keep: how many of the newest are kept; -1 keeps all.
+        keep: how many of the newest are kept, at least 2, so that there is another if one is damaged; -1 keeps all.
+
+    Raises:
+        UserError: an option that cannot be.
     """
 
-    def __init__(self, every_n_updates: int = 20, keep: int = 1) -> None:
-        super().__init__(
-            filename="update_{step:05d}", auto_insert_metric_name=False, every_n_train_steps=every_n_updates,
-            save_last=True, save_top_k=keep, monitor="step" if keep != 1 else None, mode="max", enable_version_counter=False,
-        )  # fmt: skip
+    def __init__(self, every_n_updates: int = 20, keep: int = 2) -> None:
+        if every_n_updates < 1:
+            raise UserError(f"checkpoint.every_n_updates is {every_n_updates}; give at least 1.")
+        if keep < 2 and keep != -1:
+            raise UserError(f"checkpoint.keep is {keep}; give at least 2, or -1 to keep all.")
+        self.every_n_updates, self.keep = every_n_updates, keep
+        self.folder = Path()
+        self.interruption = Interruption()
+        self._saved = self._seen = 0
+        self._standing: dict[str, Any] = {}
+        self._random: dict[str, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checkpoints belong into the run's folder."""
-        self.dirpath = str(Path(trainer.default_root_dir) / "checkpoints")
-        super().setup(trainer, pl_module, stage)
+        """Checkpoints belong into the run's folder, are written straight to their files, and are looked at when read."""
+        self.folder = Path(trainer.default_root_dir) / "checkpoints"
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = CheckpointFile(partial(check_fits, module=pl_module))
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the random state until training starts."""
+        self._random = checkpoint.get("random", {})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add whose it is, the random state, and where the loop stood at its update's end: Lightning goes on from there."""
+        checkpoint["module"] = type(pl_module).__name__
+        checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
+        if trainer.world_size == 1:
+            checkpoint["random"] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+            if torch.cuda.is_available():
+                checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Clear up what a killed run has left."""
+        self._saved = self._seen = trainer.global_step
+        if trainer.is_global_zero:
+            self._clear_up(trainer.global_step)
+        self.interruption.install()
+        self._watch(trainer)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
+        if self._random and trainer.world_size == 1:
+            torch.set_rng_state(self._random["torch"])
+            random.setstate(self._random["python"])
+            if "cuda" in self._random and torch.cuda.is_available():
+                torch.cuda.set_rng_state(self._random["cuda"])
+        self._random = {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note where the loop stands."""
+        self._standing = {"fit_loop": trainer.fit_loop.state_dict()}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The last update is saved, whatever its number."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.global_step > self._last_global_step_saved:
-            candidates = self._monitor_candidates(trainer)
-            self._save_topk_checkpoint(trainer, candidates)
-            self._save_last_checkpoint(trainer, candidates)
+        if trainer.global_step > self._saved:
+            self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Write the checkpoint of the current update; every process of the run calls this.
+
+        Raises:
+            CheckpointError: the disk is full, or cannot be written to; earlier checkpoints are as they were.
+        """
+        path = self.folder / checkpoint_name(trainer.global_step)
+        aside = path.with_name(path.name + ASIDE)
+        try:
+            if trainer.is_global_zero:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                remove(aside)
+            trainer.strategy.barrier("checkpoint.begin")
+            trainer.save_checkpoint(aside)
+            if trainer.is_global_zero:
+                if aside.is_dir():
+                    write_manifest(aside)
+                flush(aside)
+                remove(path)
+                take_place(aside, path)
+                self._link(path)
+        except OSError as error:
+            remove(aside)
+            found = checkpoints(self.folder)
+            last = f"; {found[0][1].name} is the last good one" if found else ""
+            raise CheckpointError(
+                f"no checkpoint could be written to {path}: {error.strerror or error}{last}. Make room, then go on with "
+                "the same command and --ckpt_path=last."
+            ) from error
+        trainer.strategy.barrier("checkpoint.end")
+        self._saved = trainer.global_step
+        if trainer.is_global_zero and self.keep != -1:
+            for _, old in checkpoints(self.folder)[self.keep :]:
+                remove(old)
+
+    def _watch(self, trainer: Trainer) -> None:
+        """Be told when all of an update is over: Lightning writes its figures, and validates, after its last hook."""
+        loop = trainer.fit_loop.epoch_loop
+        end = type(loop).on_advance_end
+
+        def on_advance_end(data_fetcher: Any) -> None:
+            end(loop, data_fetcher)
+            self._update_ended(trainer)
+
+        loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
+
+    def _update_ended(self, trainer: Trainer) -> None:
+        if trainer.global_step == self._seen:
+            return  # gradients of a step are still being gathered
+        self._seen = trainer.global_step
+        interrupted = self._interrupted(trainer)
+        if interrupted or trainer.global_step % self.every_n_updates == 0:
+            self.save(trainer)
+        if interrupted:
+            raise Interrupted(
+                f"{self.interruption.received or 'a signal'}: saved after update {trainer.global_step}; the same command "
+                "with --ckpt_path=last goes on."
+            )
+
+    def _interrupted(self, trainer: Trainer) -> bool:
+        """Whether a signal has come to any process."""
+        return trainer.strategy.reduce_boolean_decision(self.interruption.received is not None, all=False)
+
+    def _link(self, path: Path) -> None:
+        """Let `last.ckpt` lead to a checkpoint, at one stroke."""
+        last = self.folder / "last.ckpt"
+        aside = last.with_name(last.name + ASIDE)
+        remove(aside)
+        aside.symlink_to(path.name)
+        if last.is_dir() and not last.is_symlink():
+            remove(last)
+        os.replace(aside, last)
+
+    def _clear_up(self, update: int) -> None:
+        """Remove what was being written, and set aside what lies beyond the update at which the run starts."""
+        for torn in self.folder.glob(f"*{ASIDE}"):
+            remove(torn)
+        found = checkpoints(self.folder)
+        for number, path in found:
+            if number > update:
+                aside = path.with_name(path.name + SET_ASIDE)
+                remove(aside)
+                path.rename(aside)
+                say(f"{path} lies beyond update {update}, at which the run goes on: it is now {aside.name}.")
+        here = [path for number, path in found if number <= update]
+        if here and len(here) < len(found):
+            self._link(here[0])
 
 
 class PolicyExport(Callback):

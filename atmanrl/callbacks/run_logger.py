@@ -1,8 +1,9 @@
-"""`metrics.csv` in the run's folder, which a restarted run goes on with."""
+"""`metrics.csv` in the run's folder, and how a restarted run goes on with that folder."""
 
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,17 +12,35 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from atmanrl.files import written_aside
+from atmanrl.files import ASIDE, written_aside
 
 
 class RunWriter(ExperimentWriter):
-    """Lightning's CSV writer, except that it adds to an older `metrics.csv` instead of deleting it."""
+    """Lightning's CSV writer, except that it adds to an older `metrics.csv` and never leaves it empty for a moment."""
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path = Path(self.metrics_file_path)
+        _write(path, fieldnames, _rows(path)[1])
+
+
+def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows; a last line without its end was torn by a kill and is left out."""
+    whole, _, _ = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")
+    rows = csv.DictReader(whole.splitlines())
+    return list(rows.fieldnames or []), list(rows)
+
+
+def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
+    with written_aside(path) as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class RunLogger(CSVLogger):
@@ -60,10 +79,20 @@ class RunLogger(CSVLogger):
         path = Path(self.log_dir) / "metrics.csv"
         if not path.exists():
             return
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            names, kept = rows.fieldnames or [], [row for row in rows if int(row["step"]) < update]
-        with written_aside(path) as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(kept)
+        names, rows = _rows(path)
+        kept = [row for row in rows if int(row["step"]) < update]
+        # a column that comes later comes again then, as in a run that was never interrupted
+        names = [name for name in names if any(row[name] for row in kept)]
+        self.experiment.metrics_keys = names
+        if kept:
+            _write(path, names, kept)
+        else:
+            path.unlink()
+
+
+def drop_updates_beyond(folder: Path, update: int) -> None:
+    """Remove the rollouts and evaluations of a run's folder that a run restarted at `update` will write again."""
+    for path in [*folder.glob("rollouts/update_*"), *folder.glob("eval/validation_*")]:
+        number = re.match(r"(?:update|validation)_(\d+)\.", path.name)
+        if path.name.endswith(ASIDE) or (number and int(number[1]) > update):
+            path.unlink()

@@ -119,6 +119,18 @@ def summary(runs: list[dict[str, Any]], every: int) -> dict[str, Any]:
     }
 
 
+def write(results: dict[str, Any], path: Path) -> None:
+    """Results with their summary, which takes two seeds at least: one has no deviation."""
+    runs = results["runs"]
+    results["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    results["versions"] = {
+        "python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "trl", "lightning")}
+    }  # fmt: skip
+    results["summary"] = summary(runs, results["setting"]["every"]) if len(runs) > 1 else None
+    with written_aside(path) as file:
+        file.write(json.dumps(results, indent=2) + "\n")
+
+
 def main() -> None:
     """Train, evaluate, write and draw."""
     parser = argparse.ArgumentParser(description="Accuracy over updates: ours against TRL's.")
@@ -141,16 +153,11 @@ def main() -> None:
         if results["setting"] != told:
             raise SystemExit(f"{args.json} has other settings ({results['setting']}); give another --json.")
 
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    for seed in range(len(results["runs"]), args.seeds):
-        results["runs"].append(run(seed, args))
-        results["machine"] = f"{platform.machine()}, {torch.get_num_threads()} threads"
-        results["versions"] = {
-            "python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "trl", "lightning")}
-        }  # fmt: skip
-        results["summary"] = summary(results["runs"], args.every) if seed else None  # one seed has no deviation
-        with written_aside(args.json) as file:
-            file.write(json.dumps(results, indent=2) + "\n")
+    done = {found["seed"] for found in results["runs"]}
+    for seed in (seed for seed in range(args.seeds) if seed not in done):
+        results["runs"] = sorted([*results["runs"], run(seed, args)], key=lambda found: found["seed"])
+        write(results, args.json)
+    write(results, args.json)
     print(json.dumps(results["summary"], indent=2))
     draw(results, args.json)
 

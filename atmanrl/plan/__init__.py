@@ -1,0 +1,1 @@
+"""What a run takes, in memory, time and GPU-hours, before a machine is rented for it."""

@@ -1,0 +1,121 @@
+"""Bytes of everything that stands in a device's memory, each by a formula of its own.
+
+Counts of activations are those of tensors that PyTorch keeps for the backward pass of a layer as transformers writes it
+for Llama (norm, attention, norm, gated feed-forward part); Korthikanti et al. 2022 (arXiv 2205.05198), section 4, count the
+same way for a GPT. `tests/plan` counts them by brute force.
+"""
+
+from __future__ import annotations
+
+from atmanrl.plan.shape import ModelShape
+
+FP32 = 4
+ROOM_TOKENS = 64
+"""Positions by which the sampler's buffers grow (`rollouts.cache.ROOM`)."""
+LOGITS_COPIES = 4
+"""fp32 copies of the logits at the worst moment of an update: scaled, log-softmax, its exponential, their product."""
+SAMPLED_LOGITS_COPIES = 4
+"""fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
+SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 14}
+"""Vectors of the mask's length: values, gradient, two moments and a gradient being built; the adaptive solver keeps two
+states of three vectors, parts of both, two knots and a gradient."""
+
+
+def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:
+    """Weights as they are kept, and adapters, which are fp32, in equal slices over `shards` devices."""
+    return (model.parameters * bytes_per_weight + model.adapter_parameters * FP32) / shards
+
+
+def gradients_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:
+    """A gradient for each parameter that learns, in its own dtype."""
+    width = FP32 if model.adapter_parameters else bytes_per_weight
+    return model.trainable_parameters * width / shards
+
+
+def optimizer_bytes(model: ModelShape, bytes_per_weight: int, shards: int, moments: int) -> float:
+    """AdamW keeps two moments for each parameter that learns, SGD none, with momentum one."""
+    return moments * gradients_bytes(model, bytes_per_weight, shards)
+
+
+def gathered_bytes(model: ModelShape, compute_bytes: int) -> float:
+    """All weights on one device in the dtype of computation, for sampling and probing a sharded model."""
+    return float(compute_bytes * (model.parameters + model.adapter_parameters))
+
+
+def gathered_layers_bytes(model: ModelShape, compute_bytes: int) -> float:
+    """What FSDP2 gathers at once in an update: two layers (the next is fetched ahead), embedding and head."""
+    layer = (model.layer_parameters + model.adapter_parameters) / model.layers
+    return compute_bytes * (2 * layer + model.embedding_parameters + model.head_parameters)
+
+
+def cast_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> float:
+    """Autocast keeps the converted matrices that learn until the pass is over; norms and embedding stay as they are."""
+    if weight_bytes == compute_bytes or model.adapter_parameters:
+        return float(compute_bytes * model.adapter_parameters if model.adapter_parameters else 0)
+    head = model.head_parameters or model.vocabulary * model.hidden
+    return float(compute_bytes * (model.layer_parameters + head))
+
+
+def cache_bytes(model: ModelShape, rows: float, tokens: float, compute_bytes: int) -> float:
+    """Keys and values of `rows` sequences: 2 x layers x width x tokens."""
+    return 2.0 * model.layers * model.kv_width * tokens * rows * compute_bytes
+
+
+def layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:
+    """Kept of one token by one layer for the backward pass of an update.
+
+    Both norms keep their input and what they multiply by their weight in fp32 (4 h); matrices keep their inputs: 2 h, the
+    attention's output q, the product f; attention keeps queries, keys, values and output (2 q + 2 k); the feed-forward part
+    keeps gate, activated gate and up (3 f).
+    """
+    fp32 = 4 * model.hidden * FP32
+    kept = 2 * model.hidden + 3 * model.query_width + 2 * model.kv_width + 4 * model.intermediate
+    return fp32 + compute_bytes * kept
+
+
+def layer_input_bytes(model: ModelShape) -> float:
+    """Kept of one token by one layer under activation checkpointing: its input, in fp32."""
+    return float(FP32 * model.hidden)
+
+
+def update_activation_bytes(model: ModelShape, tokens: float, compute_bytes: int, checkpointing: bool) -> float:
+    """Of `tokens` in one forward pass; with checkpointing, inputs of all layers and the activations of one."""
+    layer = layer_activation_bytes(model, compute_bytes)
+    if checkpointing:
+        return tokens * (model.layers * layer_input_bytes(model) + layer)
+    return tokens * model.layers * layer
+
+
+def probe_layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:
+    """Kept of one token by one layer for a gradient of the mask alone.
+
+    Frozen matrices and norms need not keep what they multiply: norms keep their input in fp32 (2 h), attention its queries,
+    keys, values and output (2 q + 2 k), the feed-forward part gate, activated gate and up (3 f).
+    """
+    kept = 2 * model.query_width + 2 * model.kv_width + 3 * model.intermediate
+    return 2 * model.hidden * FP32 + compute_bytes * kept
+
+
+def probe_activation_bytes(model: ModelShape, sequences: float, rows: float, keys: float, compute_bytes: int) -> float:
+    """Of `sequences` rollouts of `rows` tokens that attend to `keys`: kept activations, and one layer's attention.
+
+    The attention works on scores in fp32, and holds three of them at once; the bias is one more for all heads.
+    """
+    kept = sequences * rows * model.layers * probe_layer_activation_bytes(model, compute_bytes)
+    past = sequences * (keys - rows) * 2 * model.kv_width * compute_bytes * model.layers
+    return kept + past + sequences * rows * keys * FP32 * (3 * model.heads + 2)
+
+
+def mask_entries(cot: float, delimiter_and_answer: float) -> float:
+    """Trainable entries of a rollout's full mask: T (T + 1) / 2 + T (D + N), see `probe.mask`."""
+    return cot * (cot + 1) / 2 + cot * delimiter_and_answer
+
+
+def mask_bytes(entries: float, rollouts: float, copies: int) -> float:
+    """All masks of a device's rollouts in fp32, with what their solver keeps."""
+    return entries * rollouts * FP32 * copies
+
+
+def logits_bytes(model: ModelShape, positions: float, compute_bytes: int, fp32_copies: int) -> float:
+    """Logits of `positions` in the dtype of computation, and copies of them in fp32."""
+    return positions * model.vocabulary * (compute_bytes + fp32_copies * FP32)

@@ -1,0 +1,151 @@
+"""The shape of a model, taken from the model itself on the meta device: all its layers, and no weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atmanrl.errors import UserError
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What memory and time depend on.
+
+    Attributes:
+        name: class of the model.
+        layers: L.
+        hidden: h, width of the residual stream.
+        heads: of the queries, in each layer.
+        kv_heads: of keys and values.
+        head_dim: width of a head.
+        intermediate: f, width of the feed-forward part.
+        vocabulary: V.
+        embedding_parameters: of the embedding of tokens.
+        layer_parameters: of all layers together.
+        head_parameters: of the language-model head; 0 where it shares the embedding's weights.
+        other_parameters: all else (the last norm).
+        trainable_parameters: those that learn: all, or the adapters.
+        adapter_parameters: of the adapters, which are in none of the parts above; 0 without.
+    """
+
+    name: str
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    embedding_parameters: int
+    layer_parameters: int
+    head_parameters: int
+    other_parameters: int
+    trainable_parameters: int
+    adapter_parameters: int = 0
+
+    @property
+    def parameters(self) -> int:
+        """All of them, each once; without adapters, those that were loaded."""
+        return self.embedding_parameters + self.layer_parameters + self.head_parameters + self.other_parameters
+
+    @property
+    def query_width(self) -> int:
+        """Width of all queries of a layer."""
+        return self.heads * self.head_dim
+
+    @property
+    def kv_width(self) -> int:
+        """Width of all keys of a layer, and of all values."""
+        return self.kv_heads * self.head_dim
+
+    @property
+    def feed_forward_parameters(self) -> int:
+        """Of one layer's feed-forward part, with a gate: three matrices."""
+        return 3 * self.hidden * self.intermediate
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "parameters": self.parameters}
+
+
+def read_config(path: str | None, model_config: Path | None, revision: str | None, trust_remote_code: bool) -> Any:
+    """A model's configuration: from a file, a folder or the hub.
+
+    Raises:
+        UserError: there is none, or it cannot be had offline.
+    """
+    from transformers import AutoConfig
+
+    source = path if model_config is None else str(model_config)
+    if model_config is not None and not model_config.exists():
+        raise UserError(f"--model_config: there is no file {model_config}.")
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"the configuration of {source!r} cannot be read ({reason}); without the network or a licence, give the "
+            "model's config.json by --model_config FILE."
+        ) from error
+
+
+def shape_of(config: Any, lora: Any = None) -> ModelShape:
+    """The shape of the causal language model of a configuration, with adapters if options of them are given.
+
+    Args:
+        config: of transformers.
+        lora: `policy.LoRA`, or None.
+
+    Raises:
+        UserError: no causal language model has such a configuration, or it is not built of layers of the usual kind.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, AttributeError, ImportError) as error:
+        raise UserError(f"no causal language model can be made of this configuration: {error}") from error
+    own = {id(p): p.numel() for p in model.parameters()}
+    text = config.get_text_config()
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None or not hasattr(text, "intermediate_size"):
+        raise UserError(f"{type(model).__name__} is not built of layers of attention and a feed-forward part.")
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    in_embedding, in_layers = _count(embedding), _count(layers)
+    in_head = sum(p.numel() for p in head.parameters() if all(p is not q for q in embedding.parameters()))
+    adapters = _adapters(model, lora)
+    heads = text.num_attention_heads
+    return ModelShape(
+        name=type(model).__name__, layers=len(layers), hidden=text.hidden_size, heads=heads,
+        kv_heads=getattr(text, "num_key_value_heads", None) or heads,
+        head_dim=getattr(text, "head_dim", None) or text.hidden_size // heads,
+        intermediate=text.intermediate_size, vocabulary=text.vocab_size, embedding_parameters=in_embedding,
+        layer_parameters=in_layers, head_parameters=in_head,
+        other_parameters=sum(own.values()) - in_embedding - in_layers - in_head,
+        trainable_parameters=adapters or sum(own.values()), adapter_parameters=adapters,
+    )  # fmt: skip
+
+
+def _count(module: Any) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _adapters(model: Any, lora: Any) -> int:
+    """Parameters of the adapters, by putting them in as the run does."""
+    if lora is None:
+        return 0
+    from peft import LoraConfig, inject_adapter_in_model
+
+    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    options = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=target, task_type="CAUSAL_LM")
+    try:
+        with torch.device("meta"):
+            inject_adapter_in_model(options, model, low_cpu_mem_usage=True)
+    except ValueError as error:
+        raise UserError(f"policy.lora.target_modules do not fit {type(model).__name__}: {error}") from error
+    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)

@@ -1,0 +1,76 @@
+"""A plan in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from atmanrl.plan.estimate import USABLE, Plan, advice
+from atmanrl.plan.units import bytes_text, seconds_text
+
+
+def show(plan: Plan, console: Console) -> None:
+    """Print parameters, memory, time, and whether it fits."""
+    for table in (_parameters(plan), _memory(plan), _time(plan)):
+        console.print(table)
+    for line in lines(plan):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def lines(plan: Plan) -> list[str]:
+    """What is said below the tables: the answer, advice, and what was taken for granted."""
+    hardware, lengths = plan.hardware, plan.lengths
+    limit = bytes_text(hardware.memory_bytes)
+    found = [
+        f"It {'fits' if plan.fits else 'DOES NOT FIT'}: at most {bytes_text(plan.peak)} of {limit} a device, of which "
+        f"{USABLE:.0%} can be used."
+    ]
+    found += [f"  - {hint}" for hint in advice(plan)]
+    found.append(
+        f"Assumed: {lengths.prompt:g} prompt and {lengths.completion:g} completion tokens on average (memory: the longest "
+        f"completions), {hardware.efficiency:.0%} of the FLOP/s in matrix products, "
+        f"{bytes_text(hardware.bandwidth_bytes_per_second)}/s from memory"
+        + (f", {bytes_text(hardware.link_bytes_per_second)}/s between devices." if hardware.devices > 1 else ".")
+    )
+    return [*found, *(f"Not in the figures: {note}." for note in plan.settings.notes)]
+
+
+def _parameters(plan: Plan) -> Table:
+    model = plan.model
+    table = Table("parameters", title=f"{model.name}, {plan.settings.path}", title_justify="left")
+    table.add_column("", justify="right")
+    for name, count in {
+        "embedding": model.embedding_parameters, f"{model.layers} layers": model.layer_parameters,
+        "head": model.head_parameters, "other": model.other_parameters, "adapters": model.adapter_parameters,
+        "trainable": model.trainable_parameters,
+    }.items():  # fmt: skip
+        table.add_row(name, f"{count:,}" if count or name != "head" else "shared with the embedding")
+    return table
+
+
+def _memory(plan: Plan) -> Table:
+    table = Table("memory of a device", title_justify="left")
+    table.add_column("", justify="right")
+    for name, size in plan.memory_by_part.items():
+        table.add_row(name, bytes_text(size))
+    table.add_section()
+    for name, size in plan.peak_by_phase.items():
+        table.add_row(f"most during {name}", bytes_text(size))
+    return table
+
+
+def _time(plan: Plan) -> Table:
+    table = Table("time of an update", title_justify="left")
+    table.add_column("", justify="right")
+    for name, seconds in plan.seconds_by_phase.items():
+        table.add_row(name, seconds_text(seconds))
+    table.add_section()
+    table.add_row("together", seconds_text(plan.update_seconds))
+    table.add_row("tokens", f"{plan.tokens_per_update:,.0f}")
+    if plan.updates is not None and plan.run_seconds is not None and plan.gpu_hours is not None:
+        table.add_section()
+        table.add_row("updates of the run", f"{plan.updates:,}")
+        table.add_row("tokens of the run", f"{plan.updates * plan.tokens_per_update:,.0f}")
+        table.add_row("time of the run", seconds_text(plan.run_seconds))
+        table.add_row("GPU-hours", f"{plan.gpu_hours:,.1f}")
+    return table

@@ -1,0 +1,87 @@
+"""Formulas of memory against tensors that are there."""
+
+import pytest
+import torch
+from test_shape_and_flops import tiny
+from transformers import AutoModelForCausalLM
+
+from atmanrl.forward import logits_at
+from atmanrl.plan import memory
+from atmanrl.plan.shape import shape_of
+from atmanrl.probe.mask import Entries
+
+
+@pytest.fixture(scope="module")
+def model():
+    return AutoModelForCausalLM.from_config(tiny(), attn_implementation="sdpa").eval()
+
+
+def kept(work, model):
+    """Bytes of different tensors kept for the backward pass, parameters left out."""
+    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    found = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        result = work()
+    del result
+    return sum(size for size, _ in found.values())
+
+
+def test_weights_gradients_and_optimizer_are_those_of_a_step(model):
+    shape = shape_of(model.config)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    model(torch.ones(1, 4, dtype=torch.long)).logits.sum().backward()
+    optimizer.step()
+    moments = sum(s.nbytes for state in optimizer.state.values() for s in state.values() if s.numel() > 1)
+    assert memory.weights_bytes(shape, 4, 1) == sum(p.nbytes for p in model.parameters())
+    assert memory.gradients_bytes(shape, 4, 1) == sum(p.grad.nbytes for p in model.parameters())
+    assert memory.optimizer_bytes(shape, 4, 1, moments=2) == moments
+    assert memory.weights_bytes(shape, 4, 3) == pytest.approx(memory.weights_bytes(shape, 4, 1) / 3)
+    optimizer.zero_grad()
+
+
+def test_activations_of_the_update_are_those_that_are_kept(model):
+    """From the difference of two lengths, so that what does not grow with it drops out."""
+    shape = shape_of(model.config)
+
+    def update(tokens):
+        return kept(lambda: model.model(torch.ones(2, tokens, dtype=torch.long)).last_hidden_state.sum(), model)
+
+    found = (update(96) - update(32)) / (2 * 64)
+    assert memory.update_activation_bytes(shape, 1, 4, checkpointing=False) == pytest.approx(found, rel=0.1)
+
+
+def test_activations_of_the_probe_are_fewer(model):
+    shape = shape_of(model.config)
+    frozen = memory.probe_layer_activation_bytes(shape, 4)
+    assert 0.4 < frozen / memory.layer_activation_bytes(shape, 4) < 0.9
+
+
+def test_a_cache_has_its_bytes(model):
+    out = model(torch.ones(3, 11, dtype=torch.long), use_cache=True)
+    found = sum(layer.keys.nbytes + layer.values.nbytes for layer in out.past_key_values.layers)
+    assert memory.cache_bytes(shape_of(model.config), 3, 11, 4) == found
+
+
+def test_masks_have_their_entries():
+    entries = Entries(torch.tensor([30]), torch.tensor([25]))
+    assert memory.mask_entries(25, 5) == entries.packing.total
+    assert memory.mask_bytes(entries.packing.total, 1, 1) == 4 * entries.packing.total
+
+
+def test_logits_have_their_bytes(model):
+    where = torch.ones(2, 5, dtype=torch.bool)
+    logits = logits_at(model, where, input_ids=torch.ones(2, 5, dtype=torch.long))
+    assert memory.logits_bytes(shape_of(model.config), 10, 4, 0) == logits.nbytes
+
+
+def test_checkpointing_and_sharding_save():
+    shape = shape_of(tiny(num_hidden_layers=12))
+    assert memory.update_activation_bytes(shape, 10, 2, True) < memory.update_activation_bytes(shape, 10, 2, False) / 3
+    assert memory.gathered_layers_bytes(shape, 2) < memory.gathered_bytes(shape, 2)
