@@ -4,9 +4,10 @@
 
 For three Llamas with random weights: bytes of weights, gradients and AdamW's moments; the most memory that a forward and
 backward pass of the update, and a gradient of the probe, take above what stood there before; seconds of sampling, of a
-probe's gradient and of an update's step. The machine is described to the plan by two measurements alone: the FLOP/s of one
-matrix product, and the bandwidth of one copy (efficiency 1), taken anew for each shape. All times are the shortest of a
-few. Every figure is given as predicted / measured.
+probe's gradient and of an update's step. The machine is described to the plan by two measurements alone, taken anew for
+each shape: the FLOP/s of one matrix product, and the bandwidth of one copy (efficiency 1). Times are processor time of one
+thread, the shortest of a few, so that other programs on the machine disturb them little. Every figure is given as
+predicted / measured.
 """
 
 from __future__ import annotations
@@ -64,13 +65,13 @@ def policy_of(changes: dict[str, Any]) -> Policy:
 
 
 def best_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """The shortest time, which other programs on the machine disturb least; a first call does not count."""
+    """The shortest processor time; a first call does not count."""
     work()
     found = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        began = time.process_time()
         work()
-        found.append(time.perf_counter() - began)
+        found.append(time.process_time() - began)
     return min(found)
 
 
