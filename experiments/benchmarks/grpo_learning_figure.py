@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 TRAINERS = {"trl": ("TRL", "#7f8c8d"), "atmanrl": ("AtManRL", "#c0392b")}
 WINDOW = 5
@@ -36,6 +37,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     held_out.set_ylabel("right answers, %")
     for axis in (held_out, training):
         axis.set_xlabel("update")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*held_out.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path.with_suffix(".png"), dpi=150)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})

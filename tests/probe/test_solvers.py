@@ -1,5 +1,8 @@
 import math
+from dataclasses import replace
+from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from probe_reference import Exact, Reference, cases, reward, strengthen
@@ -13,7 +16,7 @@ from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Evaluation, Objective
 from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers import Solution
-from atmanrl.probe.solvers.adaptive import Knot, knot, line
+from atmanrl.probe.solvers.knots import Knot, Trend, knot, line
 from atmanrl.probe.target import Target
 
 SHAPES = [(3, 2, 1, 1), (9, 6, 2, 2), (6, 9, 1, 1), (9, 5, 3, 3)]
@@ -174,6 +177,30 @@ def test_an_interval_that_ran_too_far_is_walked_again(learnable):
 
 
 SIZES = Packing(torch.tensor([12, 5, 9]))
+
+
+def test_directions_go_on_turning_as_far_as_they_kept_to_their_turn():
+    """A rollout that turns faster than before, one that half keeps to its turn, and one that turns back."""
+    noise, first = torch.randn(2, SIZES.total, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    second = SIZES.spread(torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64)) * first + 0.1 * noise
+    spans, none = (torch.tensor([10, 3, 7]), torch.tensor([20, 3, 5])), torch.zeros(3, dtype=torch.bool)
+    knots = [Knot(noise, torch.zeros(3, 1), torch.ones(3), torch.zeros(3, dtype=torch.long))]
+    for rate, span in zip((first, second), spans, strict=True):
+        turn = rate * SIZES.spread(span)
+        knots.append(replace(knots[-1], direction=knots[-1].direction + turn, step=knots[-1].step + span))
+    trend, everywhere = Trend(first), torch.arange(SIZES.total)
+    begun = trend.line(*knots[:2], everywhere, SIZES, none)
+    torch.testing.assert_close(begun.direction, knots[0].direction)  # there is no turn before it: all of it goes on
+    back = trend.line(*knots[1:], everywhere, SIZES, ~none)
+    torch.testing.assert_close(back.direction, knots[1].direction)
+    found = trend.line(*knots[1:], everywhere, SIZES, none)  # nothing was learned from walking back
+    shares = []
+    for a, b in pairwise([0, *SIZES.ends.tolist()]):
+        before, after, turn = (x[a:b].numpy() for x in (first, second, knots[2].direction - knots[1].direction))
+        shares.append(float(np.clip((before @ after) / (before @ before), 0, 1)))
+        went = (knots[2].direction - found.direction)[a:b].numpy()
+        np.testing.assert_allclose(went, shares[-1] * turn, rtol=0, atol=1e-12)
+    assert shares == [1.0, pytest.approx(0.5, abs=0.2), 0.0]
 
 
 def evaluation(seed: int, lengths: list[int]) -> Evaluation:

@@ -3,10 +3,11 @@
 AdamW's 200 steps cost nothing; the 200 gradients do. Along the path a rollout's gradient changes in a simple way, and three
 observations let most of them be predicted:
 
-1. *Its direction barely turns; its size collapses when the answer becomes likely.* The gradient of a cross-entropy is
+1. *Its direction turns slowly; its size collapses when the answer becomes likely.* The gradient of a cross-entropy is
    g = -s G, with s the mean over answer tokens of 1 - p, and G the gradient of their log-odds. s falls by orders of
-   magnitude within a few steps, G hardly changes. So G is extrapolated linearly, and s follows from the tokens' log-odds
-   z = log p/(1-p), extrapolated linearly too: they are known from every evaluation at no cost.
+   magnitude within a few steps, G changes little. So s follows from the tokens' log-odds z = log p/(1-p), known from every
+   evaluation at no cost and extrapolated linearly, and G goes on turning as it did, to the extent to which it has kept to
+   its turns so far: nearly all of it at first, a fifth at the end (`Trend`).
 2. *What has been predicted can be corrected.* Once the gradient at the end of an interval is known, the interval is walked
    again with gradients interpolated between its ends, which costs no gradient (predict, evaluate, correct).
 3. *Predicted and corrected masks tell how much was lost.* Their distance at the end of an interval is what the rewards are
@@ -25,12 +26,11 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.probe.objective import Evaluation, Objective
+from atmanrl.probe.objective import Objective
 from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
+from atmanrl.probe.solvers.knots import Knot, Trend, knot, line
 
-SMALLEST_SHARE = 1e-6
-"""Below this 1 - p is rounding noise in float32."""
 TOO_FAR = 3.0
 """An interval whose error is this many times the tolerance is walked again in parts."""
 
@@ -54,31 +54,6 @@ class State:
         self.step[rows] = other.step
 
 
-@dataclass
-class Knot:
-    """The gradients of K rollouts in parts, each at one step of its path.
-
-    Attributes:
-        direction: G, `[P]`, packed.
-        odds: z of each answer token, `[K, N]`, infinite on padding.
-        lengths: number of answer tokens, `[K]`.
-        step: where on the path, `[K]`.
-    """
-
-    direction: Tensor
-    odds: Tensor
-    lengths: Tensor
-    step: Tensor
-
-    def take(self, rows: Tensor, index: Tensor) -> Knot:
-        """A copy of some rollouts, whose values stand at `index`."""
-        return Knot(self.direction[index], self.odds[rows], self.lengths[rows], self.step[rows])
-
-    def put(self, rows: Tensor, index: Tensor, other: Knot) -> None:
-        """Write some rollouts back."""
-        self.direction[index], self.odds[rows], self.step[rows] = other.direction, other.odds, other.step
-
-
 class AdaptiveSolver(Solver):
     """AdamW's path by predicted and corrected gradients, with adaptive intervals.
 
@@ -97,7 +72,7 @@ class AdaptiveSolver(Solver):
     def __init__(
         self,
         tolerance: float = 0.001,
-        first_interval: int = 8,
+        first_interval: int = 12,
         max_interval: int = 60,
         growth: float = 3.0,
         steps: int = 200,
@@ -125,6 +100,7 @@ class AdaptiveSolver(Solver):
         gradients, loss_initial, tiny = torch.zeros_like(alive), values.new_zeros(len(alive)), Tiny(self.eps)
         losses: list[list[tuple[int, float]]] = [[] for _ in alive]
         knots: Knot | None = None
+        trend = Trend(values)
         while len(alive):
             index, part = packing.index(alive), packing.take(alive)
             state = now.take(alive, index)
@@ -150,6 +126,7 @@ class AdaptiveSolver(Solver):
                     losses[row].pop()  # of a mask off the path
                 state.put(back, at_back, corrected.take(alive[back], index[at_back]))
                 knots.put(alive[onward], index[at_onward], new.take(onward, at_onward))
+                last = trend.line(last, new, index, part, again)
             corrected.put(alive, index, state)
             interval[alive] = torch.minimum(interval[alive], self.steps - state.step)
             self._walk(state, last, new, interval[alive], part, init_value)
@@ -199,32 +176,3 @@ class AdaptiveSolver(Solver):
             running.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(size.mul_(m), v.sqrt().add_(eps))
         running.step += count[order]
         state.put(order, index, running)
-
-
-def knot(evaluation: Evaluation, lengths: Tensor, step: Tensor, packing: Packing) -> Knot:
-    """The gradient of each rollout in parts: g = -s G, with s the mean of 1 - p over its answer tokens."""
-    assert evaluation.gradient is not None
-    logprobs = evaluation.logprobs.clamp(max=-SMALLEST_SHARE)
-    odds = logprobs - torch.log(-torch.expm1(logprobs))
-    valid = torch.arange(odds.shape[1], device=odds.device)[None] < lengths[:, None]
-    odds = odds.masked_fill(~valid, float("inf"))
-    return Knot(evaluation.gradient / packing.spread(-_share(odds, lengths)), odds, lengths, step)
-
-
-def line(last: Knot, new: Knot, step: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the gradient is at steps `[T, K]`, on the line through two knots in direction and in log-odds.
-
-    It is `-s (G + a turn)`, with G the direction at `new` and `turn` the difference of the two directions. Beyond `new` that
-    is a prediction, between the knots an interpolation; with one knot alone it is constant.
-
-    Returns:
-        s `[T, K]`, and a `[T, K]`: how far beyond `new`, in units of the knots' distance; in float64.
-    """
-    ahead = (step - new.step).double() / (new.step - last.step).clamp(min=1)
-    turn = torch.nan_to_num(new.odds - last.odds, nan=0.0).double()
-    return _share(new.odds.double() + turn * ahead[..., None], new.lengths), ahead
-
-
-def _share(odds: Tensor, lengths: Tensor) -> Tensor:
-    """The mean s of 1 - p over answer tokens, from their log-odds; padding stands at infinity and adds nothing."""
-    return ((-odds).sigmoid().sum(-1) / lengths).clamp(min=SMALLEST_SHARE)
