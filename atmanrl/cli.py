@@ -35,9 +35,9 @@ from atmanrl.callbacks import (
 )
 from atmanrl.callbacks.checkpoint_files import newest_whole, say
 from atmanrl.callbacks.interruption import EXIT_STATUS, Interrupted
-from atmanrl.callbacks.run_logger import drop_updates_beyond
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
+from atmanrl.files import written_aside
 
 
 class RunConfig(SaveConfigCallback):
@@ -55,16 +55,8 @@ class RunConfig(SaveConfigCallback):
                 "--ckpt_path=last."
             )
         if trainer.is_global_zero:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, folder / self.config_filename, skip_none=False, overwrite=True)
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A restarted run writes anew what its log holds beyond its checkpoint, all of it if there is none."""
-        if trainer.is_global_zero:
-            drop_updates_beyond(Path(trainer.default_root_dir), trainer.global_step)
-        for logger in trainer.loggers:
-            if isinstance(logger, RunLogger):
-                logger.rewind(trainer.global_step)
+            with written_aside(folder / self.config_filename) as file:
+                file.write(self.parser.dump(self.config, skip_none=False))
 
 
 class RunCLI(LightningCLI):

@@ -26,6 +26,21 @@ def written_aside(path: Path) -> Iterator[TextIO]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def disks_own_errors() -> Iterator[None]:
+    """Around `torch.save` into an open file: its writer, when it closes the archive, fails once more and hides the first.
+
+    Raises:
+        OSError: the disk is full, or cannot be written to.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
 def flush(path: Path) -> None:
     """Let the disk have all of a file, or of a folder and what is in it, so that it outlives a power failure."""
     for each in [path, *path.rglob("*")] if path.is_dir() else [path]:

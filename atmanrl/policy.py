@@ -11,6 +11,7 @@ from types import MethodType
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -179,15 +180,21 @@ class Policy(nn.Module):
         """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
 
         Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
+
+        Raises:
+            PolicyError: the disk is full, or cannot be written to; what was written is left.
         """
-        if self.lora is not None and self.lora.export == "adapter":
-            save_adapter(self.model, folder, dtype)
-        else:
-            model = self.model if dtype is None and self.lora is None else copy.deepcopy(self.model)
-            model = model if self.lora is None else merged(model)
-            model = model if dtype is None else model.to(getattr(torch, dtype))
-            model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        try:
+            if self.lora is not None and self.lora.export == "adapter":
+                save_adapter(self.model, folder, dtype)
+            else:
+                model = self.model if dtype is None and self.lora is None else copy.deepcopy(self.model)
+                model = model if self.lora is None else merged(model)
+                model = model if dtype is None else model.to(getattr(torch, dtype))
+                model.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+        except (OSError, SafetensorError) as error:
+            raise PolicyError(f"the policy could not be written to {folder}: {first_line(error)}") from error
 
     def _find_ends(self) -> None:
         generation = getattr(self.model, "generation_config", None)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
@@ -25,10 +26,11 @@ from atmanrl.callbacks.checkpoint_files import (
     write_manifest,
 )
 from atmanrl.callbacks.interruption import Interrupted, Interruption
-from atmanrl.distributed import whole
+from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
+from atmanrl.distributed import everyone, processes, whole
 from atmanrl.errors import UserError
 from atmanrl.files import ASIDE, flush, remove, take_place
-from atmanrl.policy import Policy
+from atmanrl.policy import Policy, PolicyError
 
 
 class RunCheckpoint(Checkpoint):
@@ -76,15 +78,34 @@ class RunCheckpoint(Checkpoint):
         checkpoint["module"] = type(pl_module).__name__
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
-            checkpoint["random"] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+            state: Any = np.random.get_state()
+            kind, keys, *place = state
+            numpy = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *place)
+            checkpoint["random"] = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
             if torch.cuda.is_available():
                 checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear up what a killed run has left."""
+        """Clear up what a killed run has left: the run writes anew what lies beyond its checkpoint.
+
+        Raises:
+            CheckpointError: the run goes on from a checkpoint with another optimizer.
+        """
         self._saved = self._seen = trainer.global_step
+        for optimizer in trainer.optimizers:
+            missing = sorted({o for o in optimizer.defaults for group in optimizer.param_groups if o not in group})
+            if missing:
+                raise CheckpointError(
+                    f"the checkpoint holds another optimizer's state, without {missing[0]} of "
+                    f"{type(optimizer).__name__}: name the --model.optimizer that it was trained with."
+                )
         if trainer.is_global_zero:
+            # checkpoints before their log: none ever stands there whose log is gone
             self._clear_up(trainer.global_step)
+            drop_updates_beyond(Path(trainer.default_root_dir), trainer.global_step)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.rewind(trainer.global_step)
         self.interruption.install()
         self._watch(trainer)
 
@@ -93,6 +114,9 @@ class RunCheckpoint(Checkpoint):
         if self._random and trainer.world_size == 1:
             torch.set_rng_state(self._random["torch"])
             random.setstate(self._random["python"])
+            if "numpy" in self._random:  # which older checkpoints do not have
+                kind, keys, *place = self._random["numpy"]
+                np.random.set_state((kind, keys.numpy().astype(np.uint32), *place))
             if "cuda" in self._random and torch.cuda.is_available():
                 torch.cuda.set_rng_state(self._random["cuda"])
         self._random = {}
@@ -116,32 +140,53 @@ class RunCheckpoint(Checkpoint):
         """
         path = self.folder / checkpoint_name(trainer.global_step)
         aside = path.with_name(path.name + ASIDE)
-        try:
-            if trainer.is_global_zero:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                remove(aside)
-            trainer.strategy.barrier("checkpoint.begin")
-            trainer.save_checkpoint(aside)
-            if trainer.is_global_zero:
-                if aside.is_dir():
-                    write_manifest(aside)
-                flush(aside)
-                remove(path)
-                take_place(aside, path)
-                self._link(path)
-        except OSError as error:
-            remove(aside)
-            found = checkpoints(self.folder)
-            last = f"; {found[0][1].name} is the last good one" if found else ""
-            raise CheckpointError(
-                f"no checkpoint could be written to {path}: {error.strerror or error}{last}. Make room, then go on with "
-                "the same command and --ckpt_path=last."
-            ) from error
-        trainer.strategy.barrier("checkpoint.end")
+        contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        write: Callable[[Path], None] = partial(trainer.strategy.save_checkpoint, contents)
+        for step in (self._begin, write, self._finish):
+            self._together(step, aside)
         self._saved = trainer.global_step
         if trainer.is_global_zero and self.keep != -1:
             for _, old in checkpoints(self.folder)[self.keep :]:
                 remove(old)
+
+    def _begin(self, aside: Path) -> None:
+        """Make room for what is to be written."""
+        if processes().rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            remove(aside)
+
+    def _finish(self, aside: Path) -> None:
+        """What was written takes its place."""
+        if processes().rank == 0:
+            path = aside.with_name(aside.name.removesuffix(ASIDE))
+            if aside.is_dir():
+                write_manifest(aside)
+            flush(aside)
+            remove(path)
+            take_place(aside, path)
+            self._link(path)
+
+    def _together(self, step: Callable[[Path], None], aside: Path) -> None:
+        """Take a step on every process; where the disk refuses it to one, all of them raise the error.
+
+        So none is left waiting for another that has given up.
+        """
+        refused: OSError | None = None
+        try:
+            step(aside)
+        except OSError as error:
+            refused = error
+        reason = next((told for told in everyone(refused and (refused.strerror or str(refused))) if told), None)
+        if reason is None:
+            return
+        if processes().rank == 0:
+            remove(aside)
+        found = checkpoints(self.folder)
+        last = f"; {found[0][1].name} is the last good one" if found else ""
+        raise CheckpointError(
+            f"no checkpoint could be written to {aside.with_name(aside.name.removesuffix(ASIDE))}: {reason}{last}. Make "
+            "room, then go on with the same command and --ckpt_path=last."
+        ) from refused
 
     def _watch(self, trainer: Trainer) -> None:
         """Be told when all of an update is over: Lightning writes its figures, and validates, after its last hook."""
@@ -208,7 +253,11 @@ class PolicyExport(Callback):
         self.dtype = dtype
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write aside, then take the place of an older export."""
+        """Write aside, then take the place of an older export.
+
+        Raises:
+            PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
+        """
         policy = getattr(pl_module, "policy", None)
         if not isinstance(policy, Policy):
             return
@@ -216,9 +265,12 @@ class PolicyExport(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / "policy"
-        aside = folder.with_name("policy.part")
-        shutil.rmtree(aside, ignore_errors=True)
-        policy.save(aside, self.dtype)
-        if folder.exists():
-            shutil.rmtree(folder)
+        aside = folder.with_name(folder.name + ASIDE)
+        remove(aside)
+        try:
+            policy.save(aside, self.dtype)
+        except PolicyError as error:
+            remove(aside)
+            raise PolicyError(f"{error}. The checkpoints are whole: make room, then `atmanrl export` one.") from error
+        remove(folder)
         aside.rename(folder)

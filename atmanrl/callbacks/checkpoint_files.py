@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl.errors import UserError
+from atmanrl.files import disks_own_errors
 
 MANIFEST = "manifest.json"
 """In a sharded checkpoint, a folder: the size of each of its files in bytes."""
@@ -146,14 +147,8 @@ class CheckpointFile(TorchCheckpointIO):
             OSError: the disk is full, or cannot be written to.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("wb") as file:
-            try:
-                torch.save(checkpoint, file)
-            except RuntimeError as error:
-                # torch's writer, when it closes the archive, fails once more and hides the disk's own error
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from error
-                raise
+        with Path(path).open("wb") as file, disks_own_errors():
+            torch.save(checkpoint, file)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
@@ -163,10 +158,17 @@ class CheckpointFile(TorchCheckpointIO):
         Raises:
             CheckpointError: there is none, it is damaged, or it does not fit.
         """
+        if Path(path).is_dir():
+            raise CheckpointError(
+                f"{path} is a sharded checkpoint, which --trainer.strategy=fsdp2 alone reads; for any other make it one "
+                f"file: atmanrl export --ckpt {path} --out NAME.ckpt"
+            )
         try:
             found: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{path} is no checkpoint: it holds a {type(found).__name__}.")
         self.check(path, found)
         return found

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import pickle
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import FileSystemReader, FileSystemWriter
 from torch.distributed.checkpoint.metadata import Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.state_dict_loader import load as load_slices
 from torch.distributed.checkpoint.state_dict_saver import save as save_slices
+from torch.distributed.checkpoint.storage import WriteResult
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.futures import Future
 from torch.optim import Optimizer
 
+from atmanrl.adapters import first_line
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
+from atmanrl.files import disks_own_errors
 from atmanrl.policy import check_same
 
 REST = "meta.pt"
@@ -60,17 +67,24 @@ def whole_optimizer_state(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save_sharded(checkpoint: dict[str, Any], path: Path) -> None:
-    """Write a folder of slices. Collective."""
+    """Write a folder of slices. Collective.
+
+    Raises:
+        OSError: a disk is full, or cannot be written to; every process is told of one among the slices.
+    """
     rest = dict(checkpoint)
     states = rest.pop("optimizer_states", [])
     tensors: dict[str, Any] = {f"state_dict.{name}": value for name, value in rest.pop("state_dict").items()}
     for i, state in enumerate(states):
         tensors |= {f"optimizer.{i}.{p}.{k}": v for p, values in state["state"].items() for k, v in values.items()}
     rest["param_groups"] = [state["param_groups"] for state in states]
-    path.mkdir(parents=True, exist_ok=True)
-    save_slices(tensors, storage_writer=FileSystemWriter(path))
+    try:
+        save_slices(tensors, storage_writer=Writer(path))
+    except CheckpointException as error:  # which is no Exception
+        raise _first(error) from error
     if processes().rank == 0:
-        torch.save(rest, path / REST)
+        with (path / REST).open("wb") as file, disks_own_errors():
+            torch.save(rest, file)
 
 
 def load(path: Path, model: nn.Module, optimizers: Iterable[Optimizer], safe: bool) -> dict[str, Any]:
@@ -86,11 +100,12 @@ def load(path: Path, model: nn.Module, optimizers: Iterable[Optimizer], safe: bo
     learning = [[p.detach() for group in o.param_groups for p in group["params"]] for o in optimizers]
     if path.is_file():
         checkpoint = read_full(path, safe)
+        _check_kind(path, checkpoint, model)
         check_same(checkpoint["state_dict"], own, _name(model))
         for name, value in own.items():
             value.copy_(_slice(checkpoint["state_dict"][name], value))
     else:
-        checkpoint = read_sharded(path, own, learning)  # straight into the model
+        checkpoint = read_sharded(path, model, learning)  # straight into the model
     del checkpoint["state_dict"]
     for optimizer, parameters, saved in zip(optimizers, learning, checkpoint.get("optimizer_states", []), strict=False):
         state = {
@@ -105,22 +120,25 @@ def read_full(path: Path, safe: bool = True) -> dict[str, Any]:
     """A checkpoint of one file; its tensors stay on disk until they are used.
 
     Raises:
-        CheckpointError: it is broken, or would run code.
+        CheckpointError: it is broken, would run code, or is something else.
     """
     try:
-        return cast("dict[str, Any]", torch.load(path, map_location="cpu", mmap=True, weights_only=safe))
+        found = torch.load(path, map_location="cpu", mmap=True, weights_only=safe)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {first_line(error)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(found).__name__}.")
+    return found
 
 
 def read_sharded(
-    path: Path, model: Mapping[str, Tensor] | None = None, learning: Sequence[Sequence[Tensor]] | None = None
+    path: Path, model: nn.Module | None = None, learning: Sequence[Sequence[Tensor]] | None = None
 ) -> dict[str, Any]:
     """A checkpoint of slices, in the form of a checkpoint of one file.
 
     Args:
         path: the folder.
-        model: the state dict to be filled; None reads whole tensors to the CPU.
+        model: to be filled; None reads whole tensors to the CPU.
         learning: each optimizer's parameters, which its state is sharded as; the states of no more optimizers are read.
             None reads all of them whole.
 
@@ -136,10 +154,15 @@ def read_sharded(
     }
     empty = {name: torch.empty(what.size, dtype=what.properties.dtype, device="meta") for name, what in index.items()}
     weights = {name.removeprefix("state_dict."): v for name, v in empty.items() if name.startswith("state_dict.")}
-    if model is not None:
-        check_same(weights, model, str(path))
-    weights = {name: torch.empty_like(v, device="cpu") if model is None else model[name] for name, v in weights.items()}
-    rest = cast("dict[str, Any]", torch.load(path / REST, map_location="cpu", weights_only=True))
+    rest = read_full(path / REST)
+    if "param_groups" not in rest:
+        raise CheckpointError(f"{path} is no checkpoint of a run: its {REST} holds no param_groups.")
+    if model is None:
+        weights = {name: torch.empty_like(v, device="cpu") for name, v in weights.items()}
+    else:
+        _check_kind(path, rest, model)
+        check_same(weights, own := model.state_dict(), _name(model))
+        weights = {name: own[name] for name in weights}
     states: list[dict[str, Any]] = [{"state": {}, "param_groups": groups} for groups in rest.pop("param_groups")]
     tensors: dict[str, Any] = {f"state_dict.{name}": value for name, value in weights.items()}
     for name, value in empty.items():
@@ -152,7 +175,12 @@ def read_sharded(
                 else:
                     tensors[name] = torch.empty_like(value, device="cpu")
                 states[int(i)]["state"].setdefault(int(number), {})[key] = tensors[name]
-    load_slices(tensors, storage_reader=reader, no_dist=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*the intent is to load in a single process.*")  # it is
+            load_slices(tensors, storage_reader=reader, no_dist=True)
+    except CheckpointException as error:
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {first_line(_first(error))}") from error
     return {**rest, "state_dict": weights, "optimizer_states": states}
 
 
@@ -171,6 +199,19 @@ class Index(pickle.Unpickler):
         if known or (module, name) in self.OTHERS or isinstance(found, torch.dtype):
             return found
         raise pickle.UnpicklingError(f"{module}.{name} has no place in the index of a checkpoint.")
+
+
+class Writer(FileSystemWriter):
+    """PyTorch's, which tells what the disk has to say."""
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        """This process's slices.
+
+        Raises:
+            OSError: the disk is full, or cannot be written to.
+        """
+        with disks_own_errors():
+            return super().write_data(plan, planner)
 
 
 class Reader(FileSystemReader):
@@ -201,6 +242,20 @@ def _slice(value: Any, like: Tensor) -> Any:
         return value
     # every process has the whole on disk: it takes its slice, and nothing is sent
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def _first(error: CheckpointException) -> BaseException:
+    """The error behind one of PyTorch's, which holds those of all processes."""
+    return error.failures[min(error.failures)][0]
+
+
+def _check_kind(path: Path, checkpoint: Mapping[str, Any], model: nn.Module) -> None:
+    """Refuse what is no checkpoint of a run, and that of another LightningModule."""
+    of = checkpoint.get("module")
+    if of not in (None, type(model).__name__):
+        raise CheckpointError(f"{path} is a checkpoint of {of}, this run trains {type(model).__name__}.")
+    if path.is_file() and "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path} is no checkpoint of a run: it holds no state_dict.")
 
 
 def _name(model: nn.Module) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -30,6 +30,8 @@ class WarmupSchedule(LambdaLR):
         UserError: an option that cannot be.
     """
 
+    OPTIONS = ("shape", "warmup_updates", "total_updates", "min_ratio")
+
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
@@ -47,6 +49,10 @@ class WarmupSchedule(LambdaLR):
         self.shape, self.warmup_updates, self.total_updates = shape, warmup_updates, total_updates
         self.min_ratio = min_ratio
         super().__init__(optimizer, self.ratio)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far it has come; a run that goes on takes its options from its config, as all others."""
+        return {k: v for k, v in super().state_dict().items() if k not in self.OPTIONS}
 
     def ratio(self, update: int) -> float:
         """Share of the peak learning rate after `update` updates."""

@@ -135,7 +135,15 @@ def plan(model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: 
     """Memory and time of a run.
 
     Memory is that of the longest completions that may come, time that of the average ones.
+
+    Raises:
+        UserError: there are too few problems for so many devices, which `fit` would refuse.
     """
+    if settings.reinforcement and 0 < settings.val_problems < hardware.devices:
+        raise UserError(
+            f"data.val_problems gives {settings.val_problems} problems to {hardware.devices} devices: some would have none "
+            "to answer. Give more of them, or take fewer devices."
+        )
     parts, peaks, resident = _memory(model, settings, hardware, lengths)
     updates = _updates(settings, hardware.devices)
     tokens = hardware.devices * settings.rollouts * (lengths.prompt + lengths.completion)
@@ -158,14 +166,17 @@ def _memory(
     resident = sum(parts.values())
     cast = memory.cast_bytes(model, weight, compute)
     whole = memory.gathered_bytes(model, compute) if shards > 1 else cast
-    together = max(longest, min(settings.micro_batch_tokens, settings.rollouts * longest))
+    minibatch = min(settings.minibatch_queries, settings.queries) * settings.group
+    together = max(longest, min(settings.micro_batch_tokens, minibatch * longest))
     completion_share = (longest - lengths.prompt) / longest
     parts["gathered or converted weights"] = whole
     parts["activations of the update"] = memory.update_activation_bytes(
         model, together, compute, settings.checkpointing
     )
-    parts["logits of the update"] = memory.logits_bytes(
-        model, together * completion_share, compute, memory.LOGITS_COPIES
+    parts["logits of the update"] = (
+        memory.scored_logits_bytes(model, together * completion_share, compute)
+        if settings.reinforcement
+        else memory.logits_bytes(model, together * completion_share, compute, memory.TAUGHT_LOGITS_COPIES)
     )
     gathered = memory.gathered_layers_bytes(model, compute) if shards > 1 else cast
     peaks = {
@@ -210,10 +221,11 @@ def _seconds(model: ModelShape, settings: RunSettings, hardware: Hardware, lengt
             model, settings, hardware
         )
     operations = update_operations(model, settings, lengths)
-    passes = math.ceil(settings.rollouts * length / max(settings.micro_batch_tokens, length)) * settings.num_iterations
+    passes = math.ceil(settings.rollouts * length / max(settings.micro_batch_tokens, length))
+    passes = max(passes, settings.minibatches) * settings.num_iterations
     floor = passes * 3 * model.layers * hardware.layer_seconds
     # each pass gathers the weights forwards and backwards, and scatters fp32 gradients
-    traffic = (2 * settings.compute_bytes + memory.FP32) * model.parameters * passes
+    traffic = (2 * settings.compute_bytes * model.parameters + memory.FP32 * model.trainable_parameters) * passes
     link = traffic / hardware.link_bytes_per_second if settings.sharded and hardware.devices > 1 else 0.0
     found["update"] = max(hardware.compute_seconds(operations), floor) + link
     if settings.reinforcement and settings.val_every:

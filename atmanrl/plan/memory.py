@@ -7,13 +7,16 @@ same way for a GPT. `tests/plan` counts them by brute force.
 
 from __future__ import annotations
 
+from atmanrl.forward import LOGITS_AT_ONCE
 from atmanrl.plan.shape import ModelShape
 
 FP32 = 4
 ROOM_TOKENS = 64
 """Positions by which the sampler's buffers grow (`rollouts.cache.ROOM`)."""
-LOGITS_COPIES = 4
-"""fp32 copies of the logits at the worst moment of an update: scaled, log-softmax, its exponential, their product."""
+SCORED_LOGITS_COPIES = 2
+"""fp32 copies of the logits at the worst moment of an update: scaled and softmax, later softmax and gradient."""
+TAUGHT_LOGITS_COPIES = 3
+"""fp32 copies of the logits at the worst moment of the warm start: log-softmax, its gradient, that of the logits."""
 SAMPLED_LOGITS_COPIES = 4
 """fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
 SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 14}
@@ -114,6 +117,15 @@ def mask_entries(cot: float, delimiter_and_answer: float) -> float:
 def mask_bytes(entries: float, rollouts: float, copies: int) -> float:
     """All masks of a device's rollouts in fp32, with what their solver keeps."""
     return entries * rollouts * FP32 * copies
+
+
+def scored_logits_bytes(model: ModelShape, positions: float, compute_bytes: int) -> float:
+    """Of an update's pass over `positions` of completions: what `forward.scores_at` holds at a time.
+
+    In fp32 the logits are their own scaled copy.
+    """
+    copies = SCORED_LOGITS_COPIES - (compute_bytes >= FP32)
+    return logits_bytes(model, min(positions, max(1, LOGITS_AT_ONCE // model.vocabulary)), compute_bytes, copies)
 
 
 def logits_bytes(model: ModelShape, positions: float, compute_bytes: int, fp32_copies: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +48,7 @@ class RunSettings:
         group: rollouts of a query; 1 in the warm start.
         max_new_tokens: longest completion.
         num_iterations: passes over an update's rollouts.
+        minibatch_queries: of one optimizer step on each device.
         micro_batch_tokens: of one forward pass of the update.
         rescore: whether the old log-probabilities are computed again.
         max_steps: updates, or -1.
@@ -75,6 +77,7 @@ class RunSettings:
     group: int = 8
     max_new_tokens: int = 1024
     num_iterations: int = 2
+    minibatch_queries: int = 2
     micro_batch_tokens: int = 16384
     rescore: bool = False
     max_steps: int = -1
@@ -85,6 +88,11 @@ class RunSettings:
     eval_samples: int = 1
     eval_queries: int = 1
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def minibatches(self) -> int:
+        """Optimizer steps of a pass over an update's rollouts."""
+        return math.ceil(self.queries / self.minibatch_queries)
 
     @property
     def rollouts(self) -> int:
@@ -104,24 +112,26 @@ def from_config(config: dict[str, Any]) -> RunSettings:
         raise UserError(f"the config's model is {kind or 'missing'}; plans are made for GRPOModule and SFTModule.")
     trainer, policy = config["trainer"], options(model["policy"])
     precision = str(trainer.get("precision") or "32-true")
-    weight = WIDTHS[policy["dtype"]]
     half = precision.startswith(("bf16", "16"))
+    # Lightning converts the weights, too, where the precision is called true
+    given = WIDTHS[policy["dtype"]]
+    weight = 2 if half and precision.endswith("-true") else given
     notes: list[str] = []
     common = {
         "path": policy["path"], "revision": policy["revision"], "trust_remote_code": policy["trust_remote_code"],
         "lora": _lora(policy.get("lora")), "weight_bytes": weight,
         "compute_bytes": 2 if half else min(weight, 4) if "64" not in precision else 8,
-        "sharded": "FSDP" in class_name(trainer.get("strategy")), "notes": notes,
+        "sharded": "fsdp" in class_name(trainer.get("strategy")).lower(), "notes": notes,
         "checkpointing": bool(policy.get("activation_checkpointing", False)),
         "max_steps": trainer["max_steps"] if trainer["max_steps"] is not None else -1,
-        "max_epochs": trainer["max_epochs"] if trainer["max_epochs"] is not None else -1,
+        "max_epochs": _max_epochs(trainer),
         "problems": _problems(data.get("task"), data.get("val_problems", 0)),
         "val_problems": data.get("val_problems", 0),
     }  # fmt: skip
     if kind == "SFTModule":
         return RunSettings(
             **common, reinforcement=False, queries=data["batch_size"], group=1, num_iterations=1,
-            micro_batch_tokens=1 << 60,
+            minibatch_queries=data["batch_size"], micro_batch_tokens=1 << 60,
         )  # fmt: skip
     every = trainer.get("val_check_interval")
     if data.get("resample_zero_spread"):
@@ -130,8 +140,8 @@ def from_config(config: dict[str, Any]) -> RunSettings:
         **common, moments=_moments(model.get("optimizer"), notes), reference=bool(model.get("beta")),
         probe=_probe(model.get("rewards") or {}, notes), queries=data["queries_per_device"], group=data["group_size"],
         max_new_tokens=data["max_new_tokens"], num_iterations=model["num_iterations"],
-        micro_batch_tokens=model["micro_batch_tokens"],
-        rescore=weight < 4 if model.get("rescore") is None else model["rescore"],
+        micro_batch_tokens=model["micro_batch_tokens"], minibatch_queries=model["minibatch_queries"],
+        rescore=given < 4 if model.get("rescore") is None else model["rescore"],
         val_every=every if isinstance(every, int) and not isinstance(every, bool) else None,
         eval_samples=data["eval_samples"], eval_queries=data["eval_queries"],
     )  # fmt: skip
@@ -149,6 +159,13 @@ def class_name(node: Any) -> str:
     """Name of a class in a configuration, without its module."""
     path = node.get("class_path", "") if isinstance(node, dict) else node or ""
     return str(path).rsplit(".", 1)[-1]
+
+
+def _max_epochs(trainer: dict[str, Any]) -> int:
+    """Lightning's: 1000 where nothing else ends a run."""
+    if trainer["max_epochs"] is not None:
+        return int(trainer["max_epochs"])
+    return 1000 if trainer["max_steps"] in (None, -1) and trainer.get("max_time") is None else -1
 
 
 def _lora(node: Any) -> LoRA | None:

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from atmanrl.forward import logits_at, token_logprobs
+from atmanrl.forward import scores_at
 from atmanrl.plan import memory
 from atmanrl.plan.estimate import Hardware, Lengths, plan, probe_operations, sampling_seconds, update_operations
 from atmanrl.plan.settings import ProbeSettings, RunSettings
@@ -100,7 +100,8 @@ def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
     policy, hardware = policy_of(changes), machine(repeats)
     model, shape = policy.model, shape_of(policy.model.config)
     settings = RunSettings(
-        "random", queries=QUERIES, group=GROUP, max_new_tokens=COMPLETION, num_iterations=1, micro_batch_tokens=1 << 30,
+        "random", queries=QUERIES, group=GROUP, max_new_tokens=COMPLETION, num_iterations=1, minibatch_queries=QUERIES,
+        micro_batch_tokens=1 << 30,
         probe=ProbeSettings(gradients=1, batch_tokens=1 << 30),
     )  # fmt: skip
     lengths = Lengths(PROMPT, COMPLETION, ANSWER, DELIMITER)
@@ -132,11 +133,7 @@ def _update(
 
     def passes() -> None:
         # log-probabilities and entropy as GRPOModule takes them
-        logits = logits_at(model, before, input_ids=ids, use_cache=False)
-        chosen = token_logprobs(logits, ids[:, PROMPT:].flatten())
-        with torch.no_grad():
-            spread = logits.float().log_softmax(-1)
-            float(-(spread.exp() * spread).sum(-1).mean())
+        chosen, _ = scores_at(model, before, ids[:, PROMPT:].flatten(), input_ids=ids, use_cache=False)
         (-chosen.mean()).backward()
 
     def step() -> None:

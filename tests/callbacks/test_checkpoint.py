@@ -3,17 +3,20 @@
 import csv
 import errno
 import os
-import resource
+import random
 import signal
 import warnings
+from contextlib import ExitStack
 
+import numpy as np
 import pytest
 import torch
+from disk import full_disk
 from lightning import LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch.utils.data import DataLoader
 
-from atmanrl.callbacks import RunCheckpoint, RunLogger
+from atmanrl.callbacks import RunCheckpoint, RunLogger, checkpoint
 from atmanrl.callbacks import checkpoint_files as files
 from atmanrl.callbacks.checkpoint_files import CheckpointError, CheckpointFile, damage, newest_whole
 from atmanrl.callbacks.interruption import Interrupted
@@ -32,7 +35,8 @@ class Small(LightningModule):
     def training_step(self, batch, index):
         if self.at == self.global_step:
             self.does()
-        loss = torch.nn.functional.dropout(self.layer(batch)).square().sum()
+        noise = random.random() + np.random.rand()
+        loss = noise * torch.nn.functional.dropout(self.layer(batch)).square().sum()
         optimizer = self.optimizers()
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -51,7 +55,8 @@ DATA = torch.randn(4, generator=torch.Generator().manual_seed(0)).repeat(6, 1)
 
 
 def train(folder, module, steps, ckpt_path=None, plugins=None, checkpoint=None, data=DATA):
-    torch.manual_seed(3)
+    for seed in (torch.manual_seed, random.seed, np.random.seed):
+        seed(3)
     logger = RunLogger(str(folder))
     checkpoint = checkpoint or RunCheckpoint(every_n_updates=2, keep=-1)
     trainer = Trainer(
@@ -189,16 +194,18 @@ def test_what_lies_beyond_the_start_is_set_aside(whole, tmp_path, capsys):
 
 @pytest.fixture
 def no_room():
-    """No file may grow beyond 1 kB, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    """Fills the disk when it is called."""
+    with ExitStack() as stack:
+        yield lambda: stack.enter_context(full_disk())
 
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
 
-    yield fill
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    signal.signal(signal.SIGXFSZ, before)
+def test_checkpoints_are_set_aside_before_their_log_goes(whole, tmp_path, monkeypatch):
+    """Else a run killed in between would go on from a checkpoint without the log that leads to it."""
+    folder = copied(whole, tmp_path)
+    found = []
+    monkeypatch.setattr(checkpoint, "drop_updates_beyond", lambda *_: found.append(names(tmp_path)))
+    train(tmp_path, Small(), 3, ckpt_path=str(folder / "update_00002.ckpt"))
+    assert found == [["last.ckpt", "update_00002.ckpt", "update_00004.ckpt.stale"]]
 
 
 def test_a_full_disk_leaves_the_last_good_checkpoint(whole, tmp_path, no_room):
@@ -233,6 +240,13 @@ def test_a_checkpoint_of_another_model(whole, tmp_path, module, sentence):
     assert str(path) in str(error.value) and "--model.policy.path" in str(error.value)
 
 
+def test_a_checkpoint_of_another_optimizer(whole, tmp_path):
+    module = Small()
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.01)
+    with pytest.raises(CheckpointError, match=r"another optimizer's state, without dampening of SGD"):
+        train(tmp_path, module, 4, ckpt_path=str(whole[0] / "checkpoints/update_00002.ckpt"))
+
+
 def test_keys_that_only_one_model_has():
     module = Small()
     state = module.state_dict()
@@ -241,6 +255,15 @@ def test_keys_that_only_one_model_has():
         files.check_fits("x.ckpt", less, module)
     with pytest.raises(CheckpointError, match=r"which has lora_A besides"):
         files.check_fits("x.ckpt", {"state_dict": {**state, "lora_A": torch.ones(1)}}, module)
+
+
+def test_what_is_no_checkpoint_of_one_file(tmp_path):
+    (tmp_path / "slices.ckpt").mkdir()
+    with pytest.raises(CheckpointError, match=r"is a sharded checkpoint.*atmanrl export --ckpt"):
+        CheckpointFile(lambda *_: None).load_checkpoint(tmp_path / "slices.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match=r"it holds a list"):
+        CheckpointFile(lambda *_: None).load_checkpoint(tmp_path / "list.ckpt")
 
 
 def test_a_file_that_is_no_checkpoint(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import yaml
+from disk import full_disk
 
 from atmanrl.__main__ import main
 from atmanrl.policy import LoRA, Policy, PolicyError
@@ -63,12 +64,24 @@ def test_what_cannot_be_exported(run, capsys):
     assert "leave --merge_lora out" in capsys.readouterr().err
     assert main(["export", "--ckpt", str(folder / "checkpoints/last.ckpt"), "--out", str(folder / "a.ckpt")]) == 1
     assert "is one file already" in capsys.readouterr().err
+    torch.save([1], folder / "checkpoints/last.ckpt")
+    assert export(folder) == 1
+    assert "it holds a list" in capsys.readouterr().err
     (folder / "checkpoints/last.ckpt").write_bytes(b"torn")
     assert export(folder) == 1
     assert "cannot be read" in capsys.readouterr().err
     (folder / "config.yaml").unlink()
     assert export(folder) == 1
     assert "name the run's config.yaml by --config" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_behind(run, capsys):
+    folder, _ = run
+    with full_disk():
+        assert export(folder) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("atmanrl: error: the policy could not be written to") and "Traceback" not in error
+    assert not (folder / "out").exists() and not (folder / "out.part").exists()
 
 
 def test_a_checkpoint_cannot_run_code(run, capsys):

@@ -1,5 +1,6 @@
 """Updates on two processes against the same updates on one: FSDP2, DDP, losses, LoRA, precision, checkpoints."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -154,6 +155,13 @@ def test_two_process_checkpoint_of_another_model(two):
     assert len(two["sharded"]["errors"]) == 2
     for error in two["sharded"]["errors"]:
         assert "mlp.gate_proj.weight has shape [48, 32] instead of [64, 32]" in error
+
+
+def test_two_process_full_disk(two):
+    """Also where it is one process alone that cannot write."""
+    for found in (*two["full_disk"], *two["other"]["full_disk"]):
+        assert re.search(r"update_00002.ckpt: .*update_00001.ckpt is the last good one. Make room", found[0])
+        assert found[1:] == ["last.ckpt", "update_00001.ckpt"]
 
 
 def test_two_process_refusals(two):

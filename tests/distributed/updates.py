@@ -4,11 +4,13 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from disk import full_disk
 from launch import GROUP_TIMEOUT
 from lightning import Trainer, seed_everything
 from torch.distributed.device_mesh import init_device_mesh
@@ -180,6 +182,29 @@ def sharded_resume(folder: Path) -> dict:
     return {"weights": full_weights(again.model), "errors": errors}
 
 
+def disk_gets_full(folder: Path, sharded: bool) -> list[str]:
+    """What a process is told when one of them finds the disk full at the second checkpoint, and what is left then."""
+    place = folder / f"full_disk_{sharded}"
+    saved = {"callbacks": [RunCheckpoint(every_n_updates=1)], "enable_checkpointing": True, "limit_val_batches": 0}
+    trainer = trainer_of(place, strategy_of("fsdp2", sharded_checkpoints=sharded), 3, **saved)
+    module = module_of(Policy(str(folder / "tiny"), dtype="float64"))
+    step = module.training_step
+    with ExitStack() as stack:
+
+        def filling(*args):
+            step(*args)
+            if trainer.global_step == 2 and processes().rank == int(sharded):
+                stack.enter_context(full_disk())
+
+        module.training_step = filling
+        try:
+            trainer.fit(module, Ragged())
+        except UserError as error:
+            found = str(error)
+    dist.barrier()
+    return [found, *sorted(p.name for p in (place / "checkpoints").iterdir())]
+
+
 def refused(folder: Path) -> list[str]:
     """What cannot be is said by every process, before anything waits for anything."""
     errors = []
@@ -230,6 +255,7 @@ def main(folder: Path) -> None:
         "bf16": moves(folder, "32-true", "bfloat16"),
     }
     found["sharded"] = sharded_resume(folder)
+    found["full_disk"] = [disk_gets_full(folder, sharded) for sharded in (False, True)]
     found["gathered"] = gathered_alone(folder)
     found["refused"] = refused(folder)
     torch.save(found, folder / f"found{processes().rank}.pt")

@@ -239,6 +239,19 @@ def test_a_fall_may_end_above_zero():
     assert [schedule.ratio(update) for update in (0, 2, 4, 9)] == pytest.approx([1, 0.6, 0.2, 0.2])
 
 
+def test_a_schedule_goes_on_with_the_options_of_its_run():
+    """A longer run, say: its fall ends later."""
+    schedules = [WarmupSchedule(torch.optim.SGD([torch.zeros(1)], lr=1.0), "linear", 0, total) for total in (4, 8)]
+    for _ in range(2):
+        schedules[0].optimizer.step()
+        schedules[0].step()
+    schedules[1].load_state_dict(schedules[0].state_dict())
+    assert (schedules[1].last_epoch, schedules[1].total_updates) == (2, 8)
+    schedules[1].optimizer.step()
+    schedules[1].step()
+    assert schedules[1].get_last_lr() == [1 - 3 / 8]
+
+
 def test_a_schedule_steps_once_an_update_and_ends_with_the_run(tiny_folder):
     seen = []
 

@@ -1,11 +1,13 @@
 """Formulas of memory against tensors that are there."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_shape_and_flops import tiny
 from transformers import AutoModelForCausalLM
 
-from atmanrl.forward import logits_at
+from atmanrl.forward import LOGITS_AT_ONCE, logits_at
 from atmanrl.plan import memory
 from atmanrl.plan.shape import shape_of
 from atmanrl.probe.mask import Entries
@@ -73,6 +75,14 @@ def test_masks_have_their_entries():
     entries = Entries(torch.tensor([30]), torch.tensor([25]))
     assert memory.mask_entries(25, 5) == entries.packing.total
     assert memory.mask_bytes(entries.packing.total, 1, 1) == 4 * entries.packing.total
+
+
+def test_an_update_holds_some_logits_at_a_time(model):
+    shape = replace(shape_of(model.config), vocabulary=128256)
+    assert LOGITS_AT_ONCE // 128256 == 523
+    assert memory.scored_logits_bytes(shape, 400, 2) == 400 * 128256 * (2 + 4 + 4)
+    assert memory.scored_logits_bytes(shape, 16384, 2) == 523 * 128256 * (2 + 4 + 4)
+    assert memory.scored_logits_bytes(shape, 400, 4) == 400 * 128256 * (4 + 4)
 
 
 def test_logits_have_their_bytes(model):

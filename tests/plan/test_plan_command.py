@@ -49,6 +49,23 @@ def test_an_option_of_the_run_overrides_its_config(model_config, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("options", "bytes_of_a_parameter"),
+    [
+        ([], 16),
+        (["--trainer.strategy=fsdp2"], 8),
+        (["--trainer.strategy=atmanrl.distributed.FSDP2Strategy"], 8),
+        (["--trainer.precision=bf16-true"], 8),
+    ],
+)
+def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model_config, tmp_path):
+    out = tmp_path / "plan.json"
+    common = ["--model.optimizer=AdamW", f"--model_config={model_config}", f"--json={out}"]
+    assert main(["plan", f"--config={ROOT / 'configs/laptop.yaml'}", *MACHINE, *common, *options]) == 0
+    found = json.loads(out.read_text())
+    assert found["resident_bytes"] == bytes_of_a_parameter * found["model"]["parameters"]
+
+
+@pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--devices=0"], "--devices is 0"),
@@ -60,6 +77,7 @@ def test_an_option_of_the_run_overrides_its_config(model_config, tmp_path):
         (["--model_config=nowhere.json"], "no file nowhere.json"),
         (["--prompt_tokens=0"], "--prompt_tokens"),
         (["--data.queries_per_device=9000"], "problems for an update"),
+        (["--devices=101"], "data.val_problems gives 100 problems to 101 devices"),
         (["--model.policy.path=/no/such/folder"], "--model_config FILE"),
     ],
 )
