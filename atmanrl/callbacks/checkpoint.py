@@ -121,7 +121,7 @@ class RunCheckpoint(Checkpoint):
                 self.folder.mkdir(parents=True, exist_ok=True)
                 remove(aside)
             trainer.strategy.barrier("checkpoint.begin")
-            trainer.save_checkpoint(aside)
+            trainer.save_checkpoint(aside, weights_only=False)  # unsaid, Lightning tells that it is so
             if trainer.is_global_zero:
                 if aside.is_dir():
                     write_manifest(aside)
