@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from transformers import get_scheduler
 from atmanrl.__main__ import main
 from atmanrl.callbacks import RunCheckpoint
 from atmanrl.errors import UserError
-from atmanrl.grpo import GRPOModule, WarmupSchedule, group_advantages
+from atmanrl.grpo import GRPOModule, WarmupSchedule, group_advantages, scoring
 from atmanrl.grpo.minibatches import learning_groups, minibatches
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import LoRA, Policy
@@ -188,6 +189,27 @@ def test_minibatches_hold_whole_groups_each_once():
     assert len({str(order) for order in orders}) > 1 and orders[0] == minibatches([0, 2, 3], GROUP, 2, 0)
 
 
+def test_the_seed_orders_the_minibatches():
+    def order(seed, update=0, iteration=0):
+        module = GRPOModule(Policy("nowhere"), seed=seed)
+        module._trainer = SimpleNamespace(global_step=update)
+        return module._minibatches(SimpleNamespace(group_size=1), list(range(16)), iteration)
+
+    assert order(3) == order(3) and len({str(order(*key)) for key in [(3,), (4,), (3, 1), (3, 0, 1)]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "shared"), [({}, True), ({"micro_batch_tokens": 1}, True), ({"share_prompts": False}, False)]
+)
+def test_how_an_update_reads_its_rollouts(tiny_folder, monkeypatch, options, shared):
+    read, scores_at = [], scoring.scores_at
+    monkeypatch.setattr(scoring, "scores_at", lambda *a, **k: read.append(k) or scores_at(*a, **k))
+    Run(tiny_folder, updates=1, num_iterations=1, minibatch_queries=3, **options)
+    rows = [len(inputs["input_ids"]) for inputs in read]
+    assert sum(rows) == 6 and (max(rows) == 1) == ("micro_batch_tokens" in options)
+    assert all(("past_key_values" in inputs) == shared for inputs in read)
+
+
 class Cut(Feed):
     """The first rollout of each group ends, the others are cut off by the limit."""
 
@@ -325,7 +347,30 @@ model:
     assert isinstance(schedule, WarmupSchedule) and schedule.ratio(55) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("wrong", [{"beta": -0.1}, {"scale_rewards_floor": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beta": -0.1},
+        {"beta": math.inf},
+        {"scale_rewards_floor": -1.0},
+        {"max_grad_norm": 0.0},
+        {"max_grad_norm": -1.0},
+    ],
+)
 def test_options_that_cannot_be(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
+    """A norm of 0 would stop all learning, and one below 0 would climb the loss."""
+    ((name, value),) = wrong.items()
+    with pytest.raises(UserError, match=rf"model\.{name} is {value}; give"):
         GRPOModule(Policy("nowhere"), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr": -1.0}, r"model\.optimizer .*Invalid learning rate: -1"),
+        ({"lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR}, r"model\.lr_scheduler .*T_max"),
+    ],
+)
+def test_what_an_optimizer_or_a_schedule_refuses_is_named(tiny_folder, options, said):
+    with pytest.raises(UserError, match=said):
+        Run(tiny_folder, updates=1, **options)

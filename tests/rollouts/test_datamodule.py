@@ -108,6 +108,8 @@ def test_wrong_options_are_named(name):
 
 
 def test_wrong_combinations():
+    with pytest.raises(UserError, match=r"data\.temperature is inf"):
+        data(temperature=float("inf"))
     with pytest.raises(UserError, match=r"data\.group_size is 1"):
         data(group_size=1)
     for options in ({"task": None}, {"traces": "t.jsonl"}):
