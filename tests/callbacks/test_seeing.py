@@ -58,6 +58,16 @@ def test_the_table_shows_completions_as_they_stand(batch, capsys):
     assert "test/0" in (text := console.export_text()) and "test/1" not in text
 
 
+def test_many_rewards_leave_room_for_the_texts(batch):
+    """On a terminal of 80 characters a completion's words stay whole."""
+    batch.rollouts[1].rewards |= {f"reward_{i}": float(i) for i in range(9)}
+    callback = RolloutTable(every_n_updates=1)
+    callback.console = console = Console(width=80, record=True, force_terminal=False)
+    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
+    text = console.export_text()
+    assert "completion" in text and "reward_8 +8.000" in text and "so so so so" in text
+
+
 def test_no_table_unless_it_is_asked_for(batch):
     callback = RolloutTable()
     console = shown(callback)
