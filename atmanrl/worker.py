@@ -145,10 +145,11 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
-        self.process.start()
-        Finalize(None, self.process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
+        process.start()
+        self.process, self.pipe = process, pipe
+        Finalize(None, process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
         theirs.close()
         try:
             self._received(START_SECONDS)

@@ -84,7 +84,7 @@ def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> T
         except Exception as error:
             raise RewardError(f"reward {name!r} {_said(error)} {described(rollout)}") from error
     raise RewardError(
-        f"reward {name!r} {_said(fault)} on {len(batch)} rollouts together, though on none of them alone."
+        f"reward {name!r} {_said(fault)} on {len(batch)} rollouts together, and nothing of the kind on any of them alone."
     ) from fault
 
 

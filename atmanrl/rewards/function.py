@@ -133,7 +133,7 @@ def _numbers(given: Any, size: int) -> Tensor:
     """A list of B numbers or None as `[B]` with NaN."""
     if not isinstance(given, (list, tuple)) or len(given) != size:
         what = f"{len(given)} values" if isinstance(given, (list, tuple)) else type(given).__name__
-        raise RewardError(f"returned {what} for {size} rollouts; a list of one number or None for each is wanted")
+        raise RewardError(f"returned {what} for {size} rollouts (wanted: a list with one number or None for each)")
     try:
         return torch.tensor([float("nan") if value is None else float(value) for value in given])
     except (TypeError, ValueError) as error:
