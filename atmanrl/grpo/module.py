@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -31,15 +32,14 @@ from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 
-Made = TypeVar("Made")
 
-
-def _made(option: str, make: Callable[[Any], Made], of: Any) -> Made:
-    """An optimizer or a schedule; what it refuses (a learning rate below 0, say) is an option that a user can mend."""
+@contextmanager
+def _refusals(option: str) -> Iterator[None]:
+    """What an optimizer or a schedule refuses (a learning rate below 0, a step too many), a user can mend."""
     try:
-        return make(of)
+        yield
     except (TypeError, ValueError) as error:
-        raise UserError(f"model.{option} cannot be made: {error}.") from error
+        raise UserError(f"model.{option} was refused: {error}.") from error
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -164,10 +164,14 @@ class GRPOModule(EvaluatingModule):
         Raises:
             UserError: an option that they refuse, or a schedule that is none by updates.
         """
-        optimizer = _made("optimizer", self.optimizer, [p for p in self.policy.parameters() if p.requires_grad])
+        with _refusals("optimizer"):
+            optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UserError("model.optimizer must take one gradient a step; LBFGS asks for the loss again and again.")
         if self.lr_scheduler is None:
             return optimizer
-        schedule = _made("lr_scheduler", self.lr_scheduler, optimizer)
+        with _refusals("lr_scheduler"):
+            schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
         if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None:
@@ -219,7 +223,8 @@ class GRPOModule(EvaluatingModule):
             found["groups_dropped"] = 1 - len(groups) * batch.group_size / len(batch)
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
-            schedule.step()
+            with _refusals("lr_scheduler"):
+                schedule.step()
         return found
 
     def _old_logprobs(self, batch: RolloutBatch) -> list[Tensor]:

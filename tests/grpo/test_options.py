@@ -10,6 +10,7 @@ from conftest import ROOT
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from test_grpo_module import GROUP, Feed, Lottery, Run
+from torch.optim.lr_scheduler import OneCycleLR
 from transformers import get_scheduler
 
 from atmanrl.__main__ import main
@@ -145,6 +146,20 @@ def test_the_floor_reaches_the_update(tiny_folder, start):
 
 
 FLAT_SECOND = (0.0, 1.0, 0.5, 0.5, 1.0, 0.0)
+
+
+def test_the_scaling_reaches_the_update_and_its_figures(tiny_folder):
+    rewards = (0.0, 1.0, 0.5, 0.5, 0.3, 0.1)
+    options = {"lr": 0.0, "num_iterations": 1, "minibatch_queries": 3, "max_grad_norm": None, "updates": 1}
+    none, group, batch = (
+        Run(tiny_folder, rewards={"r": Fixed(*rewards)}, scale_rewards=scaling, **options).logged
+        for scaling in ("none", "group", "batch")
+    )
+    spread = torch.tensor(rewards).std() + 1e-4
+    assert batch["grad_norm"] == pytest.approx(none["grad_norm"] / float(spread), rel=1e-4)
+    assert abs(group["grad_norm"] / batch["grad_norm"] - 1) > 0.05
+    assert group["frac_reward_zero_std"] == none["frac_reward_zero_std"] == pytest.approx(1 / 3)
+    assert batch["frac_reward_zero_std"] == 0
 
 
 def test_flat_groups_are_dropped(tiny_folder):
@@ -369,8 +384,16 @@ def test_options_that_cannot_be(wrong):
     [
         ({"lr": -1.0}, r"model\.optimizer .*Invalid learning rate: -1"),
         ({"lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR}, r"model\.lr_scheduler .*T_max"),
+        ({"lr_scheduler": lambda o: OneCycleLR(o, 1.0, 1)}, r"model\.lr_scheduler .*step 2 times"),
     ],
 )
 def test_what_an_optimizer_or_a_schedule_refuses_is_named(tiny_folder, options, said):
     with pytest.raises(UserError, match=said):
-        Run(tiny_folder, updates=1, **options)
+        Run(tiny_folder, updates=2, **options)
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_is_refused():
+    module = GRPOModule(Policy("nowhere"), optimizer=lambda _: torch.optim.LBFGS([torch.zeros(1, requires_grad=True)]))
+    module.policy = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"model\.optimizer .*LBFGS"):
+        module.configure_optimizers()
