@@ -1,5 +1,6 @@
 """What a run shows while it goes on: the progress bar, the table of rollouts, the composition of the reasoning."""
 
+import io
 import math
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from rich.console import Console
 
 from atmanrl.callbacks import CompositionCallback, RolloutTable, UpdateProgress
+from atmanrl.callbacks.progress import SHOWN
 from atmanrl.callbacks.rollout_table import table
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, Parts, Rollout, RolloutBatch
@@ -104,6 +106,18 @@ def test_wrong_table_options(options):
     ((name, value),) = options.items()
     with pytest.raises(UserError, match=rf"rollout_table\.{name} is {value}"):
         RolloutTable(**options)
+
+
+def test_the_progress_bar_fits_a_narrow_terminal():
+    bar = UpdateProgress()
+    bar.console = console = Console(width=80, record=True, force_terminal=True, file=io.StringIO())
+    run = trainer(1, **{name: torch.tensor(0.5) for name in SHOWN})
+    bar.on_train_start(run, None)
+    bar.on_train_batch_end(run, None, None, None, 0)
+    bar.bar.refresh()
+    bar.on_train_end(run, None)
+    text = console.export_text()
+    assert "train" in text and "1/4" in text and "reward +0.500" in text and "updated 0.5 s" in text and "…" not in text
 
 
 def test_the_progress_bar_shows_what_a_run_has():
