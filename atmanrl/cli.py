@@ -108,6 +108,11 @@ class RunCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
         options = self._get(self.config_init, "trainer")
+        if options["val_check_interval"] == 0:
+            raise UserError(
+                "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
+                "for none."
+            )
         loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
         if self.config.subcommand == "fit":
             loggers = [RunLogger(options["default_root_dir"]), *loggers]

@@ -21,6 +21,8 @@ def brief(message: str) -> str:
             where.append(found[1].rsplit(".", 1)[-1])
             line = found[2].strip()
         if line and not structure.search(line):
+            given = re.search(r"Given value: (.+)", message)  # told apart from the error, where several types would do
+            line += f". Got value: {given[1]}" if given and "Got value" not in line else ""
             return f"{' > '.join(where)}: {line}" if where else line
     return message
 

@@ -14,7 +14,7 @@ import multiprocessing
 import signal
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -23,6 +23,8 @@ from typing import Any
 
 START_SECONDS = 120.0
 """How long the process may take to start and to import the function."""
+RUNNER = asyncio.Runner()
+"""One event loop for all calls, as in TRL: what a coroutine function keeps (a client, a lock) belongs to its loop."""
 
 
 class LoadError(Exception):
@@ -87,11 +89,19 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answer:
     try:
         value = function(**arguments, log_extra=log_extra, log_metric=log_metric)
         if inspect.iscoroutine(value):
-            value = asyncio.run(value)
+            value = RUNNER.run(value)
+        value = _plain(value)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise FunctionError(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})") from error
     return Answer(value, dict(extras), dict(metrics))
+
+
+def _plain(value: Any) -> Any:
+    """A list, where there is a tensor, an array or whatever TRL could go through; its numbers as Python's own."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        return value
+    return [one.item() if getattr(one, "shape", None) == () else one for one in value]
 
 
 class Worker:
@@ -135,10 +145,11 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
-        self.process.start()
-        Finalize(None, self.process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
+        process.start()
+        self.process, self.pipe = process, pipe
+        Finalize(None, process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
         theirs.close()
         try:
             self._received(START_SECONDS)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 SHOWN = {
     "reward": "reward {:+.3f}",
@@ -33,10 +35,19 @@ SHOWN = {
 """Figures shown beside the bar, where a run has them."""
 
 
-class UpdateProgress(ProgressBar):
-    """Updates done, the figures of `SHOWN`, seconds of each phase, and the time left.
+class FiguresBelow(Progress):
+    """A bar with its figures below it, which take a second line where a terminal is narrow, and never the bar's room."""
 
-    On a terminal it is one live line; elsewhere a line is printed now and then.
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar, and each task's field `figures`."""
+        yield self.make_tasks_table(self.tasks)
+        yield from (Text(task.fields["figures"]) for task in self.tasks if task.fields["figures"])
+
+
+class UpdateProgress(ProgressBar):
+    """Updates done and the time left; below, the figures of `SHOWN` with the seconds of each phase.
+
+    On a terminal it is live; elsewhere a line is printed now and then.
     """
 
     def __init__(self) -> None:
@@ -102,9 +113,8 @@ class UpdateProgress(ProgressBar):
     def _start(self, name: str, total: int, done: int) -> None:
         if not self.enabled:
             return
-        self.bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", markup=False), TimeElapsedColumn(), TextColumn("left"),
+        self.bar = FiguresBelow(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
         self.task = self.bar.add_task(name, total=total, completed=done, figures="")

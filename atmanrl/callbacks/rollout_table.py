@@ -45,19 +45,25 @@ class RolloutTable(Callback):
         if not trainer.is_global_zero:
             return
         columns, rows = table(batch.rollouts)
-        self.console.print(self._drawn(columns, rows, f"rollouts of update {update}"))
+        self.console.print(self._drawn(columns, rows[: self.rollouts], f"rollouts of update {update}"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 numbered = [[update, *row] for row in rows]
                 logger.log_table("completions", ["update", *columns], numbered, step=update - 1)  # as its figures
 
     def _drawn(self, columns: list[str], rows: list[list[Any]], title: str) -> Table:
-        """Cells are plain `Text`: what looks like markup in a completion is shown as it stands."""
+        """Two texts and what they are worth, name by name, so that many rewards leave room for the texts.
+
+        Cells are plain `Text`: what looks like markup in a completion is shown as it stands.
+        """
         drawn = Table(title=Text(title), show_lines=True)
-        for name in columns:
-            drawn.add_column(Text(name), ratio=3 if name in ("prompt", "completion") else None, overflow="fold")
-        for row in rows[: self.rollouts]:
-            drawn.add_row(*(Text(self._shown(cell)) for cell in row))
+        for name, ratio in (("prompt", 2), ("completion", 3), ("worth", 2)):
+            drawn.add_column(Text(name), ratio=ratio, overflow="fold")
+        for row in rows:
+            cells = {name: self._shown(cell) for name, cell in zip(columns, row, strict=True)}
+            texts = (cells.pop("prompt"), cells.pop("completion"))
+            worth = "\n".join(f"{name} {cell}" for name, cell in cells.items() if cell)
+            drawn.add_row(*map(Text, (*texts, worth)))
         return drawn
 
     def _shown(self, cell: Any) -> str:

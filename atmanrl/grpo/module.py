@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +31,15 @@ from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
+
+
+@contextmanager
+def _refusals(option: str) -> Iterator[None]:
+    """What an optimizer or a schedule refuses (a learning rate below 0, a step too many), a user can mend."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise UserError(f"model.{option} was refused: {error}.") from error
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
@@ -101,12 +113,21 @@ class GRPOModule(EvaluatingModule):
     ) -> None:
         super().__init__(policy, {"outcome": OutcomeReward()} if rewards is None else rewards, evaluate_all_rewards)
         self.automatic_optimization = False
-        if num_iterations < 1 or minibatch_queries < 1 or micro_batch_tokens < 1:
-            raise UserError("model.num_iterations, minibatch_queries and micro_batch_tokens must be at least 1.")
-        if not 0 < epsilon < 1 or (epsilon_high is not None and epsilon_high <= 0):
-            raise UserError("model.epsilon must lie between 0 and 1, and epsilon_high above 0.")
-        if beta < 0 or scale_rewards_floor < 0:
-            raise UserError("model.beta and scale_rewards_floor must not be below 0.")
+        counts = {"num_iterations": num_iterations, "minibatch_queries": minibatch_queries}
+        for name, count in {**counts, "micro_batch_tokens": micro_batch_tokens}.items():
+            if count < 1:
+                raise UserError(f"model.{name} is {count}; give at least 1.")
+        if not 0 < epsilon < 1:
+            raise UserError(f"model.epsilon is {epsilon}; give a number between 0 and 1.")
+        if epsilon_high is not None and epsilon_high <= 0:
+            raise UserError(f"model.epsilon_high is {epsilon_high}; give a number above 0, or null to take epsilon.")
+        for name, value in {"beta": beta, "scale_rewards_floor": scale_rewards_floor}.items():
+            if not 0 <= value < math.inf:
+                raise UserError(f"model.{name} is {value}; give a number from 0.")
+        if max_grad_norm is not None and max_grad_norm <= 0:
+            raise UserError(
+                f"model.max_grad_norm is {max_grad_norm}; give a norm above 0, or null to leave gradients as they are."
+            )
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.num_iterations, self.minibatch_queries = num_iterations, minibatch_queries
         self.micro_batch_tokens, self.share_prompts = micro_batch_tokens, share_prompts
@@ -138,11 +159,19 @@ class GRPOModule(EvaluatingModule):
         self.max_new_tokens = data.max_new_tokens
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer that was asked for, over the trainable parameters, and its schedule."""
-        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        """The optimizer that was asked for, over the trainable parameters, and its schedule.
+
+        Raises:
+            UserError: an option that they refuse, or a schedule that is none by updates.
+        """
+        with _refusals("optimizer"):
+            optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UserError("model.optimizer must take one gradient a step; LBFGS asks for the loss again and again.")
         if self.lr_scheduler is None:
             return optimizer
-        schedule = self.lr_scheduler(optimizer)
+        with _refusals("lr_scheduler"):
+            schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
         if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None:
@@ -194,7 +223,8 @@ class GRPOModule(EvaluatingModule):
             found["groups_dropped"] = 1 - len(groups) * batch.group_size / len(batch)
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
-            schedule.step()
+            with _refusals("lr_scheduler"):
+                schedule.step()
         return found
 
     def _old_logprobs(self, batch: RolloutBatch) -> list[Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
-from atmanrl.rewards.faults import RewardError, guarded
+from atmanrl.rewards.faults import RewardError, described, guarded
 from atmanrl.rewards.gate import Gate, in_order
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -112,6 +112,6 @@ def _called(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> T
     if given.shape != (len(batch),):
         raise RewardError(f"reward {name!r} gave shape {list(given.shape)} for {len(batch)} rollouts.")
     if given.isinf().any():
-        row = batch.rollouts[int(given.isinf().nonzero()[0, 0])].problem.id
-        raise RewardError(f"reward {name!r} gave an infinite value for {row}.")
+        rollout = batch.rollouts[int(given.isinf().nonzero()[0, 0])]
+        raise RewardError(f"reward {name!r} gave an infinite value {described(rollout)}")
     return given

@@ -82,9 +82,9 @@ def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> T
         try:
             _limited(reward, batch.part([row]), policy)
         except Exception as error:
-            raise RewardError(f"reward {name!r} {_said(error)} {_described(rollout)}") from error
+            raise RewardError(f"reward {name!r} {_said(error)} {described(rollout)}") from error
     raise RewardError(
-        f"reward {name!r} {_said(fault)} on {len(batch)} rollouts together, though on none of them alone."
+        f"reward {name!r} {_said(fault)} on {len(batch)} rollouts together, and nothing of the kind on any of them alone."
     ) from fault
 
 
@@ -104,7 +104,7 @@ def _said(error: Exception) -> str:
     return f"raised {type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})"
 
 
-def _described(rollout: Rollout) -> str:
+def described(rollout: Rollout) -> str:
     """Which rollout it was, in one line."""
     text = rollout.parts.text
     shown = repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")

@@ -31,7 +31,8 @@ class FunctionReward(Reward):
     """Runs a reward function written for TRL's `GRPOTrainer`, unchanged.
 
     The function is `f(prompts, completions, completion_ids, **columns) -> list[float | None]`, plain or async; None
-    abstains. Its columns are those of `FIELDS`, besides `trainer_state` (with `global_step` and `max_steps`),
+    abstains. Its columns are those of `FIELDS` and those that the task keeps in `Problem.columns` (None for a problem that
+    has no such column), besides `trainer_state` (with `global_step` and `max_steps`),
     `log_metric(name, value)` (logged as it is) and `log_extra(column, values)` (shown in the table of rollouts). Prompts
     and completions are lists of messages where the policy has a chat template, and texts where it has none.
 
@@ -72,7 +73,7 @@ class FunctionReward(Reward):
             if source not in FIELDS:
                 raise UserError(f"FunctionReward: columns.{column} is {source!r}; choose one of {', '.join(FIELDS)}.")
         self.path, self.arguments = function, arguments
-        self.columns = {name: name for name in FIELDS} | (columns or {})
+        self.columns = columns or {}
         self.conversational = conversational
         self.limit = timeout_s
         self.worker = Worker(function, arguments)
@@ -98,11 +99,15 @@ class FunctionReward(Reward):
     def _given(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
         rollouts = batch.rollouts
         chat = policy.tokenizer.chat_template is not None if self.conversational is None else self.conversational
+        columns = {name: [field(r) for r in rollouts] for name, field in FIELDS.items()}
+        for name in dict.fromkeys(name for r in rollouts for name in r.problem.columns):
+            columns[name] = [r.problem.columns.get(name) for r in rollouts]
         return {
+            **columns,
+            **{name: [FIELDS[source](r) for r in rollouts] for name, source in self.columns.items()},
             "prompts": [_turn("user", r.prompt) if chat else r.prompt for r in rollouts],
             "completions": [_turn("assistant", r.parts.text) if chat else r.parts.text for r in rollouts],
             "completion_ids": [r.completion.ids for r in rollouts],
-            **{column: [FIELDS[source](r) for r in rollouts] for column, source in self.columns.items()},
             "trainer_state": SimpleNamespace(global_step=batch.update, max_steps=batch.updates),
         }
 
@@ -128,7 +133,7 @@ def _numbers(given: Any, size: int) -> Tensor:
     """A list of B numbers or None as `[B]` with NaN."""
     if not isinstance(given, (list, tuple)) or len(given) != size:
         what = f"{len(given)} values" if isinstance(given, (list, tuple)) else type(given).__name__
-        raise RewardError(f"returned {what} for {size} rollouts; a list of one number or None for each is wanted")
+        raise RewardError(f"returned {what} for {size} rollouts (wanted: a list with one number or None for each)")
     try:
         return torch.tensor([float("nan") if value is None else float(value) for value in given])
     except (TypeError, ValueError) as error:

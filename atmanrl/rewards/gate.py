@@ -39,9 +39,10 @@ def in_order(rewards: Mapping[str, Reward]) -> list[str]:
     for name, reward in rewards.items():
         gate = reward.only_where
         if gate is not None and gate.reward not in rewards:
+            others = ", ".join(other for other in rewards if other != name)
             raise UserError(
-                f"model.rewards.{name}.only_where.reward: there is no reward {gate.reward!r}; choose one of "
-                f"{', '.join(other for other in rewards if other != name)}."
+                f"model.rewards.{name}.only_where.reward: there is no reward {gate.reward!r}; "
+                + (f"choose one of {others}." if others else "a gate needs a second reward.")
             )
         before[name] = set() if gate is None else {gate.reward}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ class RolloutDataModule(LightningDataModule):
                 raise UserError(f"data.{name} is {value}; give at least 1.")
         if group_size < 2:
             raise UserError(f"data.group_size is {group_size}; a group's advantage needs at least 2 rollouts.")
-        if temperature <= 0:
+        if not 0 < temperature < math.inf:
             raise UserError(f"data.temperature is {temperature}; give a number above 0.")
         if resample_zero_spread < 0:
             raise UserError(

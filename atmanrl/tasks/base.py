@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from atmanrl.errors import UserError
 
@@ -33,12 +33,14 @@ class Problem:
         question: the text of the question, without any instruction.
         gold: the gold answer as it is written after the delimiter (`72`).
         solution: a worked reasoning (without delimiter and answer), for the supervised warm start; None if there is none.
+        columns: whatever else the data has of it, by name (test cases, a difficulty); reward functions are given it.
     """
 
     id: str
     question: str
     gold: str
     solution: str | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 class Task(ABC):

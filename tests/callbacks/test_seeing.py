@@ -1,5 +1,6 @@
 """What a run shows while it goes on: the progress bar, the table of rollouts, the composition of the reasoning."""
 
+import io
 import math
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from rich.console import Console
 
 from atmanrl.callbacks import CompositionCallback, RolloutTable, UpdateProgress
+from atmanrl.callbacks.progress import SHOWN
 from atmanrl.callbacks.rollout_table import table
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, Parts, Rollout, RolloutBatch
@@ -58,6 +60,16 @@ def test_the_table_shows_completions_as_they_stand(batch, capsys):
     assert "test/0" in (text := console.export_text()) and "test/1" not in text
 
 
+def test_many_rewards_leave_room_for_the_texts(batch):
+    """On a terminal of 80 characters a completion's words stay whole."""
+    batch.rollouts[1].rewards |= {f"reward_{i}": float(i) for i in range(9)}
+    callback = RolloutTable(every_n_updates=1)
+    callback.console = console = Console(width=80, record=True, force_terminal=False)
+    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
+    text = console.export_text()
+    assert "completion" in text and "reward_8 +8.000" in text and "so so so so" in text
+
+
 def test_no_table_unless_it_is_asked_for(batch):
     callback = RolloutTable()
     console = shown(callback)
@@ -94,6 +106,18 @@ def test_wrong_table_options(options):
     ((name, value),) = options.items()
     with pytest.raises(UserError, match=rf"rollout_table\.{name} is {value}"):
         RolloutTable(**options)
+
+
+def test_the_progress_bar_fits_a_narrow_terminal():
+    bar = UpdateProgress()
+    bar.console = console = Console(width=80, record=True, force_terminal=True, file=io.StringIO())
+    run = trainer(1, **{name: torch.tensor(0.5) for name in SHOWN})
+    bar.on_train_start(run, None)
+    bar.on_train_batch_end(run, None, None, None, 0)
+    bar.bar.refresh()
+    bar.on_train_end(run, None)
+    text = console.export_text()
+    assert "train" in text and "1/4" in text and "reward +0.500" in text and "updated 0.5 s" in text and "…" not in text
 
 
 def test_the_progress_bar_shows_what_a_run_has():

@@ -158,6 +158,8 @@ def test_rescoring_gives_the_samplers_logprobs(tiny_folder):
         assert torch.allclose(new.float(), old, atol=2e-6)
     run.module.policy.dtype_name = "bfloat16"  # there the sampler's own would be too coarse
     assert torch.equal(run.module._old_logprobs(batch)[0], rescored[0])
+    run.module.rescore = False
+    assert torch.equal(run.module._old_logprobs(batch)[0], sampled[0])
 
 
 def test_logs_have_the_names_that_trl_has(tiny_folder):

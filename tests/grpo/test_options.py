@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,12 +10,13 @@ from conftest import ROOT
 from lightning import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from test_grpo_module import GROUP, Feed, Lottery, Run
+from torch.optim.lr_scheduler import OneCycleLR
 from transformers import get_scheduler
 
 from atmanrl.__main__ import main
 from atmanrl.callbacks import RunCheckpoint
 from atmanrl.errors import UserError
-from atmanrl.grpo import GRPOModule, WarmupSchedule, group_advantages
+from atmanrl.grpo import GRPOModule, WarmupSchedule, group_advantages, scoring
 from atmanrl.grpo.minibatches import learning_groups, minibatches
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import LoRA, Policy
@@ -146,6 +148,20 @@ def test_the_floor_reaches_the_update(tiny_folder, start):
 FLAT_SECOND = (0.0, 1.0, 0.5, 0.5, 1.0, 0.0)
 
 
+def test_the_scaling_reaches_the_update_and_its_figures(tiny_folder):
+    rewards = (0.0, 1.0, 0.5, 0.5, 0.3, 0.1)
+    options = {"lr": 0.0, "num_iterations": 1, "minibatch_queries": 3, "max_grad_norm": None, "updates": 1}
+    none, group, batch = (
+        Run(tiny_folder, rewards={"r": Fixed(*rewards)}, scale_rewards=scaling, **options).logged
+        for scaling in ("none", "group", "batch")
+    )
+    spread = torch.tensor(rewards).std() + 1e-4
+    assert batch["grad_norm"] == pytest.approx(none["grad_norm"] / float(spread), rel=1e-4)
+    assert abs(group["grad_norm"] / batch["grad_norm"] - 1) > 0.05
+    assert group["frac_reward_zero_std"] == none["frac_reward_zero_std"] == pytest.approx(1 / 3)
+    assert batch["frac_reward_zero_std"] == 0
+
+
 def test_flat_groups_are_dropped(tiny_folder):
     runs = {
         kind: Run(tiny_folder, updates=1, lr=0.0, rewards={"r": Fixed(*FLAT_SECOND)}, zero_spread_groups=kind,
@@ -186,6 +202,27 @@ def test_minibatches_hold_whole_groups_each_once():
         assert [len(rows) for rows in order] == [4, 2] and sorted(sum(order, [])) == [0, 1, 4, 5, 6, 7]
         assert all(rows[k] % 2 == 0 and rows[k + 1] == rows[k] + 1 for rows in order for k in range(0, len(rows), 2))
     assert len({str(order) for order in orders}) > 1 and orders[0] == minibatches([0, 2, 3], GROUP, 2, 0)
+
+
+def test_the_seed_orders_the_minibatches():
+    def order(seed, update=0, iteration=0):
+        module = GRPOModule(Policy("nowhere"), seed=seed)
+        module._trainer = SimpleNamespace(global_step=update)
+        return module._minibatches(SimpleNamespace(group_size=1), list(range(16)), iteration)
+
+    assert order(3) == order(3) and len({str(order(*key)) for key in [(3,), (4,), (3, 1), (3, 0, 1)]}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "shared"), [({}, True), ({"micro_batch_tokens": 1}, True), ({"share_prompts": False}, False)]
+)
+def test_how_an_update_reads_its_rollouts(tiny_folder, monkeypatch, options, shared):
+    read, scores_at = [], scoring.scores_at
+    monkeypatch.setattr(scoring, "scores_at", lambda *a, **k: read.append(k) or scores_at(*a, **k))
+    Run(tiny_folder, updates=1, num_iterations=1, minibatch_queries=3, **options)
+    rows = [len(inputs["input_ids"]) for inputs in read]
+    assert sum(rows) == 6 and (max(rows) == 1) == ("micro_batch_tokens" in options)
+    assert all(("past_key_values" in inputs) == shared for inputs in read)
 
 
 class Cut(Feed):
@@ -338,7 +375,38 @@ model:
     assert isinstance(schedule, WarmupSchedule) and schedule.ratio(55) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("wrong", [{"beta": -0.1}, {"scale_rewards_floor": -1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"beta": -0.1},
+        {"beta": math.inf},
+        {"scale_rewards_floor": -1.0},
+        {"max_grad_norm": 0.0},
+        {"max_grad_norm": -1.0},
+    ],
+)
 def test_options_that_cannot_be(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
+    """A norm of 0 would stop all learning, and one below 0 would climb the loss."""
+    ((name, value),) = wrong.items()
+    with pytest.raises(UserError, match=rf"model\.{name} is {value}; give"):
         GRPOModule(Policy("nowhere"), **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"lr": -1.0}, r"model\.optimizer .*Invalid learning rate: -1"),
+        ({"lr_scheduler": torch.optim.lr_scheduler.CosineAnnealingLR}, r"model\.lr_scheduler .*T_max"),
+        ({"lr_scheduler": lambda o: OneCycleLR(o, 1.0, 1)}, r"model\.lr_scheduler .*step 2 times"),
+    ],
+)
+def test_what_an_optimizer_or_a_schedule_refuses_is_named(tiny_folder, options, said):
+    with pytest.raises(UserError, match=said):
+        Run(tiny_folder, updates=2, **options)
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_is_refused():
+    module = GRPOModule(Policy("nowhere"), optimizer=lambda _: torch.optim.LBFGS([torch.zeros(1, requires_grad=True)]))
+    module.policy = torch.nn.Identity()
+    with pytest.raises(UserError, match=r"model\.optimizer .*LBFGS"):
+        module.configure_optimizers()

@@ -1,6 +1,7 @@
 """Reward functions as a user of TRL writes them; they run in a process of their own."""
 
 import asyncio
+import contextlib
 import os
 import time
 
@@ -21,6 +22,43 @@ def abstains(completions, **_):
 async def later(completions, **_):
     await asyncio.sleep(0.001)
     return [float(len(c)) for c in completions]
+
+
+CLIENT = asyncio.Queue(1)
+"""Belongs to the loop in which it was waited for first, as a connection does."""
+
+
+async def with_a_client(completions, **_):
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(CLIENT.get(), 0.001)
+    return [1.0] * len(completions)
+
+
+def as_tensor(completions, **_):
+    import torch  # here, as every process that runs a function of this file would wait for it
+
+    return torch.tensor([float(len(c)) for c in completions], requires_grad=True)
+
+
+def as_array(completions, **_):
+    import numpy as np
+
+    return np.array([len(c) for c in completions])
+
+
+def as_scalars(completions, **_):
+    import torch
+
+    return [torch.tensor(float(len(c))) for c in completions]
+
+
+def one_by_one(completions, **_):
+    return (len(c) for c in completions)
+
+
+def by_level(completions, level, **columns):
+    assert columns["gold"] == ["mine"] * len(completions), columns
+    return level
 
 
 def where(completions, **_):

@@ -1,5 +1,6 @@
 """Reward functions of TRL's kind, run unchanged."""
 
+import dataclasses
 import math
 import os
 import time
@@ -56,6 +57,30 @@ def test_none_abstains_and_async_is_awaited(four, policy):
     assert [math.isnan(v) for v in mine("abstains")(four, policy).tolist()] == [False, True, False, False]
     lengths = [float(len(r.parts.text)) for r in four.rollouts]
     assert mine("later", timeout_s=None)(four, policy).tolist() == lengths == mine("later")(four, policy).tolist()
+
+
+@pytest.mark.parametrize("timeout_s", [20.0, None])
+def test_what_a_coroutine_keeps_is_of_use_in_the_next_call(four, policy, timeout_s):
+    reward = mine("with_a_client", timeout_s=timeout_s)
+    assert reward(four, policy).tolist() == reward(four, policy).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("name", ["as_tensor", "as_array", "as_scalars", "one_by_one"])
+def test_whatever_trl_can_go_through_is_taken(four, policy, name):
+    lengths = [float(len(r.parts.text)) for r in four.rollouts]
+    assert mine(name, timeout_s=None)(four, policy).tolist() == lengths
+    if name in ("as_array", "one_by_one"):
+        assert mine(name)(four, policy).tolist() == lengths
+
+
+def test_columns_of_the_task_reach_the_function(four, policy):
+    """A column that the data has stands in for one of ours; a problem without it has None there."""
+    for i, rollout in enumerate(four.rollouts):
+        level = {"level": float(i)} if i else {}
+        rollout.problem = dataclasses.replace(rollout.problem, columns={"gold": "mine", **level})
+    values = mine("by_level", timeout_s=None)(four, policy).tolist()
+    assert math.isnan(values[0]) and values[1:] == [1.0, 2.0, 3.0]
+    assert len({rollout.problem for rollout in four.rollouts}) == 4  # a problem can be a key all the same
 
 
 def test_trls_own_rewards_unchanged(four, policy):

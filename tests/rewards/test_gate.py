@@ -84,6 +84,8 @@ def test_the_probe_is_spared(four):
 def test_wrong_gates(four):
     with pytest.raises(UserError, match=r"model\.rewards\.a\.only_where\.reward: there is no reward 'outcme'.*outcome"):
         score({"a": Noting(only_where=Gate("outcme")), "outcome": OutcomeReward()}, four, None)
+    with pytest.raises(UserError, match=r"no reward 'b'; a gate needs a second reward\."):
+        score({"a": Noting(only_where=Gate("b"))}, four, None)
     with pytest.raises(UserError, match="circle: .* -> "):
         score({"a": Noting(only_where=Gate("b")), "b": Noting(only_where=Gate("a"))}, four, None)
 

@@ -103,8 +103,10 @@ def test_a_wrong_shape_names_the_reward(four, values):
 
 
 @pytest.mark.parametrize("bad", [INF, -INF])
-def test_an_infinite_value_names_the_reward_and_the_problem(four, bad):
-    with pytest.raises(RewardError, match="reward 'odd' gave an infinite value for test/1"):
+def test_an_infinite_value_names_the_reward_and_the_rollout(four, bad):
+    with pytest.raises(
+        RewardError, match="reward 'odd' gave an infinite value on problem test/1, sample 1, .*no delim"
+    ):
         score({"odd": Given([0.0, NAN, 0.0, bad])}, four, None)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,6 +100,21 @@ def test_the_order_of_an_epoch():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
+def test_the_seed_draws_the_order_and_what_stands_in_reserve(monkeypatch):
+    """With the same problems held out, so that it is not these that make the difference."""
+    from atmanrl.rollouts import datamodule
+
+    modules, orders, spares = [data(resample_zero_spread=1) for _ in range(3)], [], []
+    monkeypatch.setattr(datamodule, "resample", lambda batch, spare, *_: spares.append(spare))
+    for module, seed in zip(modules, (0, 0, 1), strict=True):
+        module.setup("fit")
+        module.seed = seed
+        orders.append(list(module.train_dataloader().sampler))
+        monkeypatch.setattr(module, "answer", lambda *_: None)
+        module._answered(None, ProblemBatch(module.rows["train"][:3]), SimpleNamespace(training=True, global_step=0))
+    assert orders[0] == orders[1] != orders[2] and spares[0] == spares[1] != spares[2]
+
+
 @pytest.mark.parametrize("name", ["queries_per_device", "max_new_tokens", "val_problems", "test_problems",
                                   "eval_samples", "eval_queries", "temperature"])  # fmt: skip
 def test_wrong_options_are_named(name):
@@ -108,6 +124,8 @@ def test_wrong_options_are_named(name):
 
 
 def test_wrong_combinations():
+    with pytest.raises(UserError, match=r"data\.temperature is inf"):
+        data(temperature=float("inf"))
     with pytest.raises(UserError, match=r"data\.group_size is 1"):
         data(group_size=1)
     for options in ({"task": None}, {"traces": "t.jsonl"}):
