@@ -137,8 +137,10 @@ def plan(model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: 
     Memory is that of the longest completions that may come, time that of the average ones.
 
     Raises:
-        UserError: there are too few problems for so many devices, which `fit` would refuse.
+        UserError: what `fit` would refuse: too few problems for so many devices, a warm start on more than one.
     """
+    if not settings.reinforcement and hardware.devices > 1:
+        raise UserError("the supervised warm start runs on one process; give --devices 1.")
     if settings.reinforcement and 0 < settings.val_problems < hardware.devices:
         raise UserError(
             f"data.val_problems gives {settings.val_problems} problems to {hardware.devices} devices: some would have none "

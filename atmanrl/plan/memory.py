@@ -19,9 +19,9 @@ TAUGHT_LOGITS_COPIES = 3
 """fp32 copies of the logits at the worst moment of the warm start: log-softmax, its gradient, that of the logits."""
 SAMPLED_LOGITS_COPIES = 4
 """fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
-SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 14}
+SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 16}
 """Vectors of the mask's length: values, gradient, two moments and a gradient being built; the adaptive solver keeps two
-states of three vectors, parts of both, two knots and a gradient."""
+states of three vectors, parts of both, two knots, a turn, a gradient and its parts."""
 
 
 def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:

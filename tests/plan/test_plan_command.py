@@ -34,7 +34,8 @@ def test_every_config_can_be_planned(path, model_config, tmp_path, capsys):
     if "lora" in path.read_text():
         pytest.importorskip("peft")
     out = tmp_path / "plan.json"
-    assert main(["plan", f"--config={path}", *MACHINE, f"--model_config={model_config}", f"--json={out}"]) == 0
+    machine = [*MACHINE, "--devices=1"] if path.stem == "laptop_sft" else MACHINE  # all that a warm start may have
+    assert main(["plan", f"--config={path}", *machine, f"--model_config={model_config}", f"--json={out}"]) == 0
     found = json.loads(out.read_text())
     assert found["fits"] and found["gpu_hours"] > 0 and found["advice"] == []
     assert ("probing" in found["seconds_by_phase"]) == ("SaliencyReward" in path.read_text())
@@ -87,6 +88,12 @@ def test_wrong_input_is_one_sentence(arguments, sentence, capsys, monkeypatch):
     assert main(["plan", *config, *MACHINE, *arguments]) == 1
     error = capsys.readouterr().err
     assert error.startswith("atmanrl: error: ") and sentence in error and "Traceback" not in error
+
+
+def test_the_warm_start_has_one_device(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["plan", f"--config={ROOT / 'configs/laptop_sft.yaml'}", *MACHINE]) == 1
+    assert "one process; give --devices 1" in capsys.readouterr().err
 
 
 def test_a_config_without_a_model(tmp_path, capsys):
