@@ -63,7 +63,11 @@ def calls(path):
 
 def background(path, *more):
     command = [sys.executable, "-m", "atmanrl", "sweep", str(path), f"--out={path.parent / 'out'}", *more]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
+    try:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def until(condition, seconds=90):
