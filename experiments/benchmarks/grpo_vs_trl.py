@@ -11,7 +11,8 @@ up and is not counted. Every turn has its own seed, so that turns do not repeat 
   `rollout_ratio` for sampling alone, `peak_memory_ratio` for memory above the loaded model.
 - Rollouts are sampled anew by either, so equal work is checked: sampled tokens an update within `--slack` of each other,
   and as many optimizer steps and threads.
-- `saliency_overhead` is our update with the saliency reward (the fast probe) divided by ours with the outcome alone.
+- `saliency_overhead` is our update with the saliency reward (the fast probe) divided by ours with the outcome alone,
+  `saliency_overheads` the same turn by turn.
 
 What was weighed, so that neither has an advantage that is not its own:
 
@@ -123,6 +124,12 @@ def pooled(turns: list[dict[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def by_turn(these: list[dict[str, Any]], those: list[dict[str, Any]]) -> list[float]:
+    """Seconds an update, these divided by those, turn by turn."""
+    medians = ([statistics.median(turn["update_s"]) for turn in turns] for turns in (these, those))
+    return [a / b for a, b in zip(*medians, strict=True)]
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="GRPO updates: ours against TRL's, in turn.")
@@ -157,14 +164,12 @@ def main() -> None:
         },
         "policy": args.policy,
         "update_ratio": theirs["update_s_median"] / ours["update_s_median"],
-        "update_ratios": [
-            statistics.median(a["update_s"]) / statistics.median(b["update_s"])
-            for a, b in zip(turns["trl"], turns["atmanrl"], strict=True)
-        ],
+        "update_ratios": by_turn(turns["trl"], turns["atmanrl"]),
         "rollout_ratio": theirs["rollout_s_median"] / ours["rollout_s_median"],
         "peak_memory_ratio": theirs["peak_mib"] / ours["peak_mib"],
         "tokens_ratio": tokens,
         "saliency_overhead": salient["update_s_median"] / ours["update_s_median"],
+        "saliency_overheads": by_turn(turns["saliency"], turns["atmanrl"]),
         "trl": theirs,
         "atmanrl": ours,
         "atmanrl_saliency": salient,
