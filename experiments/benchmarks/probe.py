@@ -46,9 +46,9 @@ PROBLEMS, TASK_SEED = 8, 3
 HEADLINE = ("speedup_fast", "advantage_pearson", "advantage_slope", "token_spearman", "reward_max_abs_diff")
 
 
-def rollouts(policy: Policy, problems: int = PROBLEMS) -> RolloutBatch:
+def rollouts(policy: Policy, problems: int = PROBLEMS, seed: int = TASK_SEED) -> RolloutBatch:
     """Rollouts of test problems that can be probed; the same for the same policy."""
-    task = WordProblems(train_size=1, test_size=200, seed=TASK_SEED, instruction="")
+    task = WordProblems(train_size=1, test_size=200, seed=seed, instruction="")
     data = RolloutDataModule(task, test_problems=problems, eval_samples=agreement.GROUP, max_new_tokens=224)
     data.setup("test")
     return data.answer(policy, data.rows["test"], "test", 0, agreement.GROUP)
@@ -99,10 +99,10 @@ def measure_memory(path: str, which: str, tolerance: float) -> float:
     return peak_mib(lambda: probe.solve(policy, batch))
 
 
-def measure(path: str, tolerances: list[float], repeats: int, backend: str) -> dict[str, Any]:
+def measure(path: str, tolerances: list[float], repeats: int, backend: str, seed: int) -> dict[str, Any]:
     """Everything on one policy's rollouts."""
     policy = Policy(path).build()
-    batch = rollouts(policy)
+    batch = rollouts(policy, seed=seed)
     probed = targets(policy, batch)
     needs = {which: memory(path, which, tolerances[0]) for which in ("naive", "fast")}
     naive.run(policy, probed, steps=1, backend=backend)
@@ -172,6 +172,9 @@ def main() -> None:
         "--backend", default="sdpa", help="attention of the reference: sdpa (the default of a model) or eager"
     )
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
+    parser.add_argument(
+        "--task-seed", type=int, default=TASK_SEED, help="of the problems; memory is always the default's"
+    )
     parser.add_argument("--memory", choices=["naive", "fast"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.manual_seed(0)
@@ -182,13 +185,13 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "experiments.benchmarks.probe", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
-        "task_seed": TASK_SEED,
+        "task_seed": args.task_seed,
         "tolerances": args.tolerances,
         "reference_backend": args.backend,
         "policies": {},
     }
     for path in args.policies:
-        found = results["policies"][path] = measure(path, args.tolerances, args.repeats, args.backend)
+        found = results["policies"][path] = measure(path, args.tolerances, args.repeats, args.backend, args.task_seed)
         print(path, json.dumps(found), flush=True)
         if args.json:
             args.json.parent.mkdir(parents=True, exist_ok=True)
