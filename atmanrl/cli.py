@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -149,12 +150,17 @@ def quiet() -> None:
 
 def users_error(error: BaseException | None) -> BaseException | None:
     """The error that a user can mend, also where the parser has wrapped it while it made an object."""
+    outermost = str(error)
     while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return UserError(
                 f"no space is left to write {error.filename or 'a file'}; make room, then go on with the run."
             )
         error = error.__cause__ or error.__context__
+    if error is None and outermost.startswith("Does not validate against any of the Union"):
+        # an option that may be a name or an object: the parser chains the name's refusal, and quotes the object's
+        said = re.search(r"^ *- (?!Expected a |Does not validate )(.+)$", outermost, re.MULTILINE)
+        return UserError(said[1]) if said else None
     return error
 
 

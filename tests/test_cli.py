@@ -124,6 +124,7 @@ def test_test_predict_probe_and_table(run, tmp_path, capsys):
         (["--model.policy.path={tmp}/nowhere"], 1, "nowhere"),
         (["--model.policy.attn_implementation=flash_attention_2"], 1, "FlashAttention2"),
         (["--model.rewards.saliency.probe.init_value=0.4"], 1, "below 0"),
+        (["--model.rewards.saliency.probe.solver.tolerance=-1"], 1, "error: the adaptive solver needs tolerance > 0"),
         (["--data.group_size=1"], 1, "group_size"),
         (["--model.epsilon_high=high"], 2, "epsilon_high: Expected a <class 'float'>. Got value: high"),
         (["--trainer.val_check_interval=0"], 1, "trainer.val_check_interval is 0"),
