@@ -42,8 +42,6 @@ class Packing:
 
     def sums(self, values: Tensor) -> Tensor:
         """The sum `[K]` of each rollout's values `[P]`."""
-        if not len(self.counts):  # which torch refuses
-            return values.new_zeros(0)
         return torch.segment_reduce(values, "sum", lengths=self.counts)
 
     def means(self, values: Tensor) -> Tensor:
