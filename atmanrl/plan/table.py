@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
 
@@ -49,28 +51,31 @@ def _parameters(plan: Plan) -> Table:
 
 
 def _memory(plan: Plan) -> Table:
-    table = Table("memory of a device", title_justify="left")
-    table.add_column("", justify="right")
-    for name, size in plan.memory_by_part.items():
-        table.add_row(name, bytes_text(size))
-    table.add_section()
-    for name, size in plan.peak_by_phase.items():
-        table.add_row(f"most during {name}", bytes_text(size))
-    return table
+    return _sections(
+        "memory of a device",
+        {name: bytes_text(size) for name, size in plan.memory_by_part.items()},
+        {f"most during {name}": bytes_text(size) for name, size in plan.peak_by_phase.items()},
+    )
 
 
 def _time(plan: Plan) -> Table:
-    table = Table("time of an update", title_justify="left")
+    phases = {name: seconds_text(seconds) for name, seconds in plan.seconds_by_phase.items()}
+    update = {"together": seconds_text(plan.update_seconds), "tokens": f"{plan.tokens_per_update:,.0f}"}
+    if plan.updates is None or plan.run_seconds is None or plan.gpu_hours is None:
+        return _sections("time of an update", phases, update)
+    run = {
+        "updates of the run": f"{plan.updates:,}", "tokens of the run": f"{plan.updates * plan.tokens_per_update:,.0f}",
+        "time of the run": seconds_text(plan.run_seconds), "GPU-hours": f"{plan.gpu_hours:,.1f}",
+    }  # fmt: skip
+    return _sections("time of an update", phases, update, run)
+
+
+def _sections(title: str, *sections: Mapping[str, str]) -> Table:
+    """Names and figures, with a line between sections."""
+    table = Table(title, title_justify="left")
     table.add_column("", justify="right")
-    for name, seconds in plan.seconds_by_phase.items():
-        table.add_row(name, seconds_text(seconds))
-    table.add_section()
-    table.add_row("together", seconds_text(plan.update_seconds))
-    table.add_row("tokens", f"{plan.tokens_per_update:,.0f}")
-    if plan.updates is not None and plan.run_seconds is not None and plan.gpu_hours is not None:
+    for section in sections:
+        for name, figure in section.items():
+            table.add_row(name, figure)
         table.add_section()
-        table.add_row("updates of the run", f"{plan.updates:,}")
-        table.add_row("tokens of the run", f"{plan.updates * plan.tokens_per_update:,.0f}")
-        table.add_row("time of the run", seconds_text(plan.run_seconds))
-        table.add_row("GPU-hours", f"{plan.gpu_hours:,.1f}")
     return table
