@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import yaml
 
 from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
 from atmanrl.errors import UserError
-from atmanrl.files import ASIDE, disks_own_errors, remove
+from atmanrl.files import disks_own_errors, made_aside
 from atmanrl.policy import LoRA, Policy
 
 PREFIX = "policy.model."
@@ -62,7 +61,7 @@ def export_policy(path: Path, out: Path, policy: Policy, dtype: str | None = Non
     if not weights:
         raise ExportError(f"{path} holds no policy: no weight's name begins with {PREFIX}")
     policy = policy.with_weights(weights)
-    with _aside(out) as aside:
+    with made_aside(out) as aside:
         policy.save(aside, dtype)
 
 
@@ -76,7 +75,7 @@ def export_checkpoint(path: Path, out: Path) -> None:
     if path.is_file():
         raise ExportError(f"{path} is one file already.")
     whole = read_sharded(path)
-    with _aside(out) as aside, aside.open("wb") as file, disks_own_errors():
+    with made_aside(out) as aside, aside.open("wb") as file, disks_own_errors():
         torch.save(whole, file)
 
 
@@ -109,19 +108,6 @@ def policy_of(path: Path, config: Path | None, model: str | None = None, merge: 
     if merge is not None and adapters is None:
         raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
     return Policy(**options | {"path": model or options["path"]}, lora=adapters)
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Where to write; it becomes `out` when the block ends, and goes if the block raises."""
-    aside = out.with_name(out.name + ASIDE)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    remove(aside)
-    try:
-        yield aside
-        aside.rename(out)
-    finally:
-        remove(aside)
 
 
 def _found(path: Path) -> Path:

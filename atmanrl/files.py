@@ -14,16 +14,28 @@ ASIDE = ".part"
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[TextIO]:
-    """A text file beside `path` that takes its place when the block ends; if the block raises, `path` stays as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def made_aside(path: Path) -> Iterator[Path]:
+    """Where to make a file or a folder, which takes the place of `path` when the block ends.
+
+    If the block raises, what was made goes, and `path` stays as it was.
+    """
     aside = path.with_name(path.name + ASIDE)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove(aside)
     try:
-        with aside.open("w", encoding="utf-8", newline="") as file:
-            yield file
+        yield aside
+        if path.is_dir():  # which nothing can be moved onto
+            remove(path)
         os.replace(aside, path)
     finally:
-        aside.unlink(missing_ok=True)
+        remove(aside)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[TextIO]:
+    """A text file that takes the place of `path` when the block ends, see `made_aside`."""
+    with made_aside(path) as aside, aside.open("w", encoding="utf-8", newline="") as file:
+        yield file
 
 
 @contextmanager

@@ -17,7 +17,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from atmanrl.callbacks.checkpoint_files import (
     SET_ASIDE,
-    CheckpointError,
     CheckpointFile,
     check_fits,
     checkpoint_name,
@@ -28,8 +27,9 @@ from atmanrl.callbacks.checkpoint_files import (
 from atmanrl.callbacks.interruption import Interrupted, Interruption
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
 from atmanrl.distributed import everyone, processes, whole
+from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import UserError
-from atmanrl.files import ASIDE, flush, remove, take_place
+from atmanrl.files import ASIDE, flush, made_aside, remove, take_place
 from atmanrl.policy import Policy, PolicyError
 
 
@@ -264,13 +264,8 @@ class PolicyExport(Callback):
         policy = whole(policy)
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir) / "policy"
-        aside = folder.with_name(folder.name + ASIDE)
-        remove(aside)
         try:
-            policy.save(aside, self.dtype)
+            with made_aside(Path(trainer.default_root_dir) / "policy") as aside:
+                policy.save(aside, self.dtype)
         except PolicyError as error:
-            remove(aside)
             raise PolicyError(f"{error}. The checkpoints are whole: make room, then `atmanrl export` one.") from error
-        remove(folder)
-        aside.rename(folder)

@@ -17,7 +17,7 @@ from lightning import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
-from atmanrl.errors import UserError
+from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.files import disks_own_errors
 
 MANIFEST = "manifest.json"
@@ -25,10 +25,6 @@ MANIFEST = "manifest.json"
 SET_ASIDE = ".stale"
 """What is appended to the name of a checkpoint that is not of this run any more, or is damaged."""
 _NAME = re.compile(r"update_(\d+)\.ckpt")
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written, read, or loaded into this model; the message says what to do."""
 
 
 @rank_zero_only

@@ -39,7 +39,7 @@ INDEX = ".metadata"
 
 
 class CheckpointError(UserError):
-    """A checkpoint cannot be used; the message names it."""
+    """A checkpoint cannot be written, read, or loaded into this model; the message says what to do."""
 
 
 def is_sharded(path: Path) -> bool:

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader
 
 from atmanrl.callbacks import RunCheckpoint, RunLogger, checkpoint
 from atmanrl.callbacks import checkpoint_files as files
-from atmanrl.callbacks.checkpoint_files import CheckpointError, CheckpointFile, damage, newest_whole
+from atmanrl.callbacks.checkpoint_files import CheckpointFile, damage, newest_whole
 from atmanrl.callbacks.interruption import Interrupted
+from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import UserError
 
 
