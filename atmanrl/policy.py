@@ -44,6 +44,7 @@ class Policy(nn.Module):
         tokenizer: its tokenizer, after `build()`.
         eos_ids: the tokens that end a completion, after `build()`.
         pad_id: the token used for padding, after `build()`; where it stands nothing attends to it.
+        computed_in: the dtype of matrix products in a run of mixed precision; None where it is the weights' own.
     """
 
     model: Any
@@ -73,6 +74,7 @@ class Policy(nn.Module):
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
+        self.computed_in: torch.dtype | None = None
 
     def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
