@@ -38,6 +38,8 @@ class Policy(nn.Module):
         lora: adapters that are trained in place of the weights; None trains the weights.
         activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
+        cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
+            it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
 
     Attributes:
         model: the language model, after `build()`.
@@ -60,6 +62,7 @@ class Policy(nn.Module):
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
         activation_checkpointing: bool = False,
+        cudnn_attention: bool = False,
     ) -> None:
         super().__init__()
         self.path = path
@@ -70,6 +73,7 @@ class Policy(nn.Module):
         self.trust_remote_code = trust_remote_code
         self.lora = lora
         self.activation_checkpointing = activation_checkpointing
+        self.cudnn_attention = cudnn_attention
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
@@ -103,7 +107,7 @@ class Policy(nn.Module):
         """A policy of the same options that has loaded nothing."""
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision,
-            self.trust_remote_code, self.lora, self.activation_checkpointing,
+            self.trust_remote_code, self.lora, self.activation_checkpointing, self.cudnn_attention,
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:

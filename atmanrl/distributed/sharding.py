@@ -28,11 +28,12 @@ def build(policy: Policy, module: LightningModule) -> Policy:
     """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`.
 
     With a single process there is nothing to share: FSDP2 then is the ordinary thing, too. In mixed precision the policy
-    notes what it is computed in.
+    notes what it is computed in. Attention by cuDNN is switched on or off as the policy says.
 
     Raises:
         UserError: a precision that FSDP2 cannot have here.
     """
+    torch.backends.cuda.enable_cudnn_sdp(policy.cudnn_attention)  # of this process, to the end of the run
     mesh = module.device_mesh
     policy.computed_in = COMPUTED_IN.get(module.trainer.precision) if module._trainer is not None else None
     if policy.model is not None or mesh is None or mesh.size() == 1:  # only strategies that shard have a mesh
