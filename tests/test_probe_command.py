@@ -35,7 +35,7 @@ BAD = [
     ({"prompt": "?", "gold": "1"}, "'cot'"),
     ({"prompt": "?", "cot": "a"}, "'gold'"),
     ({"prompt": "?", "cot": "a", "gold": 1}, "'gold' must be a text"),
-    ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' must be a text"),
+    ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' holds no text that can be used"),
     ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "cot": "a", "gold": " "}, "' ' has no token"),

@@ -188,6 +188,8 @@ class GRPOModule(EvaluatingModule):
             rewarded = time.perf_counter()
             old = self._old_logprobs(batch)
         scores, old, reference = exchange(batch, scores, old, self._reference_logprobs(batch))
+        for reward in self.rewards.values():
+            scores.figures.update(reward.observe(batch))
         figures = self._update(batch, scores.total, old, reference)
         ended = time.perf_counter()
         self.tokens_seen += sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts)
@@ -198,12 +200,16 @@ class GRPOModule(EvaluatingModule):
         })  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the count of tokens."""
+        """Keep the count of tokens, and what rewards have learned."""
         checkpoint["tokens_seen"] = self.tokens_seen
+        checkpoint["rewards"] = {name: reward.state_dict() for name, reward in self.rewards.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on counting tokens."""
+        """Go on counting tokens, and with what rewards have learned."""
         self.tokens_seen = checkpoint["tokens_seen"]
+        for name, state in checkpoint.get("rewards", {}).items():
+            if state and name in self.rewards:
+                self.rewards[name].load_state_dict(state)
         if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
             check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
 

@@ -13,6 +13,7 @@ import torch
 from jsonargparse import ActionYesNo
 from rich.console import Console
 
+from atmanrl import escape
 from atmanrl.cli_parser import RunParser
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
@@ -139,11 +140,13 @@ def _tell(folder: Folder) -> None:
     assert summary is not None
     console = Console(file=sys.stdout)
     for bad in summary["skipped"][:LISTED]:
-        console.print(f"skipped line {bad['line']}: {bad['reason']}", highlight=False, markup=False, soft_wrap=True)
+        line = escape.terminal(f"skipped line {bad['line']}: {bad['reason']}")
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(summary["skipped"]) > LISTED:
-        console.print(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}", highlight=False, soft_wrap=True)
+        more = escape.terminal(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}")
+        console.print(more, highlight=False, markup=False, soft_wrap=True)
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
     text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
     if mean is not None:
         text += f", mean saliency {mean:.4f}" + (f" (standard deviation {spread:.4f})" if spread is not None else "")
-    console.print(f"{text}: {folder.page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(escape.terminal(f"{text}: {folder.page}"), highlight=False, markup=False, soft_wrap=True)

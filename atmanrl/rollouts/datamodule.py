@@ -221,6 +221,10 @@ class RolloutDataModule(LightningDataModule):
         with self.trainer.precision_plugin.forward_context(), inference_copy(policy):
             answered = self._answered(policy, batch, self.trainer)
         answered.update = self.trainer.global_step
+        if self.trainer.training:
+            first = processes().rank * len(batch)
+            rows = [rollout.row for rollout in answered.rollouts[:: answered.group_size]]
+            answered.places = {row: first + i for i, row in enumerate(rows)}
         answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
         return answered
 
