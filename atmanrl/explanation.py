@@ -186,7 +186,7 @@ def explain(
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
-        attention: `lean`, `eager` or `sdpa`; `auto` chooses by the device.
+        attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
 
     Raises:

@@ -21,10 +21,23 @@ def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: i
     return torch.from_numpy(generator.random(count))
 
 
+def cumulated(probabilities: Tensor) -> Tensor:
+    """Sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64.
+
+    Summed as integers, in units of 2^-60: exact, the same in any order of summation, and deterministic on CUDA, where a
+    sum of floating-point numbers is not.
+    """
+    unit = 2.0**60
+    return (probabilities.double() * unit).long().cumsum(-1).double() / unit
+
+
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`.
+    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`, a part of their sum.
 
     A token of probability zero is never drawn.
     """
-    cdf = probabilities.double().cumsum(-1)
-    return torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)
+    cdf = cumulated(probabilities)
+    total = cdf[:, -1:]
+    # rounded up, a number next to 1 would ask for more than there is
+    asked = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, asked, right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)
