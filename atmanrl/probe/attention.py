@@ -5,10 +5,8 @@ open, those functions are wrapped: they build the model's own mask (causal, padd
 bias. The model's code is not touched, sliding windows and cache offsets stay right, and threads that set no bias see
 no difference.
 
-Under the hook a mask is float32, whatever the model computes in, and so are the scores that it is added to. A bias rounded
-to bfloat16 would stand still (near -4 its numbers are 0.016 apart and more, and the mask's optimizer moves it by 0.01), and
-float32's least number is -inf in a narrower type: rows of padding, which see nothing, would then be NaN. `lean` widens its
-scores itself, `eager` adds a wider mask to them, and `sdpa` is called in float32 (see `_FloatScores`).
+Under the hook masks are float32 at least, whatever the model computes in, and so are the scores that they are added to:
+`lean` sees to it itself, `FloatScores` to what `eager` and `sdpa` do.
 
 The mask reaches softmax attention only. In a hybrid (Qwen3-Next, LFM2, ...) the linear-attention and convolution layers
 carry reasoning to the answer past the mask, so saliency there speaks of the attention layers alone. Models without any
@@ -26,13 +24,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
-from atmanrl.forward import widened, without_autocast
+from atmanrl.forward import widened
+from atmanrl.probe.float_scores import FloatScores
 from atmanrl.probe.lean import lean_attention
 
 BACKENDS = ("lean", "eager", "sdpa")
@@ -101,27 +99,6 @@ def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | No
     return mask
 
 
-_SDPA = nn.functional.scaled_dot_product_attention
-
-
-class _FloatScores(TorchFunctionMode):
-    """Within it PyTorch's attention under a float mask computes in the mask's dtype, whatever its inputs' or autocast's.
-
-    Its kernels want one dtype for the mask and the rest, and autocast would round the mask.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        mask = kwargs.get("attn_mask", args[3] if len(args) > 3 else None)
-        if func is not _SDPA or mask is None or not mask.is_floating_point():
-            return func(*args, **kwargs)
-        value = kwargs.get("value", args[2] if len(args) > 2 else None)
-        with without_autocast(mask):
-            states = [each.to(mask.dtype) for each in args[:3]]
-            named = {name: kwargs[name].to(mask.dtype) for name in ("query", "key", "value") if name in kwargs}
-            return func(*states, *args[3:], **kwargs | named).to(value.dtype)
-
-
 def _input_with_gradient(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
     """The input of the first layer, in need of a gradient where the bias is.
 
@@ -135,14 +112,16 @@ def _input_with_gradient(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
 
 
 @contextmanager
-def _sdpa_in_float(model: Any) -> Iterator[None]:
-    """PyTorch's attention as the probe needs it."""
-    handle = model.get_input_embeddings().register_forward_hook(_input_with_gradient)
+def _in_float(model: Any, backend: str) -> Iterator[None]:
+    """The model's own attention as the probe needs it."""
+    embedding = model.get_input_embeddings()
+    handle = embedding.register_forward_hook(_input_with_gradient) if backend == "sdpa" else None
     try:
-        with _FloatScores():
+        with FloatScores() if backend != "lean" else nullcontext():
             yield
     finally:
-        handle.remove()
+        if handle is not None:
+            handle.remove()
 
 
 _LOCK = threading.Lock()
@@ -217,7 +196,7 @@ def attention_hook(model: Any, backend: str) -> Iterator[None]:
             model.set_attn_implementation(backend)
         _HOOKS.set(_HOOKS.get() + 1)
         try:
-            with _registered(backend), _sdpa_in_float(model) if backend == "sdpa" else nullcontext():
+            with _registered(backend), _in_float(model, backend):
                 yield
         finally:
             _HOOKS.set(_HOOKS.get() - 1)

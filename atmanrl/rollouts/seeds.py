@@ -22,13 +22,13 @@ def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: i
 
 
 def cumulated(probabilities: Tensor) -> Tensor:
-    """Sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64.
+    """Sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; all of them sum to 1, or to less than 16.
 
-    Summed as integers, in units of 2^-60: exact, the same in any order of summation, and deterministic on CUDA, where a
-    sum of floating-point numbers is not.
+    They are summed as integers, in units of 2^-59: the order of summation has no effect, and so CUDA has a deterministic
+    kernel, which for floating-point numbers it has not.
     """
-    unit = 2.0**60
-    return (probabilities.double() * unit).long().cumsum(-1).double() / unit
+    units = 2.0**59
+    return (probabilities.double() * units).long().cumsum(-1).double() / units
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
