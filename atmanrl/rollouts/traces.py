@@ -21,6 +21,7 @@ from typing import Any
 
 from atmanrl.errors import UserError
 from atmanrl.files import written_aside
+from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.sampling import Completion
@@ -162,7 +163,9 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         if text is None:
             answer = trace["answer"] if trace.get("answer") is not None else gold
             text = f"{trace['cot'].rstrip()}\n{DELIMITER} {answer}"
-        ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+        end = next((policy.tokenizer.decode([i]) for i in policy.eos_ids), "") if trace.get("completion") else ""
+        body = text.removesuffix(end) if end else text
+        ids = text_ids(tokenizer, body) + ([policy.eos_ids[0]] if body != text else [])
     size = policy.model.get_input_embeddings().num_embeddings
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
