@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 from lightning.pytorch.utilities import rank_zero_only
+
+from atmanrl.errors import say_note
 
 
 @rank_zero_only
 def say(line: str) -> None:
     """A note to whoever watches the run."""
-    print(f"atmanrl: note: {line}", file=sys.stderr, flush=True)
+    say_note(line)

@@ -48,12 +48,15 @@ class Policy(nn.Module):
             notes in the run's `config.yaml`, so that the run's prompts stay the same on the days to come.
         activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
+        cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
+            it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
 
     Attributes:
         model: the language model, after `build()`.
         tokenizer: its tokenizer, after `prepare()`; encoder: what makes token ids of prompts with it.
         eos_ids: the tokens that end a completion, after `build()`.
         pad_id: the token used for padding, after `build()`; where it stands nothing attends to it.
+        computed_in: the dtype of matrix products in a run of mixed precision; None where it is the weights' own.
     """
 
     model: Any
@@ -70,15 +73,21 @@ class Policy(nn.Module):
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
         activation_checkpointing: bool = False,
+        cudnn_attention: bool = False,
         strict: bool = True,
         chat_template_kwargs: dict[str, Any] | None = None,
         chat_template_date: str | None = None,
     ) -> None:
         super().__init__()
-        self.source = Source(path, dtype, attn_implementation, revision, trust_remote_code, strict)
-        self.path, self.dtype_name = path, dtype
-        self.pretrained, self.lora = pretrained, lora
+        self.path, self.pretrained, self.dtype_name = path, pretrained, dtype
+        self.attn_implementation, self.revision, self.trust_remote_code = (
+            attn_implementation,
+            revision,
+            trust_remote_code,
+        )
+        self.lora = lora
         self.activation_checkpointing = activation_checkpointing
+        self.cudnn_attention, self.strict = cudnn_attention, strict
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         for name in self.chat_template_kwargs:
             if name in RESERVED:
@@ -92,6 +101,7 @@ class Policy(nn.Module):
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
+        self.computed_in: torch.dtype | None = None
 
     def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
@@ -125,12 +135,12 @@ class Policy(nn.Module):
             PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
         """
         if self.tokenizer is None:
-            adapter = Adapter.at(self.path, self.source.revision)
+            adapter = Adapter.at(self.path, self.revision)
             needs = "policy.lora" if self.lora is not None else f"the adapter in {self.path}" if adapter else None
             if needs and find_spec("peft") is None:
                 raise PolicyError(f"{needs} needs peft: pip install 'atmanrl[lora]'.")
             self.adapter = adapter
-            tokenizer = load_tokenizer(self.source, self._base)
+            tokenizer = load_tokenizer(self._source, self._base)
             self.config = load_config(self._base)
             self.encoder = Encoder(
                 tokenizer, self.vocabulary_size, self.chat_template_kwargs, self.chat_template_date, self.path
@@ -139,9 +149,15 @@ class Policy(nn.Module):
         return self
 
     @property
+    def _source(self) -> Source:
+        return Source(
+            self.path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
+        )
+
+    @property
     def _base(self) -> Source:
         """Where the model is loaded from: that of an adapter lies elsewhere, and the revision is the adapter's."""
-        return self.source if self.adapter is None else replace(self.source, path=self.adapter.base, revision=None)
+        return self._source if self.adapter is None else replace(self._source, path=self.adapter.base, revision=None)
 
     def _model(self, weights: Weights) -> Any:
         """The model without new adapters."""
@@ -158,10 +174,10 @@ class Policy(nn.Module):
 
     def unbuilt(self) -> Policy:
         """A policy of the same options that has loaded nothing."""
-        s = self.source
         return Policy(
-            s.path, self.pretrained, self.dtype_name, s.attn_implementation, s.revision, s.trust_remote_code, self.lora,
-            self.activation_checkpointing, s.strict, self.chat_template_kwargs, self.chat_template_date.isoformat(),
+            self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
+            self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
+            self.chat_template_date.isoformat(),
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:

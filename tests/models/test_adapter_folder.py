@@ -79,7 +79,7 @@ def test_the_penalty_keeps_to_the_policy_that_the_run_starts_from(adapter):
     policy = Policy(str(folder), dtype="float64", lora=LoRA(r=2, alpha=8)).build()
 
     class Alone:
-        device_mesh = None
+        device_mesh = _trainer = None
 
     reference = Reference()
     reference.keep(policy, Alone())
