@@ -43,7 +43,7 @@ for name in core:
 from atmanrl import explain
 from atmanrl.probe import PaperSolver
 
-explanation = explain(sys.argv[1], "What is 3 + 4?", "3 + 4 = 7.", "7", solver=PaperSolver(steps=1))
+explanation = explain(sys.argv[1], None, "What is 3 + 4?", "3 + 4 = 7.", "7", solver=PaperSolver(steps=1))
 print(json.dumps({"core": core, "explained": explanation.to_json(), "loaded": [n for n in ABSENT if n in sys.modules]}))
 """
 
