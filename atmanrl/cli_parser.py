@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from atmanrl.errors import say_error
+
 
 def brief(message: str) -> str:
     """One sentence out of a parser's nested error: where, and what is wrong."""
@@ -32,6 +34,6 @@ class RunParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        print(f"atmanrl: error: {brief(message)}", file=sys.stderr)
+        say_error(brief(message))
         print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
         sys.exit(2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 import yaml
 
+from atmanrl import escape
 from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 from atmanrl.files import disks_own_errors, made_aside
 from atmanrl.policy import LoRA, Policy
 
@@ -38,9 +38,9 @@ def main(args: Sequence[str]) -> int:
             merge = None if given.merge_lora is None else given.merge_lora == "true"
             export_policy(path, given.out, policy_of(path, given.config, given.policy, merge), given.dtype)
     except (UserError, OSError) as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
-    print(f"{given.out} written.")
+    print(escape.terminal(f"{given.out} written."))
     return 0
 
 

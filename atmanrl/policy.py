@@ -38,12 +38,15 @@ class Policy(nn.Module):
         lora: adapters that are trained in place of the weights; None trains the weights.
         activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
+        cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
+            it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
 
     Attributes:
         model: the language model, after `build()`.
         tokenizer: its tokenizer, after `build()`.
         eos_ids: the tokens that end a completion, after `build()`.
         pad_id: the token used for padding, after `build()`; where it stands nothing attends to it.
+        computed_in: the dtype of matrix products in a run of mixed precision; None where it is the weights' own.
     """
 
     model: Any
@@ -59,6 +62,7 @@ class Policy(nn.Module):
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
         activation_checkpointing: bool = False,
+        cudnn_attention: bool = False,
     ) -> None:
         super().__init__()
         self.path = path
@@ -69,10 +73,12 @@ class Policy(nn.Module):
         self.trust_remote_code = trust_remote_code
         self.lora = lora
         self.activation_checkpointing = activation_checkpointing
+        self.cudnn_attention = cudnn_attention
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
+        self.computed_in: torch.dtype | None = None
 
     def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
@@ -101,7 +107,7 @@ class Policy(nn.Module):
         """A policy of the same options that has loaded nothing."""
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision,
-            self.trust_remote_code, self.lora, self.activation_checkpointing,
+            self.trust_remote_code, self.lora, self.activation_checkpointing, self.cudnn_attention,
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl.distributed.checkpoint import CheckpointError
+from atmanrl.errors import say_note
 from atmanrl.files import disks_own_errors
 
 MANIFEST = "manifest.json"
@@ -30,7 +30,7 @@ _NAME = re.compile(r"update_(\d+)\.ckpt")
 @rank_zero_only
 def say(line: str) -> None:
     """A note to whoever watches the run."""
-    print(f"atmanrl: note: {line}", file=sys.stderr, flush=True)
+    say_note(line)
 
 
 def checkpoint_name(update: int) -> str:

@@ -93,10 +93,15 @@ class MaskProbe(LightningModule):
         self.attention, self.cache_prompts, self.keep_masks = attention, cache_prompts, keep_masks
         self.shape: masks.Shape = shape
 
-    def solve(self, policy: Policy, batch: RolloutBatch) -> ProbeResult:
+    def solve(self, policy: Policy, batch: RolloutBatch, solver: Solver | None = None) -> ProbeResult:
         """Optimize the masks of all rollouts of a batch that can be probed.
 
         The policy is left as it was found: parameters, gradients, mode, attention and caches.
+
+        Args:
+            policy: built.
+            batch: of rollouts.
+            solver: in place of the probe's own.
 
         Raises:
             ProbeError: the model ignores the bias, its logits are not finite, or a rollout exceeds its context.
@@ -120,7 +125,7 @@ class MaskProbe(LightningModule):
                         self.shape,
                     )  # fmt: skip
                     if self.attribution is None:
-                        self._optimize(result, objective, found)
+                        self._optimize(result, objective, found, solver or self.solver)
                     else:
                         self._attribute(self.attribution, result, objective, found)
         result.seconds = time.perf_counter() - began
@@ -136,8 +141,8 @@ class MaskProbe(LightningModule):
         for i, k in zip(found.rollouts, found.targets, strict=True):
             result.saliency[i] = list(tokens[k])
 
-    def _optimize(self, result: ProbeResult, objective: Objective, found: Found) -> None:
-        solution = self.solver.solve(objective, self.init_value)
+    def _optimize(self, result: ProbeResult, objective: Objective, found: Found, solver: Solver) -> None:
+        solution = solver.solve(objective, self.init_value)
         entries, values = objective.entries, solution.values
         everyone = torch.arange(len(objective.targets), device=values.device)
         final = objective.evaluate(values, everyone, gradient=False)

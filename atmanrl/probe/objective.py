@@ -7,7 +7,6 @@ stand together with others of about their length, at most `batch_tokens` a forwa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from atmanrl.forward import cheapest_batches, logits_at, positions, token_logprobs
+from atmanrl.models.cache import fork
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past
@@ -151,11 +151,3 @@ class Objective:
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self.device)
-
-
-def fork(cache: Any, rows: Tensor) -> Any:
-    """A cache of its own for the rows `[K]` of a batch: a forward pass changes the cache that it is given."""
-    forked = copy.copy(cache)
-    forked.layers = [copy.copy(layer) for layer in cache.layers]
-    forked.batch_select_indices(rows)
-    return forked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atmanrl import escape
 from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
 
 if TYPE_CHECKING:
@@ -29,10 +30,10 @@ def coloured(view: TraceView) -> Text:
     from rich.text import Text  # for the terminal alone; a machine that trains need not have it
 
     text = Text()
-    text.append(header(view) + "\n", style="bold")
+    text.append(escape.line(header(view)) + "\n", style="bold")
     for piece, share, _ in spans(view, colour_scale([view])):
-        text.append(piece, style=_style(share))
-    return text.append("\n" + _answers(view), style="dim")
+        text.append(escape.terminal(piece), style=_style(share))
+    return text.append("\n" + escape.terminal(_answers(view)), style="dim")
 
 
 def plain(view: TraceView) -> str:
@@ -43,7 +44,7 @@ def plain(view: TraceView) -> str:
     """
     from rich.cells import cell_len
 
-    lines = [header(view)]
+    lines = [escape.line(header(view))]
     above = beneath = ""
     for text, share in _units(spans(view, colour_scale([view]))):
         if above and (text == "\n" or cell_len(above + text) > WIDTH):
@@ -56,7 +57,7 @@ def plain(view: TraceView) -> str:
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
     lines += [above, beneath.rstrip()] if above else []
-    return "\n".join([line for line in lines if line] + [_answers(view)])
+    return "\n".join([line for line in lines if line] + [escape.terminal(_answers(view))])
 
 
 def header(view: TraceView) -> str:
@@ -71,14 +72,14 @@ def header(view: TraceView) -> str:
 
 
 def _units(found: list[Span]) -> list[tuple[str, float]]:
-    """Texts and shares, line ends by themselves, other control characters as spaces."""
+    """Texts and shares, line ends by themselves; what does not print is shown as its escape."""
     units: list[tuple[str, float]] = []
     for text, share, _ in found:
         for number, part in enumerate(text.split("\n")):
             if number:
                 units.append(("\n", 0.0))
             if part:
-                units.append(("".join(c if c.isprintable() else " " for c in part), share))
+                units.append((escape.line(part), share))
     return units
 
 

@@ -2,10 +2,10 @@
 
     python -m experiments.gpu.checklist --minutes 10 --json OUT.json
 
-Steps run in order of worth, each in a process of its own (tiny ones share theirs) with a share of the minutes; what one leaves goes to the next.
-Every figure is on disk as soon as it is known: a fault, a fragment of memory or the clock takes nothing away. A step that
-fails is recorded with its traceback, and the next one goes on. `--device cpu --tiny` runs all of them on a CPU with tiny
-shapes, so that no typo waits for the day a GPU is there.
+Steps run in order of worth, each in a process of its own (tiny ones share theirs) with a share of the minutes; what
+one leaves goes to the next. Every figure is on disk as soon as it is known: a fault, a fragment of memory or the
+clock takes nothing away. A step that fails is recorded with its traceback, and the next one goes on. `--device cpu
+--tiny` runs all of them on a CPU with tiny shapes, so that no typo waits for the day a GPU is there.
 """
 
 from __future__ import annotations

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from atmanrl.devices import cudnn_attention
 from atmanrl.plan.estimate import sampling_seconds
 from atmanrl.plan.settings import RunSettings
 from atmanrl.plan.shape import shape_of
@@ -59,14 +59,3 @@ def _one(scene: Scene, policy: Policy, decode: Decode, short: int, long: int) ->
         "later_run_s": seconds[long],
         "peak_gib": scene.peak() / 2**30,
     }
-
-
-@contextmanager
-def cudnn_attention(enabled: bool) -> Iterator[None]:
-    """Whether scaled-dot-product attention may take cuDNN's kernels."""
-    before = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(enabled)
-    try:
-        yield
-    finally:
-        torch.backends.cuda.enable_cudnn_sdp(before)

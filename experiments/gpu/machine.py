@@ -26,7 +26,8 @@ def measure(args: argparse.Namespace, record: Record) -> None:
             found |= {
                 "name": about.name, "memory_gib": round(about.total_memory / 2**30, 1), "devices": torch.cuda.device_count(),
                 "capability": list(torch.cuda.get_device_capability(scene.device)), "cuda": torch.version.cuda,
-                "cudnn": torch.backends.cudnn.version(), "free_gib": round(torch.cuda.mem_get_info(scene.device)[0] / 2**30, 1),
+                "cudnn": torch.backends.cudnn.version(),
+                "free_gib": round(torch.cuda.mem_get_info(scene.device)[0] / 2**30, 1),
             }  # fmt: skip
     with record.guarded("sdpa") as found:
         names = {int(backend.value): name for name, backend in SDPBackend.__members__.items()}

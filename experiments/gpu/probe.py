@@ -83,7 +83,7 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
 
 
 def _solve(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[str, Any]:
-    solver = AdaptiveSolver(steps=10) if scene.tiny else AdaptiveSolver()
+    solver = AdaptiveSolver(steps=40) if scene.tiny else AdaptiveSolver()
     with frozen(policy.model), attention_hook(policy.model, backend):
         objective = _objective(scene, policy, budget)
         scene.synchronise()

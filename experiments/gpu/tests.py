@@ -64,7 +64,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
             before = len(_read(path))
             status = _run(path, list(_read(path)), args, record)
             lines = _read(path)
-            for test, line in lines.items():
+            for line in lines.values():
                 if line["outcome"] == STARTED:
                     line |= {"outcome": "failed", "text": f"it ended the process, with status {status}"}
             path.write_text("".join(json.dumps(line | {"test": test}) + "\n" for test, line in lines.items()))

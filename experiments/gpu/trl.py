@@ -72,8 +72,8 @@ def _one(who: str, place: Path, scene: Scene) -> dict[str, Any]:
 
     updates, length = (2, 8) if scene.tiny else (UPDATES, COMPLETION)
     setting = Setting(
-        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length, minibatch=1 if scene.tiny else 2,
-        device=scene.device.type, bf16=True,
+        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length,
+        minibatch=1 if scene.tiny else 2, device=scene.device.type, bf16=True,
     )  # fmt: skip
     scene.fresh_peak()
     with tempfile.TemporaryDirectory() as aside:

@@ -1,8 +1,8 @@
 """Step `update`: a whole update of a 3B-shaped Llama by phase, memory by part, both against `atmanrl plan`.
 
 The policy samples 64 completions of 250 tokens; random weights would never write a delimiter, so before rewards are given
-random reasonings with a delimiter and an answer take their place. Everything else is `atmanrl fit` with the paper's settings:
-float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver.
+random reasonings with a delimiter and an answer take their place. Everything else is `atmanrl fit` with the paper's
+settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Watch(Callback):
         self.phases = {phase: logged[name] for phase, name in names.items()}
         about = {
             "loss": logged["loss"],
-            "saliency": logged.get("reward/saliency"),
+            "saliency": logged["rewards/saliency/mean"],
             "grad_norm": logged.get("grad_norm"),
         }
         self.record.put(f"update {trainer.global_step}", self.phases | {"step": logged["step_time"]} | about)
@@ -122,7 +122,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
         )  # fmt: skip
         trainer = Trainer(
             accelerator="gpu" if scene.cuda else "cpu", devices=[scene.device.index or 0] if scene.cuda else 1,
-            precision="bf16-mixed", strategy=FSDP2Strategy() if scene.cuda else "auto", max_steps=UPDATES,
+            precision="bf16-mixed", strategy=FSDP2Strategy(), max_steps=UPDATES,
             limit_val_batches=0, logger=False, callbacks=[watch], enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, default_root_dir=folder,
         )  # fmt: skip
