@@ -34,11 +34,12 @@ from atmanrl.callbacks import (
     RunLogger,
     UpdateProgress,
 )
-from atmanrl.callbacks.checkpoint_files import newest_whole, say
+from atmanrl.callbacks.checkpoint_files import newest_whole
 from atmanrl.callbacks.interruption import EXIT_STATUS, Interrupted
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError, say_error
 from atmanrl.files import written_aside
+from atmanrl.notes import say
 
 
 class RunConfig(SaveConfigCallback):

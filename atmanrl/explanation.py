@@ -16,6 +16,7 @@ from torch import Tensor
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
 from atmanrl.files import written_aside
+from atmanrl.models.loading import plain_outputs
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
 from atmanrl.probe.mask import Entries, Orientation, Shape
@@ -189,7 +190,7 @@ def explain(
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
-        attention: `lean`, `eager` or `sdpa`; `auto` chooses by the device.
+        attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
         device: where a model is loaded to: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a CUDA GPU where there is one.
         dtype: of a loaded model's weights; `auto` takes float32, and bfloat16 on a GPU that has it for weights that are
@@ -213,7 +214,7 @@ def explain(
     known = [i for i in aim.tail[len(aim.tail) - aim.answer :] if i != policy.tokenizer.unk_token_id]
     if not known:
         raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
-    with cudnn_attention(policy.cudnn_attention):
+    with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
         result = probe.solve(policy, RolloutBatch([rollout], 1))
     settings = {
         "solver": type(probe.solver).__name__, **_options(probe.solver), "init_value": init_value, "scale": scale,
@@ -249,6 +250,7 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
         )
     if isinstance(model, Policy):
         return model.build()
+    model = getattr(model, "_orig_mod", model)  # `torch.compile` wraps it; the probe needs its layers
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
         raise UserError(f"{type(model).__name__} is no Hugging Face causal language model; give one, or its folder.")
     if tokenizer is None:
@@ -260,7 +262,7 @@ def _rollout(policy: Policy, prompt: str, cot: str, answer: str, chat_template: 
     """The texts as a rollout, in the way of a stored trace."""
     if chat_template and policy.tokenizer.chat_template is None:
         raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
-    ids = list(policy.tokenizer(prompt).input_ids) if chat_template is False else policy.encode_prompt(prompt)
+    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
     completion = f"{cot}{'' if cot[-1:].isspace() else separator}{DELIMITER} {answer}"
