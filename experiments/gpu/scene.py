@@ -41,6 +41,7 @@ class Scene:
         tiny: whether all shapes are small, to try the scripts.
         flops: the data sheet's dense bf16 FLOP/s of the device.
         bandwidth: the data sheet's bytes/s of its memory.
+        shape: of the model, as a Llama's configuration has it.
         queries: problems of an update; group: rollouts of each.
         prompt: tokens of a prompt; completion: of a completion.
     """
@@ -49,6 +50,7 @@ class Scene:
     tiny: bool
     flops: float
     bandwidth: float
+    shape: dict[str, int]
     queries: int = 8
     group: int = 8
     prompt: int = 160
@@ -57,18 +59,14 @@ class Scene:
     @classmethod
     def of(cls, device: str, tiny: bool, tflops: float, terabytes: float) -> Scene:
         """The paper's update, or one of a few short rollouts."""
-        scene = cls(torch.device(device), tiny, tflops * 1e12, terabytes * 1e12)
+        shape = TINY if tiny else LLAMA_3B
+        scene = cls(torch.device(device), tiny, tflops * 1e12, terabytes * 1e12, shape)
         return replace(scene, queries=2, group=2, prompt=14, completion=24) if tiny else scene
 
     @property
     def cuda(self) -> bool:
         """Whether the device is a GPU."""
         return self.device.type == "cuda"
-
-    @property
-    def shape(self) -> dict[str, int]:
-        """Of the model."""
-        return TINY if self.tiny else LLAMA_3B
 
     @property
     def rollouts(self) -> int:

@@ -107,11 +107,15 @@ class Watch(Callback):
 
 def measure(args: argparse.Namespace, record: Record) -> None:
     """Some updates, the last of which counts."""
-    scene = Scene.of(args.device, args.tiny, args.tflops, args.terabytes)
+    fit(Scene.of(args.device, args.tiny, args.tflops, args.terabytes), record)
+
+
+def fit(scene: Scene, record: Record) -> None:
+    """Some updates of a scene's model."""
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     peaks: dict[str, int] = {}
-    solver = AdaptiveSolver(steps=10) if args.tiny else AdaptiveSolver()
+    solver = AdaptiveSolver(steps=10) if scene.tiny else AdaptiveSolver()
     with random_policy(scene, "float32") as policy, tempfile.TemporaryDirectory() as folder:
         shape = shape_of(policy.model.config)
         watch = Watch(scene, peaks, record)
