@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, first_line
 
 
 class PolicyError(UserError):
@@ -43,11 +43,6 @@ class LoRA:
             raise PolicyError("policy.lora: give r >= 1, alpha > 0, 0 <= dropout < 1 and some target_modules.")
         if self.export not in ("merged", "adapter"):
             raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of its message, or its name where it has none."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def with_adapters(model: Any, lora: LoRA, path: str) -> Any:

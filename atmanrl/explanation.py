@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
 from atmanrl.probe.mask import Entries, Orientation, Shape
@@ -101,7 +101,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             # escaped, so that a lone surrogate in a text can be written too
             file.write(json.dumps(self.to_json(mask), allow_nan=False) + "\n")
 

@@ -15,7 +15,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from atmanrl.adapters import LoRA, PolicyError, first_line, merged, save_adapter, with_adapters
+from atmanrl.adapters import LoRA, PolicyError, merged, save_adapter, with_adapters
+from atmanrl.errors import first_line
+from atmanrl.files import final_path
 
 __all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
 
@@ -194,7 +196,9 @@ class Policy(nn.Module):
                 model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
-            raise PolicyError(f"the policy could not be written to {folder}: {first_line(error)}") from error
+            raise PolicyError(
+                f"the policy could not be written to {final_path(folder)}: {first_line(error)}"
+            ) from error
 
     def _find_ends(self) -> None:
         generation = getattr(self.model, "generation_config", None)

@@ -16,10 +16,12 @@ from rich.console import Console
 
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
+from atmanrl.files import user_path
+from atmanrl.folders import locked
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe_command import results
-from atmanrl.probe_command.folder import Folder, content
+from atmanrl.probe_command.folder import COMMAND, Folder, content
 from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch
@@ -49,9 +51,10 @@ def main(args: list[str]) -> None:
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
+        given.out = user_path(str(given.out))
         folder = Folder(given.out, _settings(parser, given))
         if not folder.finished:
-            with folder.locked():
+            with locked(given.out, COMMAND):
                 _run(given, probe, folder, command)
         _tell(folder)
     except KeyboardInterrupt:
@@ -103,6 +106,7 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
         device = _device(given.accelerator)
         policy = Policy(given.model, **given.policy).build().to(device)
         usable = rows.probeable(policy, probe)
+        done = folder.rewind(size, len(usable), [row.line for row in usable])
         folder.begin(rows.skipped, rows.total, str(device))
         with TraceProgress(len(usable), done) as bar:
             for start in range(done, len(usable), size):

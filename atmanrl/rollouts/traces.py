@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.sampling import Completion
@@ -55,7 +55,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         for rollout in rollouts:
             file.write(json.dumps(to_json(rollout), ensure_ascii=False) + "\n")
 
