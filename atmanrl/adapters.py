@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 
-from atmanrl.errors import UserError, first_line
+from atmanrl.errors import first_line
+from atmanrl.models.errors import PolicyError
 
-
-class PolicyError(UserError):
-    """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
+PREFIX = "base_model.model."
+"""What peft puts before the names of an adapter's weights."""
 
 
 @dataclass
@@ -96,7 +96,7 @@ def save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" may ask the hub
-    state = {f"base_model.model.{name}": w.detach() for name, w in own.items()}
+    state = {f"{PREFIX}{name}": w.detach() for name, w in own.items()}
     kind = None if dtype is None else getattr(torch, dtype)
     save_file({name: w.to("cpu", kind).contiguous() for name, w in state.items()}, folder / "adapter_model.safetensors")
     model.peft_config["default"].save_pretrained(folder)

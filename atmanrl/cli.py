@@ -32,10 +32,11 @@ from atmanrl.callbacks import (
     RunLogger,
     UpdateProgress,
 )
-from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole, say
+from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
 from atmanrl.callbacks.run_folder import RunFolder
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
+from atmanrl.notes import say
 
 
 class RunCLI(LightningCLI):
@@ -144,7 +145,6 @@ def main(args: list[str]) -> int:
     if args[0] == "probe":
         from atmanrl.probe_command import main as probe
 
-        probe(args[1:])
-    else:
-        RunCLI(args)
+        return probe(args[1:])
+    RunCLI(args)
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TextIO
 
-from atmanrl.errors import Interrupted, UserError
+from atmanrl.errors import Interrupted, UserError, say_error
 from atmanrl.terminal import write_anything
 
 INTERRUPTED = 130
@@ -67,7 +67,7 @@ def run(work: Callable[[], int]) -> int:
         sentence = mendable(error)
         if sentence is None:
             raise
-        print(f"atmanrl: error: {sentence}", file=sys.stderr)
+        say_error(sentence)
         return 1
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -47,14 +45,9 @@ def parse_record(text: bytes, schema: type[T], where: str, advice: str) -> T:
         RecordError: it is not UTF-8, not JSON, or not of the schema.
     """
     try:
-        return cast(T, _adapter(schema).validate_json(text, strict=True))
+        return TypeAdapter(schema).validate_json(text, strict=True)
     except ValidationError as error:
         raise RecordError(f"{where}{_fault(error)}; {advice}.") from error
-
-
-@cache
-def _adapter(schema: Hashable) -> TypeAdapter[Any]:
-    return TypeAdapter(schema)
 
 
 def _fault(error: ValidationError) -> str:

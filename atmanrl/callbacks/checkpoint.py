@@ -23,7 +23,6 @@ from atmanrl.callbacks.checkpoint_files import (
     check_fits,
     checkpoint_name,
     checkpoints,
-    say,
     write_manifest,
 )
 from atmanrl.callbacks.interruption import Interruption
@@ -33,6 +32,7 @@ from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.files import atomic_folder, flush, remove, remove_leftovers, take_place, temporary_path
 from atmanrl.folders import check_replaceable, mark
+from atmanrl.notes import say
 from atmanrl.policy import Policy, PolicyError
 
 

@@ -10,11 +10,11 @@ from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from atmanrl.callbacks.checkpoint_files import say
 from atmanrl.cli_errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, remove, remove_leftovers
 from atmanrl.folders import is_marked, locked, mark, mark_path
+from atmanrl.notes import say
 
 COMMAND = "fit"
 """Whose mark and lock a run's folder bears."""

@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
 from atmanrl.distributed import checkpoint as checkpoints
-from atmanrl.distributed.sharding import full_weights, gathered, is_sharded
+from atmanrl.distributed.copies import gathered
+from atmanrl.distributed.sharding import full_weights, is_sharded
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 

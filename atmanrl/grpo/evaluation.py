@@ -7,7 +7,7 @@ import math
 import torch
 from lightning import LightningModule
 
-from atmanrl.distributed import everyone
+from atmanrl.distributed import everyone, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
@@ -49,7 +49,8 @@ class EvaluatingModule(LightningModule):
 
     def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
         """Rollouts with all their rewards."""
-        score(self.rewards, batch, self.policy)
+        with inference_copy(self.policy):
+            score(self.rewards, batch, self.policy)
         return batch.rollouts
 
     def on_validation_epoch_end(self) -> None:
@@ -62,7 +63,8 @@ class EvaluatingModule(LightningModule):
 
     def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
         rewards = self.rewards if self.evaluate_all_rewards else without_policy(self.rewards)
-        scores = score(rewards, batch, self.policy)
+        with inference_copy(self.policy):
+            scores = score(rewards, batch, self.policy)
         for name, values in scores.values.items():
             known = int((~values.isnan()).sum())
             self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))

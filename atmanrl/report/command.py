@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
+from atmanrl import escape
+from atmanrl.errors import say_note
 from atmanrl.files import user_path
 from atmanrl.report.runs import comparable, load_tested, title
 from atmanrl.report.table1 import render, write_json
@@ -65,14 +66,14 @@ def report(args: Sequence[str]) -> int:
     console = Console()
     if found.table1:
         print_whole(console, in_terminal(found.table1))
-        console.print(caption(found.table1), style="dim", markup=False, highlight=False)
+        console.print(escape.terminal(caption(found.table1)), style="dim", markup=False, highlight=False)
     _say(found.notes)
     others = ", ".join(path.name for path in written[1:])
     told = f"{written[0]} written" + (f", and beside it {others}." if others else ".")
-    console.print(told, markup=False, highlight=False, soft_wrap=True)
+    console.print(escape.terminal(told), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 
 def _say(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"atmanrl: note: {note}", file=sys.stderr)
+        say_note(note)

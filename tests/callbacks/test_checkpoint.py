@@ -273,9 +273,7 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
         CheckpointFile(lambda *_: None).load_checkpoint(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)]
-)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("slurm", [False, True])
 def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, monkeypatch, number, status, slurm):
     """With SLURM, Lightning would save at once and call `scontrol requeue`."""

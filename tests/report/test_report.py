@@ -21,6 +21,11 @@ def report(out, *runs, **options):
     return main(["report", *map(str, runs), f"--out={out}", *(f"--{key}={value}" for key, value in given.items())])
 
 
+def names(folder):
+    """The files in a report's folder but for its mark."""
+    return {path.name for path in folder.iterdir()} - {".atmanrl-report"}
+
+
 def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     out = tmp_path / "out"
@@ -140,9 +145,7 @@ def test_without_matplotlib(make, tmp_path, monkeypatch, capsys):
     assert report(tmp_path / "out", run) == 0
     assert "pip install 'atmanrl[figures]'" in capsys.readouterr().err
     # the earlier report's figures would pass for this one's
-    assert names(tmp_path / "out") == {
-        name for name in FILES if not name.startswith("figure")
-    }
+    assert names(tmp_path / "out") == {name for name in FILES if not name.startswith("figure")}
     assert "pip install" in Strict((tmp_path / "out" / "index.html").read_text()).text
 
 

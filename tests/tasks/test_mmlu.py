@@ -112,8 +112,9 @@ def test_unknown_subjects_and_categories(chosen, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "is not valid JSON"),
-        ("[1]", "`subject` is None, which is none of MMLU's 57"),
+        ("{", "not JSON"),
+        ("[1]", "must be a JSON object, not list"),
+        (row(subject=None), "`subject` is None, which is none of MMLU's 57"),
         (row(subject="physics"), "`subject` is 'physics'"),
         (row(subject=["virology"]), "`subject` is"),
         (row(question=" "), "has no text in `question`"),
