@@ -23,7 +23,7 @@ from atmanrl.errors import UserError
 from atmanrl.files import written_aside
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
-from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem
 
