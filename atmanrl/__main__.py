@@ -35,6 +35,20 @@ Every value of a config can be overridden: --model.rewards.saliency.weight=0.5
 """
 
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""What configures PyTorch's allocator of CUDA memory, and its older name, which PyTorch looks at first."""
+
+
+def grow_in_place() -> None:
+    """Let blocks of CUDA memory grow in place, unless the user has configured the allocator.
+
+    The sampler's keys and values grow all the time. Without this every size leaves blocks behind that fit nothing else.
+    PyTorch reads the variable when it first allocates, and on Linux alone can do so.
+    """
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     args = sys.argv[1:] if args is None else args
@@ -66,6 +80,7 @@ def main(args: list[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
         sys.path.append(os.getcwd())
+    grow_in_place()
     from atmanrl.cli import main as run
 
     return run(args)

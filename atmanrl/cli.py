@@ -34,11 +34,12 @@ from atmanrl.callbacks import (
     RunLogger,
     UpdateProgress,
 )
-from atmanrl.callbacks.checkpoint_files import newest_whole, say
+from atmanrl.callbacks.checkpoint_files import newest_whole
 from atmanrl.callbacks.interruption import EXIT_STATUS, Interrupted
 from atmanrl.cli_parser import RunParser
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 from atmanrl.files import written_aside
+from atmanrl.notes import say
 
 
 class RunConfig(SaveConfigCallback):
@@ -181,7 +182,7 @@ def main(args: list[str]) -> int:
         mendable = users_error(error)
         if mendable is None:
             raise
-        print(f"atmanrl: error: {mendable}", file=sys.stderr)
+        say_error(mendable)
         return 1
     except KeyboardInterrupt:
         print("atmanrl: interrupted.", file=sys.stderr)

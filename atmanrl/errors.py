@@ -1,4 +1,10 @@
-"""The one base class of everything that a user can mend: bad options, data, traces and models."""
+"""The one base class of everything that a user can mend, and how the command line says it."""
+
+from __future__ import annotations
+
+import sys
+
+from atmanrl import escape
 
 
 class UserError(ValueError):
@@ -6,3 +12,17 @@ class UserError(ValueError):
 
     The command line prints the message alone and exits with status 1; every other exception keeps its traceback.
     """
+
+
+def say_error(error: BaseException | str) -> None:
+    """Print an error to standard error. Whatever text of models and data it quotes, no terminal obeys it."""
+    _say(f"atmanrl: error: {error}")
+
+
+def say_note(note: object) -> None:
+    """Print a note to standard error, as `say_error` does."""
+    _say(f"atmanrl: note: {note}")
+
+
+def _say(line: str) -> None:
+    print(escape.terminal(line), file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 import yaml
 
+from atmanrl import escape
 from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 from atmanrl.files import disks_own_errors, made_aside
 from atmanrl.policy import LoRA, Policy
 
@@ -36,11 +36,12 @@ def main(args: Sequence[str]) -> int:
             export_checkpoint(path, given.out)
         else:
             merge = None if given.merge_lora is None else given.merge_lora == "true"
-            export_policy(path, given.out, policy_of(path, given.config, given.policy, merge), given.dtype)
+            policy = policy_of(path, given.config, given.policy, merge, given.trust_remote_code)
+            export_policy(path, given.out, policy, given.dtype)
     except (UserError, OSError) as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
-    print(f"{given.out} written.")
+    print(escape.terminal(f"{given.out} written."))
     return 0
 
 
@@ -79,7 +80,13 @@ def export_checkpoint(path: Path, out: Path) -> None:
         torch.save(whole, file)
 
 
-def policy_of(path: Path, config: Path | None, model: str | None = None, merge: bool | None = None) -> Policy:
+def policy_of(
+    path: Path,
+    config: Path | None,
+    model: str | None = None,
+    merge: bool | None = None,
+    trust_remote_code: bool = False,
+) -> Policy:
     """The policy that a run's config names, with nothing loaded.
 
     Args:
@@ -87,9 +94,10 @@ def policy_of(path: Path, config: Path | None, model: str | None = None, merge: 
         config: the run's `config.yaml`; None takes the one beside `checkpoints/`.
         model: folder or name of the model, where it is no longer where the config says.
         merge: whether adapters are merged; None does as the config says.
+        trust_remote_code: whether code that comes with the model may run, whatever the config says.
 
     Raises:
-        ExportError: no config, or none with a policy.
+        ExportError: no config, none with a policy, or one that asks for code that is not trusted.
     """
     file = config or path.resolve().parent.parent / "config.yaml"
     if not file.is_file():
@@ -107,7 +115,13 @@ def policy_of(path: Path, config: Path | None, model: str | None = None, merge: 
         adapters = replace(adapters, export="merged" if merge else "adapter")
     if merge is not None and adapters is None:
         raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
-    return Policy(**options | {"path": model or options["path"]}, lora=adapters)
+    if options.pop("trust_remote_code", False) and not trust_remote_code:
+        raise ExportError(
+            f"{file} asks to run code that comes with the model {model or options['path']}: if you trust its author, add "
+            "--trust_remote_code."
+        )
+    own = {"path": model or options["path"], "trust_remote_code": trust_remote_code, "lora": adapters}
+    return Policy(**options | own)
 
 
 def _found(path: Path) -> Path:
@@ -129,5 +143,8 @@ def _parser() -> argparse.ArgumentParser:
         "--merge_lora", choices=("true", "false"), help="merge adapters, or write them alone (default: as configured)"
     )
     parser.add_argument("--config", type=Path, help="the run's config.yaml (default: RUN/config.yaml)")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="let code that comes with the model run (default: never)"
+    )
     parser.add_argument("--policy", help="the model's folder, where it is no longer where the config says")
     return parser

@@ -99,8 +99,10 @@ def test_the_papers_settings():
     assert (model["optimizer"]["init_args"]["lr"], config["trainer"]["max_epochs"]) == (8e-7, 5)
     assert (data["group_size"], data["queries_per_device"], data["max_new_tokens"]) == (8, 8, 1024)
     assert (model["num_iterations"], model["minibatch_queries"], model["epsilon"]) == (2, 2, 0.2)
-    assert (probe["init_value"], probe["scale"], probe["solver"]["class_path"]) == (-0.4, 10.0, "PaperSolver")
-    assert probe["solver"]["init_args"] == {"steps": 200, "lr": 1e-3, "betas": [0.6, 0.9999], "weight_decay": 0.05}
+    assert (probe["init_value"], probe["scale"], probe["solver"]["class_path"]) == (-0.4, 10.0, "AdaptiveSolver")
+    solver = {"steps": 200, "lr": 1e-3, "betas": [0.6, 0.9999], "weight_decay": 0.05}
+    assert {name: probe["solver"]["init_args"][name] for name in solver} == solver
+    assert probe["solver"]["init_args"]["agreement"] == 0.99  # with the paper's own solver, which is seven times slower
     assert {name: reward["init_args"]["weight"] for name, reward in model["rewards"].items()} == {
         "outcome": 1.0, "saliency": 1.0,
     }  # fmt: skip

@@ -39,11 +39,12 @@ def logged(tmp_path_factory) -> set[str]:
     folder = tmp_path_factory.mktemp("runs") / "run"
     arguments = [
         "--config", str(ROOT / "configs/laptop.yaml"), f"--model.policy.path={ROOT / 'experiments/laptop/policy'}",
-        f"--trainer.default_root_dir={folder}", "--data.queries_per_device=2", "--data.group_size=2",
+        f"--trainer.default_root_dir={folder}", "--data.queries_per_device=2", "--data.group_size=6",
         "--data.max_new_tokens=60", "--data.val_problems=2", "--data.test_problems=2", "--data.eval_samples=2",
         f"--data.task={json.dumps(MIXTURE)}", "--data.resample_zero_spread=1",
         '--model.rewards.saliency.only_where={"reward": "outcome", "at_least": -1}',
-        "--model.rewards.saliency.probe.solver.steps=3",
+        "--model.rewards.saliency.probe.solver.steps=3", "--model.rewards.saliency.probe.solver.first_interval=1",
+        "--model.rewards.saliency.probe.solver.agreement=0.5",
         "--model.beta=0.01", "--model.zero_spread_groups=drop", "--model.evaluate_all_rewards=true",
         "--trainer.val_check_interval=1",
     ]  # fmt: skip

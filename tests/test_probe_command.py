@@ -26,7 +26,7 @@ GOOD = [
     {"prompt": "1 + 1?", "cot": "two", "gold": "2", "problem_id": "<script>alert(1)</script>"},
     {"prompt": "9 - 2?", "cot": "9 - 2 = 7", "gold": "7"},
 ]
-OPTIONS = ["--batch_size=2", "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--accelerator=cpu"]
+OPTIONS = ["--batch_size=2", "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--device=cpu"]
 BAD = [
     ('{"prompt": "?"', "not JSON"),
     ('{"prompt": "caf\xe9", "cot": "a", "gold": "1"}'.encode("latin-1"), "not UTF-8"),
@@ -35,7 +35,7 @@ BAD = [
     ({"prompt": "?", "gold": "1"}, "'cot'"),
     ({"prompt": "?", "cot": "a"}, "'gold'"),
     ({"prompt": "?", "cot": "a", "gold": 1}, "'gold' must be a text"),
-    ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' must be a text"),
+    ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' holds no text that can be used"),
     ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "cot": "a", "gold": " "}, "' ' has no token"),
@@ -173,7 +173,7 @@ def half(whole, out, size: int, tail: bytes = b"") -> None:
         each.unlink()
     (out / "traces.part.jsonl").write_bytes((whole / "traces.jsonl").read_bytes()[:size] + tail)
     summary = json.loads((whole / "summary.json").read_text())
-    keys = ("settings", "traces", "skipped", "device", "seconds")
+    keys = ("settings", "traces", "skipped", "device", "dtype", "seconds")
     (out / "progress.json").write_text(json.dumps({k: summary[k] for k in keys}))
 
 
@@ -224,7 +224,7 @@ def test_what_is_done_needs_no_model(whole, source, tiny_folder, tmp_path, monke
     [
         ("--probe.init_value=-0.2", "--probe.init_value was -0.4 there and is -0.2 here"),
         ("--probe.solver.steps=4", "--probe.solver.init_args.steps was 3 there and is 4 here"),
-        ("--policy.dtype=float64", "--policy.dtype was 'float32'"),
+        ("--dtype=float64", "--dtype was 'auto'"),
         ("--batch_size=3", "--batch_size was 2"),
         ("--limit=4", "--limit was None there and is 4 here"),
         ("--skip_bad_rows=true", "--skip_bad_rows was False"),
@@ -332,7 +332,7 @@ def test_limit_and_options_from_a_file(tiny_folder, tmp_path):
     path = write(tmp_path / "t.jsonl", [GOOD[0], "", *GOOD[1:3], "not looked at"])
     config = tmp_path / "probe.yaml"
     config.write_text(
-        f"model: {tiny_folder}\ntraces: {path}\nout: {tmp_path / 'out'}\nlimit: 2\naccelerator: cpu\n"
+        f"model: {tiny_folder}\ntraces: {path}\nout: {tmp_path / 'out'}\nlimit: 2\ndevice: cpu\n"
         "probe:\n  solver: {class_path: AdaptiveSolver, init_args: {steps: 2}}\n"
     )
     assert main(["probe", f"--config={config}", "--limit=3"]) == 0
@@ -354,7 +354,7 @@ def test_help(capsys):
 
 def test_a_folder_needs_the_settings_it_was_begun_with(tmp_path):
     folder = Folder(tmp_path, {"a": {"b": 1}, "traces": "x"})
-    folder.begin([], 1, "cpu")
+    folder.begin([], 1, "cpu", "float32")
     assert Folder(tmp_path, {"a": {"b": 1}, "traces": "moved"}).progress["traces"] == 1
     with pytest.raises(UserError, match=r"--a\.b was 1 there and is None here"):
         Folder(tmp_path, {"a": {}, "traces": "x"})

@@ -21,7 +21,6 @@ from atmanrl.callbacks.checkpoint_files import (
     check_fits,
     checkpoint_name,
     checkpoints,
-    say,
     write_manifest,
 )
 from atmanrl.callbacks.interruption import Interrupted, Interruption
@@ -30,6 +29,7 @@ from atmanrl.distributed import everyone, processes, whole
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import UserError
 from atmanrl.files import ASIDE, flush, made_aside, remove, take_place
+from atmanrl.notes import say
 from atmanrl.policy import Policy, PolicyError
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import re
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,22 +14,16 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.files import disks_own_errors
+from atmanrl.notes import say
 
 MANIFEST = "manifest.json"
 """In a sharded checkpoint, a folder: the size of each of its files in bytes."""
 SET_ASIDE = ".stale"
 """What is appended to the name of a checkpoint that is not of this run any more, or is damaged."""
 _NAME = re.compile(r"update_(\d+)\.ckpt")
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """A note to whoever watches the run."""
-    print(f"atmanrl: note: {line}", file=sys.stderr, flush=True)
 
 
 def checkpoint_name(update: int) -> str:

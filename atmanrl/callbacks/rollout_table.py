@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Rollout, RolloutBatch
 
@@ -54,7 +55,7 @@ class RolloutTable(Callback):
     def _drawn(self, columns: list[str], rows: list[list[Any]], title: str) -> Table:
         """Two texts and what they are worth, name by name, so that many rewards leave room for the texts.
 
-        Cells are plain `Text`: what looks like markup in a completion is shown as it stands.
+        Cells are plain `Text`: what looks like markup, or an escape, in a completion is shown as it stands.
         """
         drawn = Table(title=Text(title), show_lines=True)
         for name, ratio in (("prompt", 2), ("completion", 3), ("worth", 2)):
@@ -62,7 +63,7 @@ class RolloutTable(Callback):
         for row in rows:
             cells = {name: self._shown(cell) for name, cell in zip(columns, row, strict=True)}
             texts = (cells.pop("prompt"), cells.pop("completion"))
-            worth = "\n".join(f"{name} {cell}" for name, cell in cells.items() if cell)
+            worth = "\n".join(f"{escape.line(name)} {cell}" for name, cell in cells.items() if cell)
             drawn.add_row(*map(Text, (*texts, worth)))
         return drawn
 
@@ -70,10 +71,10 @@ class RolloutTable(Callback):
         if isinstance(cell, float):
             return f"{cell:+.3f}"
         text = "" if cell is None else str(cell)
-        if len(text) <= self.characters:
-            return text
-        half = self.characters // 2
-        return f"{text[:half]} ... {text[-half:]}"
+        if len(text) > self.characters:
+            half = self.characters // 2
+            text = f"{text[:half]} ... {text[-half:]}"
+        return escape.terminal(text)
 
 
 def table(rollouts: list[Rollout]) -> tuple[list[str], list[list[Any]]]:

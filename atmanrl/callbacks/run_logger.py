@@ -12,11 +12,16 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
+from atmanrl import escape
 from atmanrl.files import ASIDE, written_aside
 
 
 class RunWriter(ExperimentWriter):
     """Lightning's CSV writer, except that it adds to an older `metrics.csv` and never leaves it empty for a moment."""
+
+    def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
+        """Take a row; a name or a text that a spreadsheet would calculate is kept from it."""
+        super().log_metrics({escape.csv_cell(name): escape.csv_cell(v) for name, v in metrics_dict.items()}, step)
 
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
 from atmanrl.forward import last_layer_at, positions
+from atmanrl.models.cache import fork
 
 
 def can_share(model: Any) -> bool:
@@ -61,10 +61,7 @@ class SharedPrompts:
 
     def select(self, prompts: Tensor) -> tuple[Any, Tensor]:
         """A cache of its own (a forward pass changes it) and the attention mask `[B, P]` of `prompts [B]`."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        cache.batch_select_indices(prompts)
-        return cache, self.mask[prompts]
+        return fork(self.cache, prompts), self.mask[prompts]
 
     def backward(self) -> None:
         """Lead the gradients that the passes have left on keys and values back to the weights."""

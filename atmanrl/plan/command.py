@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 from atmanrl.plan.estimate import Hardware, Lengths, Plan, plan
 from atmanrl.plan.settings import from_config
 from atmanrl.plan.shape import read_config, shape_of
@@ -33,7 +32,7 @@ def main(args: Sequence[str]) -> int:
             given.json.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
         show(found, Console())
     except (UserError, OSError) as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from atmanrl import escape
 from atmanrl.plan.estimate import USABLE, Plan, advice
 from atmanrl.plan.units import bytes_text, seconds_text
 
@@ -16,7 +17,7 @@ def show(plan: Plan, console: Console) -> None:
     for table in (_parameters(plan), _memory(plan), _time(plan)):
         console.print(table)
     for line in lines(plan):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(escape.terminal(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def lines(plan: Plan) -> list[str]:

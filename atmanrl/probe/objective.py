@@ -7,7 +7,6 @@ stand together with others of about their length, at most `batch_tokens` a forwa
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from atmanrl.forward import cheapest_batches, logits_at, positions, token_logprobs
+from atmanrl.models.cache import fork
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past
@@ -105,9 +105,10 @@ class Objective:
             if not torch.isfinite(losses).all():
                 raise ProbeError(NOT_FINITE)
             if grad is not None:
-                if not losses.requires_grad:
+                slope = torch.autograd.grad(losses.sum(), part, allow_unused=True)[0] if losses.requires_grad else None
+                if slope is None:
                     raise ProbeError(f"{type(self.model).__name__} ignores the attention bias: it cannot be probed.")
-                grad[index] = torch.autograd.grad(losses.sum(), part)[0]
+                grad[index] = slope
             loss[chosen] = losses.detach().to(loss.dtype)
             logprobs[chosen, : scores.shape[1]] = scores.detach().to(logprobs.dtype)
         return Evaluation(loss, grad, logprobs)
@@ -151,11 +152,3 @@ class Objective:
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, device=self.device)
-
-
-def fork(cache: Any, rows: Tensor) -> Any:
-    """A cache of its own for the rows `[K]` of a batch: a forward pass changes the cache that it is given."""
-    forked = copy.copy(cache)
-    forked.layers = [copy.copy(layer) for layer in cache.layers]
-    forked.batch_select_indices(rows)
-    return forked

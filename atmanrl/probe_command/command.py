@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionYesNo
-from lightning.fabric import Fabric
 from rich.console import Console
 
+from atmanrl import escape
 from atmanrl.cli_parser import RunParser
+from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
@@ -73,8 +74,18 @@ def _parser() -> RunParser:
         help="leave out rows that cannot be probed, instead of stopping at the first",
     )  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed, and written, together")
-    parser.add_argument("--accelerator", type=str, default="auto", help="as Lightning names it: cpu, gpu, auto")
-    parser.add_class_arguments(Policy, "policy", skip={"path", "pretrained"}, instantiate=False)
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="cpu, cuda, cuda:1, mps; auto: a CUDA GPU where there is one, else the CPU",
+    )
+    parser.add_argument(
+        "--dtype", type=DtypeName, default="auto",
+        help="of the weights; auto: float32, and bfloat16 on a GPU that has it for weights that are stored so",
+    )  # fmt: skip
+    skipped = {"path", "pretrained", "dtype", "activation_checkpointing"}
+    parser.add_class_arguments(Policy, "policy", skip=skipped, instantiate=False)
     parser.add_class_arguments(MaskProbe, "probe", skip={"policy", "keep_masks"})
     parser.add_argument("-c", "--config", action="config", help="a YAML file with these options")
     return parser
@@ -100,11 +111,12 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
     done = folder.rewind(size, total)
     if not progress or done < total:
         rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows)
-        device = _device(given.accelerator)
-        policy = Policy(given.model, **given.policy).build().to(device)
+        policy, device = Policy(given.model, **given.policy), choose_device(given.device)
+        policy.dtype_name = choose_dtype(given.dtype, device, policy)
+        policy.build().to(device)
         usable = rows.probeable(policy, probe)
-        folder.begin(rows.skipped, rows.total, str(device))
-        with TraceProgress(len(usable), done) as bar:
+        folder.begin(rows.skipped, rows.total, str(device), policy.dtype_name)
+        with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
                 torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
@@ -115,17 +127,11 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
     assert folder.progress is not None
     summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
     summary |= {"skipped": folder.progress["skipped"], "settings": folder.settings}
-    summary |= {"versions": results.versions(), "device": folder.progress["device"], "command": command}
+    summary |= {"versions": results.versions(), "command": command}
+    summary |= {name: folder.progress[name] for name in ("device", "dtype")}
     summary["seconds"] = round(folder.progress["seconds"], 3)
     folder.finish(summary, results.to_page(folder.done(), summary))
     folder.progress = summary
-
-
-def _device(accelerator: str) -> torch.device:
-    try:
-        return Fabric(accelerator=accelerator, devices=1).device
-    except ValueError as error:
-        raise UserError(f"--accelerator={accelerator}: {error}") from error
 
 
 def _tell(folder: Folder) -> None:
@@ -134,11 +140,13 @@ def _tell(folder: Folder) -> None:
     assert summary is not None
     console = Console(file=sys.stdout)
     for bad in summary["skipped"][:LISTED]:
-        console.print(f"skipped line {bad['line']}: {bad['reason']}", highlight=False, markup=False, soft_wrap=True)
+        line = escape.terminal(f"skipped line {bad['line']}: {bad['reason']}")
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(summary["skipped"]) > LISTED:
-        console.print(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}", highlight=False, soft_wrap=True)
+        more = escape.terminal(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}")
+        console.print(more, highlight=False, markup=False, soft_wrap=True)
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
     text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
     if mean is not None:
         text += f", mean saliency {mean:.4f}" + (f" (standard deviation {spread:.4f})" if spread is not None else "")
-    console.print(f"{text}: {folder.page}", highlight=False, markup=False, soft_wrap=True)
+    console.print(escape.terminal(f"{text}: {folder.page}"), highlight=False, markup=False, soft_wrap=True)

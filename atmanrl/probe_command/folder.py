@@ -72,13 +72,26 @@ class Folder:
         finally:
             os.close(handle)
 
-    def begin(self, skipped: list[Json], traces: int, device: str) -> None:
-        """Note what a new run is about to do; a run that goes on keeps its note."""
+    def begin(self, skipped: list[Json], traces: int, device: str, dtype: str) -> None:
+        """Note what a new run is about to do; a run that goes on keeps its note.
+
+        Raises:
+            UserError: the results so far were computed on another kind of device or in another dtype (which `auto` may
+                choose on another machine).
+        """
         if self.progress is None:
             self.progress = {
-                "settings": self.settings, "traces": traces, "skipped": skipped, "device": device, "seconds": 0.0
+                "settings": self.settings, "traces": traces, "skipped": skipped, "device": device, "dtype": dtype,
+                "seconds": 0.0,
             }  # fmt: skip
             self._note()
+        now = {"device": device.split(":")[0], "dtype": dtype}
+        for name, value in now.items():
+            if (was := self.progress[name].split(":")[0]) != value:
+                raise UserError(
+                    f"the results in {self.page.parent} were computed with --{name}={was}, which would be {value} here: "
+                    f"give --{name}={was}, or choose another --out."
+                )
 
     def append(self, lines: Sequence[Json], seconds: float) -> None:
         """Add a batch of results; when this returns they are on the disk."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from atmanrl import jsonl
+from atmanrl.jsonl import RowError
 from atmanrl.report.runs import ReportError
+from atmanrl.trace_schema import check_fields
 
 PROBED = Path("probe") / "traces.jsonl"
 """Where a report looks for saliency in a run's folder: `atmanrl probe --out RUN/probe` writes it."""
@@ -59,18 +61,13 @@ def read_answers(run: Path) -> list[Answer]:
     for path in paths:
         for number, line in _lines(path):
             try:
-                answer = Answer(
-                    problem=line["problem_id"], sample=line["sample"], prompt=line["prompt"], cot=line["cot"],
-                    answer=line["answer"], gold=line["gold"], right=bool(line["right"]), length=line["cot_tokens"],
-                )  # fmt: skip
-            except KeyError as error:
-                raise ReportError(
-                    f"{path}, line {number}: field {error} is missing; run `atmanrl test` again."
-                ) from error
-            texts = (answer.problem, answer.prompt, answer.cot, answer.gold)
-            numbers = (answer.sample, answer.length)
-            if not all(isinstance(t, str) for t in texts) or not all(isinstance(n, int) for n in numbers):
-                raise ReportError(f"{path}, line {number}: a field has the wrong type; run `atmanrl test` again.")
+                check_fields(line, ("problem_id", "sample", "prompt", "cot", "gold", "right", "cot_tokens"))
+            except RowError as error:
+                raise ReportError(f"{path}, line {number}: {error} Run `atmanrl test` again.") from error
+            answer = Answer(
+                problem=str(line["problem_id"]), sample=line["sample"], prompt=line["prompt"], cot=line["cot"],
+                answer=line.get("answer"), gold=line["gold"], right=line["right"], length=line["cot_tokens"],
+            )  # fmt: skip
             found.setdefault((answer.problem, answer.sample), answer)
     return [found[key] for key in sorted(found)]
 
@@ -84,26 +81,26 @@ def read_probed(run: Path) -> dict[tuple[str, str], Probed]:
     path = run / PROBED
     found: dict[tuple[str, str], Probed] = {}
     for number, line in _lines(path) if path.exists() else ():
+        if line.get("saliency") is None:
+            continue
         try:
-            if line["saliency"] is not None:
-                found[line["problem_id"], line["cot"]] = Probed(
-                    line["pieces"], line["saliency"], line["rewards"].get("saliency"), line["loss_initial"],
-                    line["loss_final"],
-                )  # fmt: skip
-        except (KeyError, AttributeError, TypeError) as error:
+            check_fields(line, ("problem_id", "cot", "pieces", "rewards"))
+        except RowError as error:
             raise ReportError(f"{path}, line {number}: not a line of `atmanrl probe` ({error}).") from error
+        if len(line["pieces"]) != len(line["saliency"]):
+            raise ReportError(
+                f"{path}, line {number}: not a line of `atmanrl probe` ({len(line['saliency'])} saliencies for "
+                f"{len(line['pieces'])} pieces)."
+            )
+        found[str(line["problem_id"]), line["cot"]] = Probed(
+            line["pieces"], line["saliency"], line["rewards"].get("saliency"), line.get("loss_initial"),
+            line.get("loss_final"),
+        )  # fmt: skip
     return found
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    # splitlines would also cut at a text's U+2028 or U+0085
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line.decode())
-        except (ValueError, RecursionError) as error:
-            raise ReportError(f"{path}, line {number}: not JSON ({error}).") from error
-        if not isinstance(value, dict):
-            raise ReportError(f"{path}, line {number}: a rollout is a JSON object, not {type(value).__name__}.")
-        yield number, value
+    for line in jsonl.read(path):
+        if line.fault:
+            raise ReportError(f"{path}, line {line.number}: {line.fault}")
+        yield line.number, line.row

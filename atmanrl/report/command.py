@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from atmanrl.errors import UserError
+from atmanrl import escape
+from atmanrl.errors import UserError, say_error, say_note
 from atmanrl.report.runs import comparable, load_tested, title
 from atmanrl.report.table1 import render, write_json
 
@@ -66,11 +66,11 @@ def report(args: Sequence[str]) -> int:
         console = Console()
         if found.table1:
             console.print(in_terminal(found.table1))
-            console.print(caption(found.table1), style="dim", markup=False, highlight=False)
+            console.print(escape.terminal(caption(found.table1)), style="dim", markup=False, highlight=False)
         _say(found.notes)
         others = ", ".join(path.name for path in written[1:])
         told = f"{written[0]} written" + (f", and beside it {others}." if others else ".")
-        console.print(told, markup=False, highlight=False, soft_wrap=True)
+        console.print(escape.terminal(told), markup=False, highlight=False, soft_wrap=True)
 
     return _answer(work)
 
@@ -80,11 +80,11 @@ def _answer(work: Callable[[], None]) -> int:
     try:
         work()
     except (UserError, OSError) as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     return 0
 
 
 def _say(notes: Sequence[str]) -> None:
     for note in notes:
-        print(f"atmanrl: note: {note}", file=sys.stderr)
+        say_note(note)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def draw(
     _heat(figure, [figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[0, 2])], before, after, labels, init_value)
     _bars(figure.add_subplot(grid[1, :]), saliency, labels[: len(saliency)])
     if title:
-        figure.suptitle(plain(title), fontsize=10, color=INK)
+        figure.suptitle(escape.figure(title), fontsize=10, color=INK)
     return figure
 
 
@@ -142,9 +143,4 @@ def _tidy(axis: Any, letter: str, title: str) -> None:
 def _label(text: str) -> str:
     """A token as a label: white space made visible, long ones cut."""
     shown = text.strip().replace("\n", "⏎") if text.strip() else text.replace("\n", "⏎").replace(" ", "␣")
-    return plain(shown if len(shown) <= 12 else shown[:11] + "…")
-
-
-def plain(text: str) -> str:
-    """A text for matplotlib to draw as it is: matplotlib reads what stands between dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    return escape.figure(shown if len(shown) <= 12 else shown[:11] + "…")

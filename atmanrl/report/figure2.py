@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 from atmanrl.report.curves import PANELS, Curve
-from atmanrl.report.figure1 import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,7 +64,7 @@ def draw(curves: Curves, baseline: str | None = None, panels: Iterable[str] = tu
         _tidy(axis, PANELS[panel])
     # labels are given here: a line's own label with a leading underscore would be left out
     legend = figure.legend(
-        list(lines.values()), [plain(run) for run in lines], loc="outside upper center", ncols=min(3, len(lines)),
+        list(lines.values()), [escape.figure(run) for run in lines], loc="outside upper center", ncols=min(3, len(lines)),
         frameon=False, fontsize=9, handlelength=2.6,
     )  # fmt: skip
     for text in legend.get_texts():
@@ -117,7 +117,7 @@ def inline(figure: Figure, name: str, label: str) -> str:
     # a page needs no namespaces, and its own style gives the size
     box = re.search(r'viewBox="[^"]*"', opening)
     rest = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", rest).replace(INK, "currentColor")
-    return f'<svg role="img" aria-label="{_attribute(label)}" {box.group() if box else ""}>{rest}'
+    return f'<svg role="img" aria-label="{escape.html(label)}" {box.group() if box else ""}>{rest}'
 
 
 def _tidy(axis: Any, title: str) -> None:
@@ -129,7 +129,3 @@ def _tidy(axis: Any, title: str) -> None:
     for edge, spine in axis.spines.items():
         spine.set_visible(edge in ("left", "bottom"))
         spine.set_color(INK)
-
-
-def _attribute(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 from atmanrl.report.comparisons import Comparison, Side
-from atmanrl.report.figure1 import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,8 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
     count = len(item.sides)
     width = (_WIDTH - 2 * _EDGE - (count - 1) * _GAP) / count
     cells = int(width / _CELL)
-    question = [line for part in item.prompt.splitlines() for line in textwrap.wrap(part, int(_WIDTH / _CELL) - 4)]
+    prompt = escape.visible(item.prompt).splitlines()
+    question = [line for part in prompt for line in textwrap.wrap(part, int(_WIDTH / _CELL) - 4)]
     blocks = [_by_class(side, cells) for side in item.sides]
     salient = [_by_saliency(side, cells) for side in item.sides] if scale and any(s.tokens for s in item.sides) else []
     heights = [max(map(len, part)) for part in (blocks, salient) if part]
@@ -74,12 +75,12 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
     axes.set_xlim(0, _WIDTH)
     axes.set_ylim(lines * _LINE + 2 * _EDGE, 0)
     top = _EDGE + _LINE / 2
-    for line in [*question, f"gold answer: {item.gold}"]:
+    for line in [*question, f"gold answer: {escape.line(item.gold)}"]:
         _write(axes, _EDGE, top, [_Run(0, line, None, DIM)])
         top += _LINE
     for place, side in enumerate(item.sides):
         told = f"{'right' if side.right else 'wrong'}, answer {side.answer}" if side.answer is not None else "no answer"
-        head = _cut(f"{side.name}: {told}, {side.length} tokens", cells)
+        head = _cut(escape.line(f"{side.name}: {told}, {side.length} tokens"), cells)
         _write(axes, _EDGE + place * (width + _GAP), top + _LINE / 2, [_Run(0, head, None, INK)], weight="bold")
     top += 1.8 * _LINE
     for part, height, legend in zip([blocks, salient], heights, [_classes(), _scale(scale)], strict=False):
@@ -132,7 +133,8 @@ def _end(line: Sequence[_Run]) -> int:
 
 def _wrapped(parts: Iterable[_Mark], cells: int) -> list[list[_Run]]:
     """Coloured texts in lines of at most `cells` cells, broken at spaces where there are any, whatever the colours."""
-    marks = [(c if c.isprintable() or c == "\n" else " ", ground, ink) for text, ground, ink in parts for c in text]
+    seen = ((c, ground, ink) for text, ground, ink in parts for c in escape.visible(text))
+    marks = [(c if c.isprintable() or c == "\n" else " ", ground, ink) for c, ground, ink in seen]
     lines: list[list[_Mark]] = [[]]
     for word in _words(marks):
         if word[0][0] == "\n":
@@ -184,5 +186,12 @@ def _write(axes: Any, left: float, middle: float, line: Sequence[_Run], **style:
         text = run.text.strip()
         x += (cell_len(run.text) - cell_len(run.text.lstrip())) * _CELL
         axes.text(
-            x, middle, plain(text), color=run.ink, fontsize=_SIZE, family="monospace", va="center_baseline", **style
+            x,
+            middle,
+            escape.figure(text),
+            color=run.ink,
+            fontsize=_SIZE,
+            family="monospace",
+            va="center_baseline",
+            **style,
         )

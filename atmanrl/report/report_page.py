@@ -10,7 +10,7 @@ from markupsafe import Markup
 from atmanrl.report.comparisons import Comparisons
 from atmanrl.report.table1 import Table1
 from atmanrl.report.table1_formats import caption
-from atmanrl.report.trace_page import template, writable
+from atmanrl.report.trace_page import template
 
 MARK = '<meta name="generator" content="atmanrl report">'
 """Stands in every report's page, so that a report replaces nothing but an earlier report."""
@@ -49,13 +49,12 @@ class Contents:
 def page(contents: Contents) -> str:
     """The HTML document. Every text is escaped; `plots` alone are taken for markup."""
     table1, scale = contents.table1, contents.comparisons.scale
-    return writable(
-        template("report_page.html.jinja").render(
+    made = template("report_page.html.jinja").render(
             mark=Markup(MARK), title=contents.title, intro=contents.intro, notes=contents.notes,
             columns=list(table1.columns.values()) if table1 else [], caption=caption(table1) if table1 else "",
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],
             plots=[Markup(plot) for plot in contents.plots], plots_caption=contents.plots_caption,
             items=contents.comparisons.items, items_caption=contents.comparisons_caption,
             scale=[f"{value:.3f}" for value in scale] if scale else None, classes=LEGEND if contents.classes else (),
-        )
-    )  # fmt: skip
+        )  # fmt: skip
+    return str(made).lstrip()

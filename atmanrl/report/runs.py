@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from atmanrl import jsonl
 from atmanrl.errors import UserError
 
 Row = dict[str, float]
@@ -164,14 +164,13 @@ def title(name: str) -> str:
 def _read_test(run: Path) -> dict[str, Any]:
     path = run / "eval" / "test.json"
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
+        return jsonl.parse(path.read_bytes())
     except FileNotFoundError:
         raise ReportError(f"{path} does not exist: run `atmanrl test` on this run first") from None
-    except (OSError, ValueError) as error:
-        raise ReportError(f"{path} is not JSON: {error}") from error
-    if not isinstance(figures, dict):
-        raise ReportError(f"{path} must hold a JSON object, not a {type(figures).__name__}")
-    return figures
+    except OSError as error:
+        raise ReportError(f"{path} cannot be read: {error}") from error
+    except jsonl.RowError as error:
+        raise ReportError(f"{path}: {error} Run `atmanrl test` again.") from error
 
 
 def _row(figures: Mapping[str, Any], run: Path) -> Row:

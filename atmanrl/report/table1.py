@@ -13,6 +13,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from atmanrl import escape
 from atmanrl.files import written_aside
 from atmanrl.report.intervals import Floats, interval
 from atmanrl.report.runs import FIGURES, ReportError, Row, at_k, columns, load_row
@@ -169,7 +170,7 @@ def in_terminal(table1: Table1) -> Table:
     show figures alone.
     """
     # a name is no markup
-    names = {method: Text(method, style="dim" if method == WARM_START else "") for method in table1.rows}
+    names = {method: Text(escape.line(method), style="dim" if method == WARM_START else "") for method in table1.rows}
     cells = [
         [Text(title), *(_shown(row[key]) for row in table1.rows.values())] for key, title in table1.columns.items()
     ]

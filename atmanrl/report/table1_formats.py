@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from atmanrl import escape
 from atmanrl.report.intervals import LEVEL, RESAMPLES, SEED
 from atmanrl.report.runs import at_k
 from atmanrl.report.table1 import Table1
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': "''", "–": "--", "±": r"$\pm$",
-}  # fmt: skip
 
 
 def caption(table1: Table1) -> str:
@@ -40,19 +34,19 @@ def markdown(table1: Table1) -> str:
         for cell in row.values():
             text = f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown
             cells.append(text + (f"<br>{cell.shown_interval}" if cell.shown_interval else ""))
-        lines.append("| " + " | ".join([_markdown(method), *cells]) + " |")
-    return "\n".join([*lines, "", _markdown(caption(table1))]).rstrip() + "\n"
+        lines.append("| " + " | ".join([escape.markdown(method), *cells]) + " |")
+    return "\n".join([*lines, "", escape.markdown(caption(table1))]).rstrip() + "\n"
 
 
 def latex(table1: Table1) -> str:
     """A `tabular` for the package booktabs, intervals in a line of their own beneath the figures."""
     lines = ["% needs \\usepackage{booktabs}"]
-    lines += [f"% {_line(text)}" for text in [caption(table1)] if text]
+    lines += [f"% {escape.line(text)}" for text in [caption(table1)] if text]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table1.columns)}}}", r"\toprule"]
-    lines += [" & ".join(["method", *map(_latex, table1.columns.values())]) + r" \\", r"\midrule"]
+    lines += [" & ".join(["method", *map(escape.latex, table1.columns.values())]) + r" \\", r"\midrule"]
     for method, row in table1.rows.items():
         # braces: a bracket right after \\ would be taken for its argument
-        cells = ["{" + _latex(method) + "}"]
+        cells = ["{" + escape.latex(method) + "}"]
         for cell in row.values():
             change = _latex_number(cell.shown_change)
             cells.append(f"{_latex_number(cell.shown)} ({change})" if change else _latex_number(cell.shown))
@@ -84,20 +78,6 @@ def _cell(cell: Any) -> Mapping[str, float | None]:
     }  # fmt: skip
 
 
-def _line(text: str) -> str:
-    """On one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
-def _markdown(text: str) -> str:
-    text = _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", text)
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(c, c) for c in _line(text))
-
-
 def _latex_number(text: str) -> str:
     """A figure or a change: a minus sign, and a thin space before the unit."""
-    return _latex(text).replace("-", "$-$", 1 if text[:1] == "-" else 0).replace(r" \%", r"\,\%")
+    return escape.latex(text).replace("-", "$-$", 1 if text[:1] == "-" else 0).replace(r" \%", r"\,\%")

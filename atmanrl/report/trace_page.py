@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 
 
@@ -69,7 +70,7 @@ def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
     cards = [_card(view, order, scale) for order, view in enumerate(views)]
     low, high = (f"{value:.3f}" for value in scale)
     made = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
-    return writable(made)
+    return str(made).lstrip()
 
 
 def fragment(item: TraceView) -> str:
@@ -84,7 +85,8 @@ def fragment(item: TraceView) -> str:
     card = macros.card(_card(item, 0, scale))
     legend = f'<div class="atmanrl-note">{legend}</div>'
     # a notebook may be dark where the browser is not: the card's own ground goes beneath all of it
-    return writable(f'{macros.style()}<div class="atmanrl" style="background: var(--card)">{card}{legend}</div>')
+    page = f'{macros.style()}<div class="atmanrl" style="background: var(--card)">{card}{legend}</div>'
+    return page.lstrip()
 
 
 def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
@@ -150,11 +152,11 @@ def template(name: str) -> Any:
     """A template of this folder; every text put into it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        lstrip_blocks=True, finalize=_shown_safely,
     )  # fmt: skip
     return environment.get_template(name)
 
 
-def writable(text: str) -> str:
-    """A page's text without lone surrogates, which traces may hold and no file can."""
-    return text.encode("utf-8", errors="replace").decode("utf-8").lstrip()
+def _shown_safely(value: Any) -> Any:
+    """What a template puts out: markup of its own as it stands, every other text by `escape.html`."""
+    return escape.html(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

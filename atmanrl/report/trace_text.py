@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 from rich.text import Text
 
+from atmanrl import escape
 from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -25,10 +26,10 @@ def coloured(view: TraceView) -> Text:
         UserError: the trace has not one saliency for each piece.
     """
     text = Text()
-    text.append(header(view) + "\n", style="bold")
+    text.append(escape.line(header(view)) + "\n", style="bold")
     for piece, share, _ in spans(view, colour_scale([view])):
-        text.append(piece, style=_style(share))
-    return text.append("\n" + _answers(view), style="dim")
+        text.append(escape.terminal(piece), style=_style(share))
+    return text.append("\n" + escape.terminal(_answers(view)), style="dim")
 
 
 def plain(view: TraceView) -> str:
@@ -37,7 +38,7 @@ def plain(view: TraceView) -> str:
     Raises:
         UserError: the trace has not one saliency for each piece.
     """
-    lines = [header(view)]
+    lines = [escape.line(header(view))]
     above = beneath = ""
     for text, share in _units(spans(view, colour_scale([view]))):
         if above and (text == "\n" or cell_len(above + text) > WIDTH):
@@ -50,7 +51,7 @@ def plain(view: TraceView) -> str:
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
     lines += [above, beneath.rstrip()] if above else []
-    return "\n".join([line for line in lines if line] + [_answers(view)])
+    return "\n".join([line for line in lines if line] + [escape.terminal(_answers(view))])
 
 
 def header(view: TraceView) -> str:
@@ -65,14 +66,14 @@ def header(view: TraceView) -> str:
 
 
 def _units(found: list[Span]) -> list[tuple[str, float]]:
-    """Texts and shares, line ends by themselves, other control characters as spaces."""
+    """Texts and shares, line ends by themselves; what does not print is shown as its escape."""
     units: list[tuple[str, float]] = []
     for text, share, _ in found:
         for number, part in enumerate(text.split("\n")):
             if number:
                 units.append(("\n", 0.0))
             if part:
-                units.append(("".join(c if c.isprintable() else " " for c in part), share))
+                units.append((escape.line(part), share))
     return units
 
 

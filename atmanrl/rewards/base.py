@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,6 +52,24 @@ class Reward(ABC):
 
         A gated reward is given the rollouts that pass its gate alone, as groups of one.
         """
+
+    def observe(self, batch: RolloutBatch) -> dict[str, float]:
+        """Take note of an update's rollouts, once those of all processes are known; nothing by default.
+
+        A reward that adapts while a policy is trained does so here: every process calls it once an update, with the same
+        rollouts in the same order.
+
+        Returns:
+            What is to be logged of it, by full name.
+        """
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must keep of the reward: numbers, texts, lists, dicts and tensors; nothing by default."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Go on from what `state_dict` gave; nothing by default."""
 
 
 @dataclass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from atmanrl.policy import Policy
-from atmanrl.probe import MaskProbe
+from atmanrl.probe import MaskProbe, PaperSolver, ProbeResult
+from atmanrl.probe.agreement import Agreement
 from atmanrl.rewards.base import Reward
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import RolloutBatch
@@ -34,8 +36,11 @@ class SaliencyReward(Reward):
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
         """Saliency of each rollout, `[B]`; NaN where it abstains."""
         result = self.probe.solve(policy, batch)
-        for rollout, saliency in zip(batch.rollouts, result.saliency, strict=True):
-            rollout.saliency = saliency
+        for rollout, saliency, gradients in zip(
+            batch.rollouts, result.saliency, result.gradients.tolist(), strict=True
+        ):
+            rollout.saliency, rollout.gradients = saliency, gradients
+        self._check(batch, result, policy)
         solved = torch.tensor([bool(rollout.right) for rollout in batch.rollouts], device=result.reward.device)
         self.figures = {
             **result.figures(),
@@ -43,3 +48,45 @@ class SaliencyReward(Reward):
             "saliency/unsolved": float(result.reward[~solved].nanmean()),
         }
         return result.reward
+
+    def observe(self, batch: RolloutBatch) -> dict[str, float]:
+        """Let the solver's tolerance follow from this update's check, if there was one."""
+        solver = self.probe.solver
+        if solver.calibration is None:
+            return {}
+        checks = [(rollout.row, *rollout.check) for rollout in batch.rollouts if rollout.check is not None]
+        rows, reference, rewards = zip(*checks, strict=True) if checks else ((), (), ())
+        solver.calibration.observe(
+            sum(rollout.gradients for rollout in batch.rollouts), Agreement.of(reference, rewards, rows),
+            cost=solver.steps * len(checks),
+        )  # fmt: skip
+        solver.tolerance = solver.calibration.tolerance
+        return solver.calibration.figures()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The calibration's state, where there is one."""
+        calibration = self.probe.solver.calibration
+        return {} if calibration is None else calibration.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with a calibration; a run that is resumed without one keeps its own tolerance."""
+        solver = self.probe.solver
+        if solver.calibration is not None:
+            solver.calibration.load_state_dict(state)
+            solver.tolerance = solver.calibration.tolerance
+
+    def _check(self, batch: RolloutBatch, result: ProbeResult, policy: Policy) -> None:
+        """Solve the update's first groups by the reference, too, if a check is due, and note both rewards."""
+        calibration = self.probe.solver.calibration
+        if calibration is None or not calibration.due:
+            return
+        chosen = [
+            i
+            for i, rollout in enumerate(batch.rollouts)
+            if rollout.can_be_probed and batch.places.get(rollout.row, calibration.groups) < calibration.groups
+        ]
+        if chosen:
+            reference = self.probe.solve(policy, batch.part(chosen), PaperSolver.reference(self.probe.solver))
+            result.seconds += reference.seconds
+            for i, reward in zip(chosen, reference.reward.tolist(), strict=True):
+                batch.rollouts[i].check = reward, float(result.reward[i])

@@ -29,6 +29,8 @@ class Rollout:
         saliency: one value for each token of the reasoning, once it is known.
         readable: whether the task could read the answer at all, once it has judged it.
         notes: what rewards note about it, by name, for the table of rollouts.
+        gradients: how many its probe took, 0 without one.
+        check: the saliency reward by the reference solver and by the probe's own, where the two were compared.
     """
 
     problem: Problem
@@ -43,6 +45,8 @@ class Rollout:
     saliency: list[float] | None = None
     readable: bool | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+    gradients: int = 0
+    check: tuple[float, float] | None = None
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
         """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
@@ -90,6 +94,8 @@ class RolloutBatch:
         update: number of the update that they are sampled for, from 0; 0 in evaluation.
         updates: how many there will be, or -1 where that is open.
         figures: what sampling wants logged, by full name.
+        places: for each problem that this process answers in an update, its dataset row and its place among all the
+            update's problems, over all processes; empty outside of training.
         own: which of them this process has sampled; all, until an update brings all processes' rollouts together.
     """
 
@@ -99,6 +105,7 @@ class RolloutBatch:
     update: int = 0
     updates: int = -1
     figures: dict[str, float] = field(default_factory=dict)
+    places: dict[int, int] = field(default_factory=dict)
     own: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:

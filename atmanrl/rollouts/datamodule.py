@@ -12,7 +12,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
-from atmanrl.distributed import everyone, gathered, processes
+from atmanrl.distributed import everyone, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
@@ -178,12 +178,16 @@ class RolloutDataModule(LightningDataModule):
             return RolloutBatch(rollouts, group_size=1)
         if not isinstance(batch, ProblemBatch):
             return batch
-        with self.trainer.precision_plugin.forward_context(), gathered(policy):
+        with self.trainer.precision_plugin.forward_context(), inference_copy(policy):
             if self._synced_update != self.trainer.global_step:
                 self.sampler.sync(policy)
                 self._synced_update = self.trainer.global_step
             answered = self._answered(policy, batch, self.trainer)
         answered.update = self.trainer.global_step
+        if self.trainer.training:
+            first = processes().rank * len(batch)
+            rows = [rollout.row for rollout in answered.rollouts[:: answered.group_size]]
+            answered.places = {row: first + i for i, row in enumerate(rows)}
         answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
         return answered
 

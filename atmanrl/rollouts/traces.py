@@ -12,20 +12,23 @@ ids are used where they are given and made where they are not. What was known of
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from atmanrl import jsonl
 from atmanrl.errors import UserError
 from atmanrl.files import written_aside
+from atmanrl.jsonl import RowError
+from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem
+from atmanrl.trace_schema import check_fields
 
 
 class TraceError(UserError):
@@ -57,7 +60,7 @@ def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
     with written_aside(path) as file:
         for rollout in rollouts:
-            file.write(json.dumps(to_json(rollout), ensure_ascii=False) + "\n")
+            file.write(jsonl.dumps(to_json(rollout)) + "\n")
 
 
 def read(
@@ -75,83 +78,39 @@ def read(
         TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
     """
     try:
-        lines = path.read_bytes().split(b"\n")  # splitlines would also cut at a text's U+2028 or U+0085
+        for line in islice(jsonl.read(path), limit):
+            fault = line.fault or _fault(line.row)
+            if not fault:
+                yield line.number, line.row
+            elif on_fault is None:
+                raise TraceError(f"{path}, line {line.number}: {fault}")
+            else:
+                on_fault(line.number, fault)
     except OSError as error:
         raise TraceError(f"the traces {path} cannot be read: {error}") from error
-    filled = ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-    for number, line in islice(filled, limit):
-        try:
-            trace = _checked(line)
-        except TraceError as error:
-            if on_fault is None:
-                raise TraceError(f"{path}, line {number}: {error}") from error
-            on_fault(number, str(error))
-            continue
-        yield number, trace
 
 
-def _checked(line: bytes) -> dict[str, Any]:
+def _fault(trace: dict[str, Any]) -> str:
+    """What keeps an object from being read as a trace; empty if nothing does."""
     try:
-        trace = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise TraceError(f"not UTF-8 (byte {error.start + 1}).") from error
-    except json.JSONDecodeError as error:
-        raise TraceError(f"not JSON ({error.msg} at column {error.colno}).") from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, a thousand brackets
-        raise TraceError(f"not JSON that can be read ({error}).") from error
-    if not isinstance(trace, dict):
-        raise TraceError(f"a trace is a JSON object, not {type(trace).__name__}.")
-    for name, (fits, kind) in FIELDS.items():
-        if trace.get(name) is not None and not fits(trace[name]):
-            raise TraceError(f"field {name!r} must be {kind}.")
-    if trace.get("prompt") is None:
-        raise TraceError("field 'prompt' is missing.")
+        check_fields(trace, ("prompt",))
+    except RowError as error:
+        return str(error)
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
-        raise TraceError(f"needs 'cot', or a whole 'completion' with its delimiter {DELIMITER}.")
+        return f"needs 'cot', or a whole 'completion' with its delimiter {DELIMITER}."
     if trace.get("gold") is None and trace.get("answer") is None:
-        raise TraceError("field 'gold' (or 'answer') is missing.")
+        return "field 'gold' (or 'answer') is missing."
     if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):
-        raise TraceError(f"field 'logprobs' has {len(given)} values for {len(ids)} tokens.")
-    return trace
-
-
-def _is_text(value: Any) -> bool:
-    """Text that can be written again: JSON can escape half of a surrogate pair, UTF-8 cannot hold it."""
-    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _are_ids(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(type(i) is int and i >= 0 for i in value)
-
-
-def _are_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_is_number, value))
-
-
-def _are_rewards(value: Any) -> bool:
-    return isinstance(value, dict) and all(v is None or _is_number(v) for v in value.values())
-
-
-FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(("prompt", "cot", "completion", "answer", "gold"), (_is_text, "a text")),
-    **dict.fromkeys(("prompt_ids", "completion_ids"), (_are_ids, "a list of token ids")),
-    **dict.fromkeys(("logprobs", "saliency"), (_are_numbers, "a list of numbers")),
-    **dict.fromkeys(("row", "sample"), (lambda value: type(value) is int, "a whole number")),
-    **dict.fromkeys(("right", "finished"), (lambda value: type(value) is bool, "true or false")),
-    "rewards": (_are_rewards, "an object of numbers"),
-}
-"""What a field must be where it is given."""
+        return f"field 'logprobs' has {len(given)} values for {len(ids)} tokens."
+    return ""
 
 
 def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Rollout:
     """A rollout of a checked object, tokenized for `policy` where it has no token ids.
 
     Raises:
-        TraceError: token ids that the policy's vocabulary does not have, or a saliency for other tokens.
+        TraceError: token ids that the policy's vocabulary does not have, more of them than its context holds, or a
+            saliency for other tokens.
     """
     tokenizer = policy.tokenizer
     gold = trace["gold"] if trace.get("gold") is not None else trace["answer"]
@@ -162,13 +121,15 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         if text is None:
             answer = trace["answer"] if trace.get("answer") is not None else gold
             text = f"{trace['cot'].rstrip()}\n{DELIMITER} {answer}"
-        ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+        ids = _text_ids(policy, text)
     size = policy.model.get_input_embeddings().num_embeddings
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
             f"{where}: token ids beyond the model's vocabulary of {size}; these traces come from another tokenizer. "
             "Leave prompt_ids and completion_ids out to tokenize the text anew."
         )
+    if (length := len(prompt_ids) + len(ids)) > policy.context_length:  # before the text is cut, which takes its time
+        raise TraceError(f"{where}: {length} tokens exceed the model's context of {policy.context_length}.")
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     parts = split(tokenizer, ids)
@@ -184,3 +145,12 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         prompt_ids=prompt_ids, completion=Completion(ids, of_tokens.get("logprobs", []), known.get("finished", True)),
         parts=parts, right=trace.get("right"), rewards=rewards, saliency=saliency,
     )  # fmt: skip
+
+
+def _text_ids(policy: Policy, text: str) -> list[int]:
+    """Token ids of a stored text, which may end in the name of an end-of-sequence token; elsewhere such a name is text."""
+    for eos_id in policy.eos_ids:
+        name = policy.tokenizer.decode([eos_id])
+        if name and text.endswith(name):
+            return [*text_ids(policy.tokenizer, text.removesuffix(name)), eos_id]
+    return text_ids(policy.tokenizer, text)

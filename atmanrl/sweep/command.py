@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from atmanrl import escape
+from atmanrl.errors import say_error
 from atmanrl.sweep.space import Sweep, SweepError, load
 
 
@@ -23,7 +25,7 @@ def main(args: Sequence[str]) -> int:
     try:
         return _run(load(given.file), given, more)
     except SweepError as error:
-        print(f"atmanrl: error: {error}", file=sys.stderr)
+        say_error(error)
         return 1
     except KeyboardInterrupt:
         print("atmanrl: interrupted; the same command goes on.", file=sys.stderr)
@@ -41,10 +43,10 @@ def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
     console = Console()
     folder = given.out or Path("runs") / "sweeps" / given.file.stem
     for key in sweep.ignored:
-        console.print(f"{sweep.path}: {key} has no effect here.", markup=False)
+        console.print(escape.terminal(f"{sweep.path}: {key} has no effect here."), markup=False)
 
     def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False)
+        console.print(escape.terminal(line), markup=False, highlight=False)
         results.write_csv(folder / "sweep.csv", rows(study))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # trials are ended as on Ctrl-C
@@ -58,9 +60,11 @@ def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
         raise SweepError(f"no trial of {folder} has succeeded; the trials' folders hold their logs, trial.log.")
     drawn = results.draw(folder / "sweep.png", sweep, found, number)
     told = ", ".join(f"{name}={value}" for name, value in study.values(best).items())
-    console.print(f"Best: {study.folder(best.number)}, {told}.", markup=False, highlight=False, soft_wrap=True)
+    winner = escape.terminal(f"Best: {study.folder(best.number)}, {told}.")
+    console.print(winner, markup=False, highlight=False, soft_wrap=True)
     plot = f" and {folder / 'sweep.png'}" if drawn else "; for a plot: pip install 'atmanrl[figures]'"
-    console.print(f"All trials: {folder / 'sweep.csv'}{plot}", markup=False, highlight=False, soft_wrap=True)
+    files = escape.terminal(f"All trials: {folder / 'sweep.csv'}{plot}")
+    console.print(files, markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

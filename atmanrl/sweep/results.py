@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from atmanrl import escape
 from atmanrl.files import written_aside
-from atmanrl.report.figure1 import plain
 from atmanrl.sweep.space import Range, Sweep
 
 Rows = Sequence[dict[str, Any]]
@@ -31,8 +31,9 @@ def write_csv(path: Path, rows: Rows) -> None:
     names.sort(key=("seconds", "folder", "error").__contains__)  # these three stand last
     with written_aside(path) as file:
         writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
+        # a name is a cell, too
+        writer.writerow({name: escape.csv_cell(name) for name in names})
+        writer.writerows({name: escape.csv_cell(cell) for name, cell in row.items()} for row in rows)
 
 
 def figures(sweep: Sweep, rows: Rows) -> list[str]:
@@ -47,7 +48,9 @@ def table(sweep: Sweep, rows: Rows, best: int | None) -> Table:
     parameters = [parameter.rsplit(".", 1)[-1] for parameter in sweep.parameters]
     for name in ("trial", *parameters, *shown, "seconds"):
         # a title cut short would not tell pass@1 from pass@4
-        found.add_column(Text(name.replace("/", "/\n").replace("_", " ")), justify="right", overflow="fold")
+        found.add_column(
+            Text(escape.terminal(name).replace("/", "/\n").replace("_", " ")), justify="right", overflow="fold"
+        )
     for row in rows:
         cells = [str(row["trial"]), *(str(row.get(name, "")) for name in sweep.parameters)]
         for name in shown:
@@ -56,7 +59,10 @@ def table(sweep: Sweep, rows: Rows, best: int | None) -> Table:
             cells.append(missing if value is None else f"{value:.4g}")
         if row["trial"] == best:
             cells[1 + len(parameters)] += " *"
-        found.add_row(*map(Text, cells), Text(str(row["seconds"])), style="bold" if row["trial"] == best else None)
+        found.add_row(
+            *(Text(escape.terminal(cell)) for cell in (*cells, str(row["seconds"]))),
+            style="bold" if row["trial"] == best else None,
+        )
     return found
 
 
@@ -75,8 +81,8 @@ def draw(path: Path, sweep: Sweep, rows: Rows, best: int | None) -> bool:
             _scatter(axes, [row for row in done if name in row], sweep, parameter, name, best)
             if isinstance(space, Range) and space.log:
                 axes.set_xscale("log")
-            axes.set_xlabel(parameter, fontsize=8)
-            axes.set_title(f"{name} ({sweep.goal})" if name == sweep.metric else name, fontsize=9)
+            axes.set_xlabel(escape.figure(parameter), fontsize=8)
+            axes.set_title(escape.figure(f"{name} ({sweep.goal})" if name == sweep.metric else name), fontsize=9)
     aside = path.with_name(path.name + ".part")
     figure.savefig(aside, dpi=150, format="png")
     aside.replace(path)
@@ -99,11 +105,17 @@ def _scatter(axes: Any, rows: Rows, sweep: Sweep, parameter: str, name: str, bes
             places = sorted(heights)
             means = [mean(heights[place]) for place in places]
             axes.plot(
-                places, means, color="tab:blue", linestyle=DASHES[number], linewidth=1, zorder=1, label=plain(others)
+                places,
+                means,
+                color="tab:blue",
+                linestyle=DASHES[number],
+                linewidth=1,
+                zorder=1,
+                label=escape.figure(others),
             )
         if len(groups) > 1:
             axes.legend(fontsize=7, frameon=False)
     if not numeric:
-        axes.set_xticks(range(len(labels)), [plain(label) for label in labels])
+        axes.set_xticks(range(len(labels)), [escape.figure(label) for label in labels])
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.3)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atmanrl import jsonl
 from atmanrl.tasks.base import TaskError
 
 
@@ -30,27 +30,21 @@ def file_rows(file: Path) -> Iterator[tuple[str, object]]:
         TaskError: the file cannot be read, or a line is no JSON; the message names it.
     """
     try:
-        lines = file.read_bytes().split(b"\n")  # bytes, so that a broken character can be told by its line, too
+        for line in jsonl.read(file):
+            where = f"{file}, line {line.number}"
+            if line.fault:
+                raise TaskError(f"{where}: {line.fault}")
+            yield where, line.row
     except OSError as error:
         raise TaskError(f"{file}: cannot be read ({error.strerror}); check its permissions.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{file}, line {number}"
-        try:
-            row = json.loads(line.decode("utf-8-sig"))  # some editors on Windows begin a file with a byte order mark
-        except UnicodeDecodeError as error:
-            raise TaskError(f"{where}: is not UTF-8; save the file in that encoding.") from error
-        except ValueError as error:
-            raise TaskError(f"{where}: is not valid JSON ({error}); each line must be one JSON object.") from error
-        yield where, row
 
 
 def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iterator[tuple[str, object]]:
     """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
 
     Raises:
-        TaskError: it cannot be loaded; the message says why, and `advice` what to do.
+        TaskError: it cannot be loaded, or a row holds what cannot be written again; the message says why, and `advice`
+            what to do.
     """
     import datasets  # takes a second or two, which users of local files need not wait
 
@@ -63,4 +57,9 @@ def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iter
             "--data.task.path."
         ) from error
     for number, row in enumerate(rows):
-        yield f"{hub_name}, split {split}, row {number}", row
+        where = f"{hub_name}, split {split}, row {number}"
+        try:
+            jsonl.check(row)
+        except jsonl.RowError as error:
+            raise TaskError(f"{where}: {error}") from error
+        yield where, row

@@ -53,11 +53,20 @@ def close(ours: dict, theirs: dict) -> None:
         assert torch.allclose(weight, theirs[name], rtol=0, atol=1e-6), name
 
 
+def learned(run: dict) -> list[float]:
+    """What the saliency reward's calibration has come to, where there is one: gradients earned, and the checks' sums."""
+    state = run["learned"].get("saliency") or {"earned": 0.0, "tolerance": 0.0, "checks": []}
+    return [state["earned"], state["tolerance"], *(v for _, check in state["checks"] for v in check.values())]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_two_process_updates_are_those_of_one(one, two, case):
     ours, theirs = two[case], one[case]
     assert ours["steps"] == theirs["steps"] == len(ours["tokens"])
     assert ours["tokens"] == theirs["tokens"]
+    assert ours["learned"] == two["other"][case]["learned"] and learned(ours) == pytest.approx(
+        learned(theirs), abs=1e-6
+    )
     for mine, expected in zip(ours["rewards"], theirs["rewards"], strict=True):
         for reward, known in zip(mine, expected, strict=True):
             assert reward == pytest.approx(known, abs=1e-6, nan_ok=True)
@@ -84,6 +93,7 @@ def test_two_process_options_do_something(one, folder):
     assert all(one[case]["logged"]["kl"] > 0 for case in ("ddp", "dr_grpo", "lora"))
     assert one["ddp"]["logged"]["completions/clipped_ratio"] == 0.5
     assert one["tied"]["logged"]["groups_dropped"] == 0.5
+    assert one["calibrated"]["learned"]["saliency"]["earned"] < 0
     start = Policy(str(folder / "tiny"), dtype="float64").build().model.state_dict()
     for case in ("idle", "idle_ddp"):
         assert one[case]["logged"]["groups_dropped"] == 1 == one[case]["steps"]

@@ -23,7 +23,7 @@ from atmanrl.forward import LOGITS_AT_ONCE, scores_at
 from atmanrl.grpo import GRPOModule, scoring
 from atmanrl.policy import LoRA, Policy
 from atmanrl.probe import MaskProbe
-from atmanrl.probe.solvers import PaperSolver
+from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutDataModule, split
 from atmanrl.sft import SFTDataModule, SFTModule
@@ -63,6 +63,8 @@ CASES = {
     "lora": {"lora": True, "updates": 2, "beta": 0.3},
     "tied": {"tied": True, "activation_checkpointing": True, "updates": 1, "rewards": {"parsed": Parsed()},
              "zero_spread_groups": "drop"},
+    "calibrated": {"updates": 2, "rewards": {"saliency": SaliencyReward(probe=MaskProbe(solver=AdaptiveSolver(
+        steps=6, lr=1e-2, first_interval=2, max_interval=3, agreement=0.99, check_share=0.2)))}},
     "idle": {"updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
     "idle_ddp": {"strategy": "ddp", "updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
 }  # fmt: skip
@@ -137,6 +139,7 @@ def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activ
         "tokens": [[r.completion.ids for r in batch.rollouts] for batch in feed.given],
         "rewards": [[r.rewards for r in batch.rollouts] for batch in feed.given],
         "logged": logged, "evaluated": {k: v for k, v in found.items() if "seconds" not in k},
+        "learned": {name: reward.state_dict() for name, reward in module.rewards.items()},
         "weights": weights, "steps": trainer.global_step,
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ def test_what_figure_2_draws():
 def test_an_inline_figure_stands_alone():
     svg = figure2.inline(figure2.draw(curves(), "base", ["accuracy"]), "q", 'say "<this>"')
     assert svg.startswith(
-        '<svg role="img" aria-label="say &quot;&lt;this>&quot;" viewBox="0 0 '
+        '<svg role="img" aria-label="say &#34;&lt;this&gt;&#34;" viewBox="0 0 '
     ) and svg.rstrip().endswith("</svg>")
     assert "http" not in svg and "currentColor" in svg and figure2.INK not in svg
 

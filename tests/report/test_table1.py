@@ -57,8 +57,8 @@ def test_missing_file_says_what_to_run(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[1, 2]", "JSON object, not a list"),
-        ("{", "is not JSON"),
+        ("[1, 2]", "JSON object, not list"),
+        ("{", "not JSON"),
         (
             json.dumps({key: 1 for key in BASELINE if key[:2] not in ("pa", "nu")}),
             "lacks numbers_pct, pass_at_1:",

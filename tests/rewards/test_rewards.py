@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atmanrl.probe import PaperSolver
 from atmanrl.rewards import OutcomeReward, Reward, RewardError, SaliencyReward, fill_abstentions, score
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, split
 from atmanrl.tasks import Problem
@@ -113,11 +114,16 @@ def test_an_infinite_value_names_the_reward_and_the_rollout(four, bad):
 class StubProbe:
     """Probes as `MaskProbe.solve` does, with made-up numbers."""
 
+    solver = PaperSolver()
+
     def solve(self, policy, batch):
         probed = [r.can_be_probed for r in batch.rollouts]
         reward = torch.tensor([0.1 * (i + 1) if p else NAN for i, p in enumerate(probed)])
         saliency = [[0.5] * r.parts.cot_length if p else None for r, p in zip(batch.rollouts, probed, strict=True)]
-        return SimpleNamespace(reward=reward, saliency=saliency, figures=lambda: {"probe/seconds": 1.5})
+        gradients = torch.full((len(batch),), 3)
+        return SimpleNamespace(
+            reward=reward, saliency=saliency, gradients=gradients, figures=lambda: {"probe/seconds": 1.5}
+        )
 
 
 def test_saliency_abstains_without_reasoning_or_delimiter(four):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from atmanrl import jsonl
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, Rollout, split, traces
 from atmanrl.rollouts.traces import TraceError
@@ -90,7 +91,7 @@ def test_one_line_of_strict_json_each(rollouts, tmp_path):
 def test_a_torn_write_leaves_the_old_file(rollouts, tmp_path, monkeypatch):
     path = tmp_path / "t.jsonl"
     traces.write(rollouts[:2], path)
-    old, dumps, calls = path.read_bytes(), json.dumps, []
+    old, dumps, calls = path.read_bytes(), jsonl.dumps, []
 
     def torn(*args, **kwargs):
         calls.append(args)
@@ -98,7 +99,7 @@ def test_a_torn_write_leaves_the_old_file(rollouts, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return dumps(*args, **kwargs)
 
-    monkeypatch.setattr(traces.json, "dumps", torn)
+    monkeypatch.setattr(jsonl, "dumps", torn)
     with pytest.raises(KeyboardInterrupt):
         traces.write(rollouts, path)
     assert path.read_bytes() == old and len(calls) == 3
@@ -154,14 +155,20 @@ BASE = {"prompt": "?", "gold": "1", "cot": "a"}
         *[
             ({**BASE, name: value}, (f"'{name}'", "list of numbers"))
             for name in ("saliency", "logprobs")
-            for value in (["x"], [True], [None], [float("nan")], 1, {})
+            for value in (["x"], [True], [None], 1, {})
         ],
         *[
             ({**BASE, "rewards": value}, ("'rewards'", "object of numbers"))
             for value in ([], 1, {"a": "x"}, {"a": True})
         ],
         ({**BASE, "completion_ids": [1, 2], "logprobs": [0.5]}, ("'logprobs'", "1 values for 2 tokens")),
-        ({**BASE, "cot": "\ud800"}, ("'cot'", "text")),
+        ({**BASE, "saliency": [float("nan")]}, ("not JSON", "NaN")),
+        ({**BASE, "saliency": [10**400]}, ("'saliency'", "beyond all range")),
+        ({**BASE, "cot": "\ud800"}, ("'cot'", "surrogate")),
+        ({**BASE, "problem_id": "\ud800"}, ("'problem_id'", "surrogate")),
+        ({**BASE, "problem_id": []}, ("'problem_id'", "a text or a whole number")),
+        ({**BASE, "rewards": {"\ud800": 1}}, ("'rewards'", "key", "UTF-8")),
+        ({**BASE, "cot_tokens": -1}, ("'cot_tokens'", "at least 0")),
         ("[" * 100_000, ("not JSON",)),
         ('{"row": ' + "1" * 5000 + "}", ("not JSON",)),
         ({"gold": "1", "cot": "a"}, ("'prompt'", "missing")),
@@ -198,3 +205,9 @@ def test_token_ids_beyond_the_vocabulary(tiny_policy, name):
     traces.from_json({**BASE, **ids}, 0, tiny_policy, "x")
     with pytest.raises(TraceError, match="t.jsonl, line 9: token ids beyond .* vocabulary of 768"):
         traces.from_json({**BASE, **ids, name: [5, 768]}, 0, tiny_policy, "t.jsonl, line 9")
+
+
+def test_a_text_beyond_the_context_is_refused_before_it_is_cut(tiny_policy, monkeypatch):
+    monkeypatch.setattr(traces, "split", None)
+    with pytest.raises(TraceError, match=r"t.jsonl, line 2: \d+ tokens exceed the model's context of"):
+        traces.from_json({**BASE, "cot": "a " * 100_000}, 0, tiny_policy, "t.jsonl, line 2")

@@ -56,8 +56,8 @@ def test_prompt_and_judge(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "is not valid JSON .*one JSON object"),
-        ("[1]", "no text in `question`"),
+        ("{", "not JSON .*column 2"),
+        ("[1]", "must be a JSON object, not list"),
         ('{"answer": "#### 1"}', "no text in `question`; each row needs"),
         ('{"question": "?"}', "no text in `answer`; each row needs"),
         ('{"question": " ", "answer": "#### 1"}', "no text in `question`"),
@@ -65,7 +65,7 @@ def test_prompt_and_judge(tmp_path):
         (answer("It is 72."), "holds no ####; it must end in"),
         (answer("It is 72.\n#### many"), "'many' after #### is not a number; write"),
         (answer("It is 72.\n####"), "'' after #### is not a number"),
-        (b'{"question": "caf\xe9", "answer": "#### 1"}', "is not UTF-8; save"),
+        (b'{"question": "caf\xe9", "answer": "#### 1"}', "not UTF-8 .byte 18.; save"),
     ],
 )
 def test_a_bad_row_is_named_by_file_and_line(tmp_path, line, message):
@@ -95,10 +95,10 @@ def test_a_missing_folder_or_file(tmp_path):
 def test_an_unreadable_file(tmp_path, monkeypatch):
     write(tmp_path, json.dumps(ROW))
 
-    def refuse(self):
+    def refuse(self, mode):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(TaskError, match="train.jsonl: cannot be read .Permission denied.; check"):
         GSM8K(str(tmp_path)).problems("train")
 

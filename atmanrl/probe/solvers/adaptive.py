@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
+from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
@@ -66,6 +67,11 @@ class AdaptiveSolver(Solver):
         first_interval: steps of the first interval.
         max_interval: most steps between two gradients.
         growth: an interval is at most this many times as long as the one before.
+        agreement: wanted correlation of advantages with `PaperSolver`'s, 0.99 say. While the policy is trained the
+            tolerance then only begins at `tolerance` and moves until the agreement holds with a confidence of 95 % (see
+            `probe.calibration`). None keeps the tolerance.
+        check_share: of the gradients that these checks may take, besides the first one.
+        check_groups: groups of an update that a check looks at.
         steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
     """
 
@@ -75,6 +81,9 @@ class AdaptiveSolver(Solver):
         first_interval: int = 12,
         max_interval: int = 60,
         growth: float = 3.0,
+        agreement: float | None = None,
+        check_share: float = 0.05,
+        check_groups: int = 2,
         steps: int = 200,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.6, 0.9999),
@@ -87,8 +96,10 @@ class AdaptiveSolver(Solver):
             raise UserError(
                 "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1."
             )
+        self.calibration = None if agreement is None else Calibration(agreement, tolerance, check_share, check_groups)
         self.tolerance, self.first_interval = tolerance, first_interval
         self.max_interval, self.growth = max_interval, growth
+        self.agreement = agreement
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
+from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.packing import Packing
 
@@ -35,6 +36,11 @@ class Solution:
 class Solver(ABC):
     """Minimizes every rollout's loss in its own mask, by AdamW or along AdamW's path.
 
+    Attributes:
+        calibration: what holds the solver's `tolerance` against the reference while a policy is trained, and moves it;
+            None where there is nothing to move.
+        tolerance: of solvers that have one.
+
     Args:
         steps: AdamW steps (the paper: 200).
         lr: learning rate.
@@ -44,6 +50,9 @@ class Solver(ABC):
         sparsity: weight of a penalty on what is restored: the loss is Eq. 2 plus `sparsity * (1 - mean(min(H, 0)/c))`.
             The paper has none (0); its spread and its scale are another reward's.
     """
+
+    calibration: Calibration | None = None
+    tolerance: float
 
     def __init__(
         self,

@@ -11,6 +11,11 @@ from atmanrl.probe.solvers.base import Solution, Solver, Tiny
 class PaperSolver(Solver):
     """`torch.optim.AdamW` on all masks at once, 200 steps with a gradient each (the paper, section 3.2)."""
 
+    @classmethod
+    def reference(cls, solver: Solver) -> PaperSolver:
+        """The reference for another solver: with its steps and AdamW's options as it has them."""
+        return cls(solver.steps, solver.lr, solver.betas, solver.weight_decay, solver.eps, solver.sparsity)
+
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""
         values = self.initial(objective, init_value)
