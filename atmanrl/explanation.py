@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.models.loading import plain_outputs
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
@@ -103,7 +103,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             # escaped, so that a lone surrogate in a text can be written too
             file.write(json.dumps(self.to_json(mask), allow_nan=False) + "\n")
 

@@ -1,8 +1,6 @@
 """`atmanrl probe`: wherever it is killed, going on gives the same bytes; bad rows, changed settings, figures, page."""
 
-import fcntl
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -13,12 +11,14 @@ from hypothesis import strategies as st
 
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError
+from atmanrl.folders import locked, mark
 from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.probe_command import results
 from atmanrl.probe_command.folder import Folder, content
 from atmanrl.rollouts import RolloutBatch, traces
 
+MARK = ".atmanrl-probe"
 GOOD = [
     {"prompt": "3 + 4?", "cot": "3 + 4 = 7.", "gold": "7", "right": True, "rewards": {"outcome": 0.0, "saliency": 9.0}},
     {"prompt": "2 * <b>5</b> & x?", "completion": "so <i>2</i> * 5 = 10. ##### 11", "gold": "10", "right": False},
@@ -36,11 +36,8 @@ BAD = [
     ({"prompt": "?", "cot": "a"}, "'gold'"),
     ({"prompt": "?", "cot": "a", "gold": 1}, "'gold' must be a text"),
     ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' holds no text that can be used"),
-    ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
-    ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "cot": "a", "gold": " "}, "' ' has no token"),
     ({"prompt": "?", "cot": "a " * 3000, "gold": "1"}, "exceed the model's context"),
-    ({"prompt": "?", "completion": "so 1", "gold": "1"}, "no delimiter #####"),
     ({"prompt": "?", "cot": "so ##### 1", "gold": "1"}, "'cot' holds the delimiter"),
     ({"prompt": "?", "completion_ids": [99999], "gold": "1"}, "vocabulary of 768"),
 ]
@@ -59,7 +56,8 @@ def probe(model, path, out, *more) -> int:
 
 
 def names(folder) -> set[str]:
-    return {p.name for p in folder.iterdir()}
+    """The files in a folder but for mark and lock."""
+    return {p.name for p in folder.iterdir() if not p.name.startswith(".atmanrl-probe")}
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +157,9 @@ def test_going_on_after_a_failure(whole, source, tiny_folder, tmp_path, solves, 
 
 def test_an_interruption_says_how_to_go_on(source, tiny_folder, tmp_path, solves, capsys):
     solves.fail_at, solves.error = 1, KeyboardInterrupt()
-    with pytest.raises(SystemExit) as stop:
-        probe(tiny_folder, source, tmp_path / "o u t")
+    assert probe(tiny_folder, source, tmp_path / "o u t") == 130
     said = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 130 and len(said) == 1
+    assert len(said) == 1
     assert said[0].startswith("atmanrl: interrupted") and f"'--out={tmp_path}/o u t'" in said[0]
 
 
@@ -171,9 +168,10 @@ def half(whole, out, size: int, tail: bytes = b"") -> None:
     out.mkdir(parents=True, exist_ok=True)
     for each in out.iterdir():
         each.unlink()
+    mark(out, "probe")
     (out / "traces.part.jsonl").write_bytes((whole / "traces.jsonl").read_bytes()[:size] + tail)
     summary = json.loads((whole / "summary.json").read_text())
-    keys = ("settings", "traces", "skipped", "device", "dtype", "seconds")
+    keys = ("settings", "traces", "skipped", "without_saliency", "device", "dtype", "seconds")
     (out / "progress.json").write_text(json.dumps({k: summary[k] for k in keys}))
 
 
@@ -263,11 +261,18 @@ def test_other_contents(whole, source, tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"traces.jsonl": "{}"}, "traces.jsonl exists already"),
-        ({"traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
-        ({"progress.json": "{"}, "progress.json cannot be read"),
-        ({"progress.json": "[]"}, "was not written by `atmanrl probe`"),
-        ({"traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "was not written by `atmanrl probe`"),
+        ({"traces.jsonl": "{}"}, "holds traces.jsonl, which `atmanrl probe` has not made"),
+        ({"index.html": "a report's", "summary.json": "{}"}, "holds summary.json, index.html, which `atmanrl probe`"),
+        ({MARK: "", "traces.jsonl": "{}"}, "traces.jsonl exists already"),
+        ({MARK: "", "traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
+        ({MARK: "", "progress.json": "{"}, "progress.json is not JSON that can be read"),
+        ({MARK: "", "progress.json": "[]"}, "progress.json: input should be an object"),
+        ({MARK: "", "progress.json": '{"settings": {}, "traces": -1}'}, "field traces: input should be greater than"),
+        (
+            {MARK: "", "progress.json": '{"settings": {}, "traces": "5"}'},
+            "field traces: input should be a valid integer",
+        ),
+        ({MARK: "", "traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "summary.json lacks the field settings"),
     ],
 )
 def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, files, sentence):
@@ -279,11 +284,9 @@ def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, f
 
 
 def test_two_processes_do_not_share_a_folder(source, tiny_folder, tmp_path, capsys):
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert probe(tiny_folder, source, tmp_path) == 1
-    assert "another process is probing into" in capsys.readouterr().err
-    os.close(handle)
+    with locked(tmp_path, "probe"):
+        assert probe(tiny_folder, source, tmp_path) == 1
+    assert f"another `atmanrl probe` is at work in {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])
@@ -310,6 +313,30 @@ def test_bad_rows_are_skipped_and_listed(tiny_folder, tmp_path, capsys, solves):
         assert reason in bad["reason"] and f"skipped line {bad['line']}: {bad['reason']}" in said
     assert (summary["traces"], summary["probed"]) == (len(rows), 3)
     assert [t["line"] for t in read(tmp_path / "out")] == [1, len(rows) - 1, len(rows)]
+
+
+SILENT = [
+    ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
+    ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
+    ({"prompt": "?", "completion": "so 1", "gold": "1"}, "no delimiter #####"),
+    ({"prompt": "?", "cot": "so", "answer": None, "completion_ids": [5, 6], "gold": "1"}, "no delimiter #####"),
+]
+
+
+def test_a_rollout_without_a_saliency_is_no_bad_row(tiny_folder, tmp_path, capsys):
+    rows = [GOOD[0], *[row for row, _ in SILENT], GOOD[1]]
+    assert probe(tiny_folder, write(tmp_path / "t.jsonl", rows), tmp_path / "out") == 0
+    summary, said = json.loads((tmp_path / "out/summary.json").read_text()), capsys.readouterr().out
+    assert (summary["traces"], summary["probed"], summary["skipped"]) == (6, 2, [])
+    assert [row["line"] for row in summary["without_saliency"]] == [2, 3, 4, 5]
+    for row, (_, reason) in zip(summary["without_saliency"], SILENT, strict=True):
+        assert reason in row["reason"] and f"no saliency: line {row['line']}: {row['reason']}" in said
+    assert "2 of 6 traces probed, 4 without a saliency" in said
+    assert [t["line"] for t in read(tmp_path / "out")] == [1, 6]
+    assert probe(tiny_folder, tmp_path / "t.jsonl", tmp_path / "out") == 0  # finished, and told again
+    path = write(tmp_path / "silent.jsonl", [row for row, _ in SILENT])
+    assert probe(tiny_folder, path, tmp_path / "silent") == 0
+    assert json.loads((tmp_path / "silent/summary.json").read_text())["probed"] == 0 and read(tmp_path / "silent") == []
 
 
 def test_nothing_that_can_be_probed(tiny_folder, tmp_path, capsys):
@@ -354,7 +381,7 @@ def test_help(capsys):
 
 def test_a_folder_needs_the_settings_it_was_begun_with(tmp_path):
     folder = Folder(tmp_path, {"a": {"b": 1}, "traces": "x"})
-    folder.begin([], 1, "cpu", "float32")
+    folder.begin([], [], 1, "cpu", "float32")
     assert Folder(tmp_path, {"a": {"b": 1}, "traces": "moved"}).progress["traces"] == 1
     with pytest.raises(UserError, match=r"--a\.b was 1 there and is None here"):
         Folder(tmp_path, {"a": {}, "traces": "x"})

@@ -11,8 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from atmanrl.errors import UserError, say_error
-from atmanrl.plan.estimate import Hardware, Lengths, Plan, plan
+from atmanrl.errors import UserError
+from atmanrl.files import atomic_write, user_path
+from atmanrl.plan.estimate import Plan, plan
+from atmanrl.plan.hardware import Hardware, Lengths
 from atmanrl.plan.settings import from_config
 from atmanrl.plan.shape import read_config, shape_of
 from atmanrl.plan.table import show
@@ -25,15 +27,11 @@ FLOPS_PER_BYTE = 295.0
 def main(args: Sequence[str]) -> int:
     """Plan a run; returns the exit status."""
     given, overrides = _parser().parse_known_args(args)
-    try:
-        found = made(given, overrides)
-        if given.json is not None:
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
-        show(found, Console())
-    except (UserError, OSError) as error:
-        say_error(error)
-        return 1
+    found = made(given, overrides)
+    if given.json is not None:
+        with atomic_write(given.json) as file:
+            file.write(json.dumps(found.as_dict(), indent=2) + "\n")
+    show(found, Console())
     return 0
 
 
@@ -83,7 +81,7 @@ def _hardware(given: argparse.Namespace) -> Hardware:
     bandwidth = parse_bytes(given.bandwidth, "--bandwidth") if given.bandwidth else speed / FLOPS_PER_BYTE
     return Hardware(
         given.devices, parse_bytes(given.memory, "--memory"), speed, bandwidth, parse_bytes(given.link, "--link"),
-        given.efficiency,
+        given.efficiency, given.launch_us * 1e-6,
     )  # fmt: skip
 
 
@@ -94,16 +92,17 @@ def _parser() -> argparse.ArgumentParser:
         "model's configuration alone. Options of `atmanrl fit` override the config: --model.policy.path=...",
         allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="of `atmanrl fit`")
+    parser.add_argument("-c", "--config", type=user_path, action="append", required=True, help="of `atmanrl fit`")
     parser.add_argument("--devices", type=int, required=True, help="how many, over all nodes")
     parser.add_argument("--memory", required=True, help="of a device, such as 80GB or 80GiB")
     parser.add_argument("--flops", required=True, help="FLOP/s of a device without sparsity, such as 989T (H100, bf16)")
     parser.add_argument("--bandwidth", help="of a device's memory, such as 3.35TB/s (default: one byte for 295 FLOPs)")
     parser.add_argument("--link", default="50GB/s", help="between devices (default: 50GB/s)")
     parser.add_argument("--efficiency", type=float, default=0.4, help="share of the FLOP/s reached (default: 0.4)")
+    parser.add_argument("--launch_us", type=float, default=20.0, help="least time of a kernel, in us (default: 20)")
     parser.add_argument("--prompt_tokens", type=float, default=160.0, help="on average (default: 160)")
     parser.add_argument("--completion_tokens", type=float, default=250.0, help="on average (default: 250)")
     parser.add_argument("--problems", type=int, help="training problems, where the task does not say")
-    parser.add_argument("--model_config", type=Path, help="the model's config.json, in place of the hub's")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--model_config", type=user_path, help="the model's config.json, in place of the hub's")
+    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     return parser

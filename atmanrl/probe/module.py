@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import nn
 
+from atmanrl.distributed import fail_together
 from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
@@ -166,6 +167,10 @@ class MaskProbe(LightningModule):
                 f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}."
             )
         return found
+
+    def configure_callbacks(self) -> list[Callback]:
+        """On several processes, one that ends all of them where one fails."""
+        return fail_together(self.trainer)
 
     def configure_model(self) -> None:
         """Load the policy, when the probe stands alone."""

@@ -20,12 +20,12 @@ from typing import Any
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.jsonl import RowError
 from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
-from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem
 from atmanrl.trace_schema import check_fields
@@ -58,7 +58,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         for rollout in rollouts:
             file.write(jsonl.dumps(to_json(rollout)) + "\n")
 
