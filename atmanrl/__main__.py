@@ -6,6 +6,7 @@ import os
 import sys
 
 from atmanrl import __version__
+from atmanrl.cli_errors import run
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
@@ -35,9 +36,27 @@ Every value of a config can be overridden: --model.rewards.saliency.weight=0.5
 """
 
 
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""What configures PyTorch's allocator of CUDA memory, and its older name, which PyTorch looks at first."""
+
+
+def grow_in_place() -> None:
+    """Let blocks of CUDA memory grow in place, unless the user has configured the allocator.
+
+    The sampler's keys and values grow all the time. Without this every size leaves blocks behind that fit nothing else.
+    PyTorch reads the variable when it first allocates, and on Linux alone can do so.
+    """
+    if sys.platform == "linux" and not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = "expandable_segments:True"
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = sys.argv[1:] if args is None else args
+    words = sys.argv[1:] if args is None else args
+    return run(lambda: _command(words))
+
+
+def _command(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
         return 0 if args else 2
@@ -66,9 +85,10 @@ def main(args: list[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
         sys.path.append(os.getcwd())
-    from atmanrl.cli import main as run
+    grow_in_place()
+    from atmanrl.cli import main as lightning_command
 
-    return run(args)
+    return lightning_command(args)
 
 
 if __name__ == "__main__":

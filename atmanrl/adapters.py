@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 
-from atmanrl.errors import UserError
+from atmanrl.errors import first_line
+from atmanrl.models.errors import PolicyError
 
-
-class PolicyError(UserError):
-    """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
+PREFIX = "base_model.model."
+"""What peft puts before the names of an adapter's weights."""
 
 
 @dataclass
@@ -43,11 +43,6 @@ class LoRA:
             raise PolicyError("policy.lora: give r >= 1, alpha > 0, 0 <= dropout < 1 and some target_modules.")
         if self.export not in ("merged", "adapter"):
             raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of its message, or its name where it has none."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
@@ -101,7 +96,7 @@ def save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     own = get_peft_model_state_dict(model, save_embedding_layers=False)  # "auto" may ask the hub
-    state = {f"base_model.model.{name}": w.detach() for name, w in own.items()}
+    state = {f"{PREFIX}{name}": w.detach() for name, w in own.items()}
     kind = None if dtype is None else getattr(torch, dtype)
     save_file({name: w.to("cpu", kind).contiguous() for name, w in state.items()}, folder / "adapter_model.safetensors")
     model.peft_config["default"].save_pretrained(folder)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from atmanrl.cli_trust import check_code, keep_data_as_data
 from atmanrl.errors import say_error
 
 
@@ -30,7 +32,18 @@ def brief(message: str) -> str:
 
 
 class RunParser(LightningArgumentParser):
-    """A parser whose errors are one sentence."""
+    """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`)."""
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Parse a command's arguments.
+
+        Raises:
+            UserError: a config file allows code, which only this command's own arguments may.
+        """
+        keep_data_as_data()
+        config = super().parse_args(args, *more, **options)
+        check_code(config, sys.argv[1:] if args is None else args)
+        return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with status 2."""

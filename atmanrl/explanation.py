@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
+from atmanrl.models.loading import plain_outputs
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
 from atmanrl.probe.mask import Entries, Orientation, Shape
@@ -101,7 +103,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
@@ -127,7 +129,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             # escaped, so that a lone surrogate in a text can be written too
             file.write(json.dumps(self.to_json(mask), allow_nan=False) + "\n")
 
@@ -169,11 +171,13 @@ def explain(
     include_eos: bool = False,
     attention: Attention = "auto",
     cache_prompts: bool = True,
+    device: str = "auto",
+    dtype: DtypeName = "auto",
 ) -> Explanation:
     """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe.solve`.
 
     Args:
-        model: a Hugging Face causal language model, which is left as it was found; or a folder or name to load.
+        model: a Hugging Face causal language model, which is left as and where it was found; or a folder or name to load.
         tokenizer: the model's; None where `model` is a folder or name.
         prompt: the user's turn.
         cot: the chain of thought, exactly as the model would write it (a leading space included), without delimiter.
@@ -186,11 +190,15 @@ def explain(
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
-        attention: `lean`, `eager` or `sdpa`; `auto` chooses by the device.
+        attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
+        device: where a model is loaded to: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a CUDA GPU where there is one.
+        dtype: of a loaded model's weights; `auto` takes float32, and bfloat16 on a GPU that has it for weights that are
+            stored so. Masks are float32 in any case.
 
     Raises:
-        UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, or a wrong option.
+        UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, a wrong option, or a device or dtype
+            for a model that is loaded already.
         PolicyError: `model` is a name and cannot be loaded.
         ProbeError: the answer has no token that the tokenizer knows, the text exceeds the model's context, the model
             ignores an attention bias, or its logits are not finite.
@@ -200,17 +208,19 @@ def explain(
         keep_masks=True, shape=shape,
     )  # fmt: skip
     _check_texts(prompt, cot, answer)
-    policy = _policy(model, tokenizer)
+    policy = _policy(model, tokenizer, device, dtype)
     rollout = _rollout(policy, prompt, cot, answer, chat_template, separator)
     aim = target(rollout, policy.tokenizer)
     known = [i for i in aim.tail[len(aim.tail) - aim.answer :] if i != policy.tokenizer.unk_token_id]
     if not known:
         raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
-    result = probe.solve(policy, RolloutBatch([rollout], 1))
+    with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
+        result = probe.solve(policy, RolloutBatch([rollout], 1))
     settings = {
         "solver": type(probe.solver).__name__, **_options(probe.solver), "init_value": init_value, "scale": scale,
         "orientation": orientation, "shape": shape, "include_eos": include_eos, "attention": attention,
-        "chat_template": chat_template, "separator": separator,
+        "chat_template": chat_template, "separator": separator, "device": str(policy.device),
+        "dtype": str(next(policy.model.parameters()).dtype).removeprefix("torch."),
     }  # fmt: skip
     return _explanation(policy, rollout, aim, result, settings)
 
@@ -227,13 +237,20 @@ def _check_texts(prompt: str, cot: str, answer: str) -> None:
         )
 
 
-def _policy(model: Any, tokenizer: Any) -> Policy:
+def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
     """A policy around what is given, or loaded by its name."""
+    if isinstance(model, str | Path):
+        policy, where = Policy(str(model)), choose_device(device)
+        policy.dtype_name = choose_dtype(dtype, where, policy)
+        loaded = policy.build().to(where)
+        return loaded if tokenizer is None else Policy.around(loaded.model, tokenizer)
+    if (device, dtype) != ("auto", "auto"):
+        raise UserError(
+            "device and dtype are for a model that is loaded by its name; this one is loaded already and stays as it is."
+        )
     if isinstance(model, Policy):
         return model.build()
-    if isinstance(model, str | Path):
-        loaded = Policy(str(model)).build()
-        return loaded if tokenizer is None else Policy.around(loaded.model, tokenizer)
+    model = getattr(model, "_orig_mod", model)  # `torch.compile` wraps it; the probe needs its layers
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
         raise UserError(f"{type(model).__name__} is no Hugging Face causal language model; give one, or its folder.")
     if tokenizer is None:
@@ -245,7 +262,7 @@ def _rollout(policy: Policy, prompt: str, cot: str, answer: str, chat_template: 
     """The texts as a rollout, in the way of a stored trace."""
     if chat_template and policy.tokenizer.chat_template is None:
         raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
-    ids = list(policy.tokenizer(prompt).input_ids) if chat_template is False else policy.encode_prompt(prompt)
+    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
     completion = f"{cot}{'' if cot[-1:].isspace() else separator}{DELIMITER} {answer}"

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from types import MethodType
 from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from atmanrl.adapters import LoRA, PolicyError, first_line, merged, save_adapter, with_adapters
+from atmanrl.adapters import LoRA, merged, save_adapter, with_adapters
+from atmanrl.errors import first_line
+from atmanrl.files import final_path
+from atmanrl.models.adapter_folder import Adapter
+from atmanrl.models.errors import PolicyError
+from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
+from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
+from atmanrl.models.tokenizing import RESERVED, Encoder
+from atmanrl.notes import say
 
 __all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
-
-Weights = Literal["loaded", "meta", "empty"]
 
 
 class Policy(nn.Module):
@@ -30,24 +35,35 @@ class Policy(nn.Module):
 
     Args:
         path: a folder in Hugging Face format, or a name on the Hugging Face hub.
+            A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
+            with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.
         dtype: of the weights. At the paper's learning rate of 8e-7 weights in pure bf16 do not move: train in float32.
         attn_implementation: `eager`, `sdpa`, `flash_attention_2`, ...; None lets transformers choose.
         revision: branch, tag or commit of a model on the hub.
         trust_remote_code: whether code that comes with the model may run.
         lora: adapters that are trained in place of the weights; None trains the weights.
+        strict: whether the folder must hold all of the model's weights and no others. False draws what is missing anew,
+            leaves over what the model has no place for, and says so.
+        chat_template_kwargs: variables of the chat template, such as `enable_thinking`.
+        chat_template_date: the date (2026-01-31) that a chat template takes for today's; None takes today's, which `fit`
+            notes in the run's `config.yaml`, so that the run's prompts stay the same on the days to come.
         activation_checkpointing: whether the update computes a layer's activations again in the backward pass instead
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
+        cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
+            it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
 
     Attributes:
         model: the language model, after `build()`.
-        tokenizer: its tokenizer, after `build()`.
+        tokenizer: its tokenizer, after `prepare()`; encoder: what makes token ids of prompts with it.
         eos_ids: the tokens that end a completion, after `build()`.
         pad_id: the token used for padding, after `build()`; where it stands nothing attends to it.
+        computed_in: the dtype of matrix products in a run of mixed precision; None where it is the weights' own.
     """
 
     model: Any
     tokenizer: Any
+    encoder: Encoder
 
     def __init__(
         self,
@@ -59,20 +75,35 @@ class Policy(nn.Module):
         trust_remote_code: bool = False,
         lora: LoRA | None = None,
         activation_checkpointing: bool = False,
+        cudnn_attention: bool = False,
+        strict: bool = True,
+        chat_template_kwargs: dict[str, Any] | None = None,
+        chat_template_date: str | None = None,
     ) -> None:
         super().__init__()
-        self.path = path
-        self.pretrained = pretrained
-        self.dtype_name = dtype
-        self.attn_implementation = attn_implementation
-        self.revision = revision
-        self.trust_remote_code = trust_remote_code
+        self.path, self.pretrained, self.dtype_name = path, pretrained, dtype
+        self.attn_implementation, self.revision, self.trust_remote_code = (
+            attn_implementation,
+            revision,
+            trust_remote_code,
+        )
         self.lora = lora
         self.activation_checkpointing = activation_checkpointing
+        self.cudnn_attention, self.strict = cudnn_attention, strict
+        self.chat_template_kwargs = dict(chat_template_kwargs or {})
+        for name in self.chat_template_kwargs:
+            if name in RESERVED:
+                raise PolicyError(
+                    f"policy.chat_template_kwargs: {name!r} is no variable of a chat template; leave it out."
+                )
+        self.chat_template_date = _today() if chat_template_date is None else _date(chat_template_date)
+        self.adapter: Adapter | None = None
+        self.config: Any = None
         self.model = None
         self.tokenizer = None
         self.eos_ids: tuple[int, ...] = ()
         self.pad_id = 0
+        self.computed_in: torch.dtype | None = None
 
     def build(self, weights: Weights = "loaded") -> Policy:
         """Load tokenizer and model once; calling it again changes nothing.
@@ -86,22 +117,69 @@ class Policy(nn.Module):
                 adapters that it cannot be given.
         """
         if self.model is None:
-            if self.lora is not None and find_spec("peft") is None:
-                raise PolicyError("policy.lora needs peft: pip install 'atmanrl[lora]'.")
-            self.tokenizer = self._load_tokenizer()
-            model = self._load_model() if weights == "loaded" else self._unfilled_model(weights)
-            self.model = model if self.lora is None else with_adapters(model, self.lora, self.path)
+            self.prepare()
+            model = self._model(weights)
+            if self.lora is not None:
+                model = with_adapters(model, self.lora, self._base.path)
+                if weights == "loaded" and self.adapter is not None:
+                    model = self.adapter.continue_in(model, self.lora)
+            self.model = model
             if self.activation_checkpointing:
                 # not the last: it sees some positions alone, by hooks that are gone when the backward pass comes
                 checkpoint_layers(self.layers()[:-1])
             self._find_ends()
         return self
 
+    def prepare(self) -> Policy:
+        """Load the tokenizer and the model's configuration, without the model; calling it again changes nothing.
+
+        Raises:
+            PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
+        """
+        if self.tokenizer is None:
+            adapter = Adapter.at(self.path, self.revision)
+            needs = "policy.lora" if self.lora is not None else f"the adapter in {self.path}" if adapter else None
+            if needs and find_spec("peft") is None:
+                raise PolicyError(f"{needs} needs peft: pip install 'atmanrl[lora]'.")
+            self.adapter = adapter
+            tokenizer = load_tokenizer(self._source, self._base)
+            self.config = load_config(self._base)
+            self.encoder = Encoder(
+                tokenizer, self.vocabulary_size, self.chat_template_kwargs, self.chat_template_date, self.path
+            )
+            self.tokenizer = tokenizer
+        return self
+
+    @property
+    def _source(self) -> Source:
+        return Source(
+            self.path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
+        )
+
+    @property
+    def _base(self) -> Source:
+        """Where the model is loaded from: that of an adapter lies elsewhere, and the revision is the adapter's."""
+        return self._source if self.adapter is None else replace(self._source, path=self.adapter.base, revision=None)
+
+    def _model(self, weights: Weights) -> Any:
+        """The model without new adapters."""
+        if weights != "loaded":
+            model = unfilled_model(self._base, self.config, weights, self.pretrained)
+            return model.eval() if self.pretrained else model
+        if not self.pretrained:
+            return draw_model(self._base, self.config)
+        model = load_model(self._base, self.config)
+        if self.adapter is not None and self.lora is None:
+            say(f"{self.path} holds an adapter of {self.adapter.base}, which is merged into its weights.")
+            model = self.adapter.merge_into(model)
+        return model
+
     def unbuilt(self) -> Policy:
         """A policy of the same options that has loaded nothing."""
         return Policy(
-            self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision,
-            self.trust_remote_code, self.lora, self.activation_checkpointing,
+            self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
+            self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
+            self.chat_template_date.isoformat(),
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
@@ -122,15 +200,7 @@ class Policy(nn.Module):
         Raises:
             PolicyError: the model keeps them where none are known.
         """
-        found = [
-            module
-            for module in self.model.modules()
-            if isinstance(module, nn.ModuleList)
-            and len(module) == self.model.config.get_text_config().num_hidden_layers
-        ]
-        if not found:
-            raise PolicyError(f"{self.path}: the layers of a {type(self.model).__name__} are not found.")
-        return found[0]
+        return layers_of(self.model, self.path)
 
     @classmethod
     def around(cls, model: Any, tokenizer: Any) -> Policy:
@@ -140,7 +210,8 @@ class Policy(nn.Module):
             PolicyError: neither of them names an end-of-sequence token.
         """
         policy = cls(str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
-        policy.model, policy.tokenizer = model, tokenizer
+        policy.model, policy.tokenizer, policy.config = model, tokenizer, model.config
+        policy.encoder = Encoder(tokenizer, policy.vocabulary_size, {}, policy.chat_template_date, policy.path)
         policy._find_ends()
         return policy
 
@@ -151,15 +222,24 @@ class Policy(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """The longest sequence, in tokens, that the model's configuration allows."""
-        return int(getattr(self.model.config.get_text_config(), "max_position_embeddings", 1 << 30))
+        """The longest sequence, in tokens, that the model's configuration allows; known after `prepare()`."""
+        config = self.config if self.model is None else self.model.config
+        return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids the model's embedding knows; after `prepare()`, how many its configuration names."""
+        if self.model is None:
+            return int(self.config.get_text_config().vocab_size)
+        return int(self.model.get_input_embeddings().num_embeddings)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text."""
-        if self.tokenizer.chat_template is None:
-            return list(self.tokenizer(text).input_ids)
-        message = [{"role": "user", "content": text}]
-        return list(self.tokenizer.apply_chat_template(message, add_generation_prompt=True, return_dict=False))
+        """Token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
+
+        Raises:
+            PolicyError: the tokenizer gives a token that the model does not know.
+        """
+        return self.encoder.prompts([text])[0]
 
     def encode_turn(self, text: str, reply: str) -> tuple[list[int], list[int]]:
         """Token ids of a user's turn and of the assistant's reply with its end of sequence, for the warm start.
@@ -167,14 +247,7 @@ class Policy(nn.Module):
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
-        prompt = self.encode_prompt(text)
-        if self.tokenizer.chat_template is None:
-            return prompt, [*self.tokenizer(" " + reply, add_special_tokens=False).input_ids, self.eos_ids[0]]
-        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
-        whole = list(self.tokenizer.apply_chat_template(turns, return_dict=False))
-        if whole[: len(prompt)] != prompt:
-            raise PolicyError(f"{self.path}: the chat template changes the user's turn once a reply follows it.")
-        return prompt, whole[len(prompt) :]
+        return self.encoder.turn(text, reply, self.eos_ids[0])
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
         """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
@@ -194,7 +267,9 @@ class Policy(nn.Module):
                 model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
-            raise PolicyError(f"the policy could not be written to {folder}: {first_line(error)}") from error
+            raise PolicyError(
+                f"the policy could not be written to {final_path(folder)}: {first_line(error)}"
+            ) from error
 
     def _find_ends(self) -> None:
         generation = getattr(self.model, "generation_config", None)
@@ -202,93 +277,21 @@ class Policy(nn.Module):
         eos = self.tokenizer.eos_token_id if eos is None else eos
         if eos is None:
             raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
-        self.eos_ids = tuple(eos) if isinstance(eos, list) else (eos,)
+        size = self.vocabulary_size
+        self.eos_ids = tuple(i for i in (eos if isinstance(eos, list) else [eos]) if 0 <= i < size)
+        if not self.eos_ids:
+            raise PolicyError(f"{self.path}: the end-of-sequence token {eos} is beyond the model's {size} tokens.")
         pad = self.tokenizer.pad_token_id
-        self.pad_id = self.eos_ids[0] if pad is None else pad
-
-    def _unfilled_model(self, weights: Weights) -> Any:
-        """The model by its configuration alone; buffers such as rotary tables are right unless it is on `meta`."""
-        from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-        from transformers.initialization import no_init_weights
-
-        try:
-            config = AutoConfig.from_pretrained(self.path, **self._hub())
-            with no_init_weights(), torch.device("meta" if weights == "meta" else "cpu"):
-                model = AutoModelForCausalLM.from_config(
-                    config, dtype=getattr(torch, self.dtype_name), attn_implementation=self.attn_implementation,
-                    trust_remote_code=self.trust_remote_code,
-                )  # fmt: skip
-        except (OSError, ValueError, ImportError) as error:
-            raise PolicyError(f"no model could be made from {self.path!r}: {first_line(error)}") from error
-        model.tie_weights()
-        if self.pretrained and model.can_generate():
-            with suppress(OSError):  # a folder need not have one
-                model.generation_config = GenerationConfig.from_pretrained(self.path, revision=self.revision)
-        return model.eval() if self.pretrained else model
-
-    def _hub(self) -> dict[str, Any]:
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
-
-    def _load_tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        folder = Path(self.path)
-        if folder.is_dir() and not any(
-            (folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")
-        ):
-            raise PolicyError(
-                f"{self.path} holds no tokenizer (tokenizer.json); copy the model's tokenizer files into that folder."
-            )
-        try:
-            return AutoTokenizer.from_pretrained(self.path, **self._hub())
-        except (OSError, ValueError) as error:
-            raise PolicyError(f"no tokenizer could be loaded from {self.path!r}: {first_line(error)}") from error
-
-    def _load_model(self) -> Any:
-        from transformers import AutoConfig, AutoModelForCausalLM
-
-        dtype = getattr(torch, self.dtype_name)
-        try:
-            options = {"dtype": dtype, "attn_implementation": self.attn_implementation}
-            if self.pretrained:
-                return AutoModelForCausalLM.from_pretrained(self.path, **options, **self._hub())
-            config = AutoConfig.from_pretrained(self.path, **self._hub())
-            return AutoModelForCausalLM.from_config(config, **options)
-        except (OSError, ValueError, ImportError) as error:
-            raise PolicyError(f"no model could be loaded from {self.path!r}: {first_line(error)}") from error
+        # nothing attends to padding, so any token will do where the tokenizer's own has no place in the embedding
+        self.pad_id = self.eos_ids[0] if pad is None or not 0 <= pad < size else pad
 
 
-def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
-    """Compare the names and shapes of a checkpoint's weights with a model's.
-
-    Raises:
-        PolicyError: they differ; the message names the first key, and shapes where those differ.
-    """
-    hint = f"the checkpoint is not of the model {path!r} with these options; give the policy that it was trained with."
-    for name, weight in expected.items():
-        if name not in found:
-            raise PolicyError(f"{name} is missing: {hint}")
-        if found[name].shape != weight.shape:
-            raise PolicyError(f"{name} has shape {list(found[name].shape)} instead of {list(weight.shape)}: {hint}")
-    for name in found:
-        if name not in expected:
-            raise PolicyError(f"{name} is unknown: {hint}")
+def _today() -> date:
+    return datetime.now().date()
 
 
-def checkpoint_layers(layers: Iterable[nn.Module]) -> None:
-    """Let each layer compute its activations again in the backward pass, where its weights learn.
-
-    Transformers' own switch does so in training mode only, and GRPO learns in eval mode. With frozen weights (the
-    probe), with a cache or without gradients nothing changes.
-    """
-
-    def forward(layer: nn.Module, *args: Any, **inputs: Any) -> Any:
-        plain = type(layer).forward
-        learns = torch.is_grad_enabled() and any(weight.requires_grad for weight in layer.parameters())
-        if not learns or inputs.get("past_key_values") is not None:
-            return plain(layer, *args, **inputs)
-        # the other kind, reentrant, loses gradients that reach a layer by its keyword arguments
-        return checkpoint(plain, layer, *args, use_reentrant=False, **inputs)
-
-    for layer in layers:
-        layer.forward = MethodType(forward, layer)
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise PolicyError(f"policy.chat_template_date is {text!r}; give a date as 2026-01-31.") from error

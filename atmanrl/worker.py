@@ -12,6 +12,7 @@ import importlib
 import inspect
 import multiprocessing
 import signal
+import sys
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -63,12 +64,22 @@ def load(path: str, options: Mapping[str, Any] | None) -> Callable[..., Any]:
     module, _, name = path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
+        if {module.split(".")[0], _home(found)} & sys.stdlib_module_names:
+            raise LoadError("it belongs to Python itself and is no reward function")
         function: Callable[..., Any] = found if options is None else found(**options)
+    except LoadError:
+        raise
     except Exception as error:
         raise LoadError(f"{type(error).__name__}: {error}") from error
     if not callable(function):
         raise LoadError(f"it is no function, but of type {type(function).__name__}")
     return function
+
+
+def _home(function: object) -> str:
+    """The package that defines a function or a class, under whatever name another one imports it."""
+    named = inspect.isroutine(function) or inspect.isclass(function)
+    return str(getattr(function, "__module__", "") or "").split(".")[0] if named else ""
 
 
 def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answer:

@@ -103,9 +103,9 @@ def test_test_predict_probe_and_table(run, tmp_path, capsys):
     predictions = tmp_path / "one/predictions.jsonl"
     assert len(predictions.read_text().splitlines()) == 6
     probe = ["probe", f"--model={run / 'policy'}", f"--traces={predictions}", f"--out={tmp_path / 'probed'}"]
-    assert main([*probe, "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--accelerator=cpu"]) == 0
+    assert main([*probe, "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--device=cpu"]) == 0
     assert len((tmp_path / "probed/traces.jsonl").read_text().splitlines()) == 6
-    assert main([*probe, "--accelerator=cpu"]) == 1
+    assert main([*probe, "--device=cpu"]) == 1
     capsys.readouterr()
     assert main(["table", str(tmp_path / "one"), str(tmp_path / "baseline"), f"--json={tmp_path / 'table1.json'}"]) == 0
     assert "baseline" in capsys.readouterr().out

@@ -1,8 +1,6 @@
 """`atmanrl probe`: wherever it is killed, going on gives the same bytes; bad rows, changed settings, figures, page."""
 
-import fcntl
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -13,12 +11,14 @@ from hypothesis import strategies as st
 
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError
+from atmanrl.folders import locked, mark
 from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.probe_command import results
 from atmanrl.probe_command.folder import Folder, content
 from atmanrl.rollouts import RolloutBatch, traces
 
+MARK = ".atmanrl-probe"
 GOOD = [
     {"prompt": "3 + 4?", "cot": "3 + 4 = 7.", "gold": "7", "right": True, "rewards": {"outcome": 0.0, "saliency": 9.0}},
     {"prompt": "2 * <b>5</b> & x?", "completion": "so <i>2</i> * 5 = 10. ##### 11", "gold": "10", "right": False},
@@ -26,7 +26,7 @@ GOOD = [
     {"prompt": "1 + 1?", "cot": "two", "gold": "2", "problem_id": "<script>alert(1)</script>"},
     {"prompt": "9 - 2?", "cot": "9 - 2 = 7", "gold": "7"},
 ]
-OPTIONS = ["--batch_size=2", "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--accelerator=cpu"]
+OPTIONS = ["--batch_size=2", "--probe.solver=AdaptiveSolver", "--probe.solver.steps=3", "--device=cpu"]
 BAD = [
     ('{"prompt": "?"', "not JSON"),
     ('{"prompt": "caf\xe9", "cot": "a", "gold": "1"}'.encode("latin-1"), "not UTF-8"),
@@ -59,7 +59,8 @@ def probe(model, path, out, *more) -> int:
 
 
 def names(folder) -> set[str]:
-    return {p.name for p in folder.iterdir()}
+    """The files in a folder but for mark and lock."""
+    return {p.name for p in folder.iterdir() if not p.name.startswith(".atmanrl-probe")}
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +160,9 @@ def test_going_on_after_a_failure(whole, source, tiny_folder, tmp_path, solves, 
 
 def test_an_interruption_says_how_to_go_on(source, tiny_folder, tmp_path, solves, capsys):
     solves.fail_at, solves.error = 1, KeyboardInterrupt()
-    with pytest.raises(SystemExit) as stop:
-        probe(tiny_folder, source, tmp_path / "o u t")
+    assert probe(tiny_folder, source, tmp_path / "o u t") == 130
     said = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 130 and len(said) == 1
+    assert len(said) == 1
     assert said[0].startswith("atmanrl: interrupted") and f"'--out={tmp_path}/o u t'" in said[0]
 
 
@@ -171,9 +171,10 @@ def half(whole, out, size: int, tail: bytes = b"") -> None:
     out.mkdir(parents=True, exist_ok=True)
     for each in out.iterdir():
         each.unlink()
+    mark(out, "probe")
     (out / "traces.part.jsonl").write_bytes((whole / "traces.jsonl").read_bytes()[:size] + tail)
     summary = json.loads((whole / "summary.json").read_text())
-    keys = ("settings", "traces", "skipped", "device", "seconds")
+    keys = ("settings", "traces", "skipped", "device", "dtype", "seconds")
     (out / "progress.json").write_text(json.dumps({k: summary[k] for k in keys}))
 
 
@@ -224,7 +225,7 @@ def test_what_is_done_needs_no_model(whole, source, tiny_folder, tmp_path, monke
     [
         ("--probe.init_value=-0.2", "--probe.init_value was -0.4 there and is -0.2 here"),
         ("--probe.solver.steps=4", "--probe.solver.init_args.steps was 3 there and is 4 here"),
-        ("--policy.dtype=float64", "--policy.dtype was 'float32'"),
+        ("--dtype=float64", "--dtype was 'auto'"),
         ("--batch_size=3", "--batch_size was 2"),
         ("--limit=4", "--limit was None there and is 4 here"),
         ("--skip_bad_rows=true", "--skip_bad_rows was False"),
@@ -263,11 +264,18 @@ def test_other_contents(whole, source, tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"traces.jsonl": "{}"}, "traces.jsonl exists already"),
-        ({"traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
-        ({"progress.json": "{"}, "progress.json cannot be read"),
-        ({"progress.json": "[]"}, "was not written by `atmanrl probe`"),
-        ({"traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "was not written by `atmanrl probe`"),
+        ({"traces.jsonl": "{}"}, "holds traces.jsonl, which `atmanrl probe` has not made"),
+        ({"index.html": "a report's", "summary.json": "{}"}, "holds summary.json, index.html, which `atmanrl probe`"),
+        ({MARK: "", "traces.jsonl": "{}"}, "traces.jsonl exists already"),
+        ({MARK: "", "traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
+        ({MARK: "", "progress.json": "{"}, "progress.json is not JSON that can be read"),
+        ({MARK: "", "progress.json": "[]"}, "progress.json: input should be an object"),
+        ({MARK: "", "progress.json": '{"settings": {}, "traces": -1}'}, "field traces: input should be greater than"),
+        (
+            {MARK: "", "progress.json": '{"settings": {}, "traces": "5"}'},
+            "field traces: input should be a valid integer",
+        ),
+        ({MARK: "", "traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "summary.json lacks the field settings"),
     ],
 )
 def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, files, sentence):
@@ -279,11 +287,9 @@ def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, f
 
 
 def test_two_processes_do_not_share_a_folder(source, tiny_folder, tmp_path, capsys):
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert probe(tiny_folder, source, tmp_path) == 1
-    assert "another process is probing into" in capsys.readouterr().err
-    os.close(handle)
+    with locked(tmp_path, "probe"):
+        assert probe(tiny_folder, source, tmp_path) == 1
+    assert f"another `atmanrl probe` is at work in {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])
@@ -332,7 +338,7 @@ def test_limit_and_options_from_a_file(tiny_folder, tmp_path):
     path = write(tmp_path / "t.jsonl", [GOOD[0], "", *GOOD[1:3], "not looked at"])
     config = tmp_path / "probe.yaml"
     config.write_text(
-        f"model: {tiny_folder}\ntraces: {path}\nout: {tmp_path / 'out'}\nlimit: 2\naccelerator: cpu\n"
+        f"model: {tiny_folder}\ntraces: {path}\nout: {tmp_path / 'out'}\nlimit: 2\ndevice: cpu\n"
         "probe:\n  solver: {class_path: AdaptiveSolver, init_args: {steps: 2}}\n"
     )
     assert main(["probe", f"--config={config}", "--limit=3"]) == 0
@@ -354,7 +360,7 @@ def test_help(capsys):
 
 def test_a_folder_needs_the_settings_it_was_begun_with(tmp_path):
     folder = Folder(tmp_path, {"a": {"b": 1}, "traces": "x"})
-    folder.begin([], 1, "cpu")
+    folder.begin([], 1, "cpu", "float32")
     assert Folder(tmp_path, {"a": {"b": 1}, "traces": "moved"}).progress["traces"] == 1
     with pytest.raises(UserError, match=r"--a\.b was 1 there and is None here"):
         Folder(tmp_path, {"a": {}, "traces": "x"})

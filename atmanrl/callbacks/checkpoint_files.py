@@ -14,23 +14,18 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl.distributed.checkpoint import CheckpointError
-from atmanrl.errors import say_note
 from atmanrl.files import disks_own_errors
+from atmanrl.notes import say
 
 MANIFEST = "manifest.json"
 """In a sharded checkpoint, a folder: the size of each of its files in bytes."""
 SET_ASIDE = ".stale"
 """What is appended to the name of a checkpoint that is not of this run any more, or is damaged."""
+LAST = "last.ckpt"
+"""A link to the newest checkpoint, where the disk has links; `checkpoint_path` does without."""
 _NAME = re.compile(r"update_(\d+)\.ckpt")
-
-
-@rank_zero_only
-def say(line: str) -> None:
-    """A note to whoever watches the run."""
-    say_note(line)
 
 
 def checkpoint_name(update: int) -> str:
@@ -42,6 +37,17 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Updates and checkpoints of a folder, newest first. What is being written has another name."""
     found = [(int(match[1]), path) for path in folder.glob("update_*.ckpt") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The path of a checkpoint; `last.ckpt` is the newest whole one of its folder where the disk has no links.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    if path.name == LAST and not path.exists() and path.parent.is_dir():
+        return newest_whole(path.parent) or path
+    return path
 
 
 def write_manifest(folder: Path) -> None:

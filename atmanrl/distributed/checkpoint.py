@@ -26,11 +26,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.futures import Future
 from torch.optim import Optimizer
 
-from atmanrl.adapters import first_line
 from atmanrl.distributed.collectives import processes
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, first_line
 from atmanrl.files import disks_own_errors
-from atmanrl.policy import check_same
+from atmanrl.models.layers import check_same
 
 REST = "meta.pt"
 """The file of a sharded checkpoint that holds everything but the tensors of model and optimizers (Lightning's name)."""

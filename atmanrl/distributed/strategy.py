@@ -14,7 +14,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
 from atmanrl.distributed import checkpoint as checkpoints
-from atmanrl.distributed.sharding import full_weights, gathered, is_sharded
+from atmanrl.distributed.copies import gathered
+from atmanrl.distributed.sharding import full_weights, is_sharded
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
 
@@ -81,6 +82,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._evaluation.close()
 
     on_test_end = on_predict_end = on_validation_end
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Shard them again, should an evaluation have been cut short."""
+        self._evaluation.close()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The model's slices, or on rank 0 the whole of it."""

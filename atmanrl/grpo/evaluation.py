@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 
-from atmanrl.distributed import everyone
+from atmanrl.distributed import everyone, fail_together, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
@@ -35,6 +35,10 @@ class EvaluatingModule(LightningModule):
         self.pass_at_k: PassAtK | None = None
         self.evaluated: list[tuple[dict[str, float], float]] = []  # figures of this process's batches, with weights
 
+    def configure_callbacks(self) -> list[Callback]:
+        """On several processes, one that ends all of them where one fails."""
+        return fail_together(self.trainer)
+
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: samples in evaluation."""
         self.pass_at_k = PassAtK(sorted({1, self.trainer.datamodule.eval_samples}))  # type: ignore[attr-defined]
@@ -49,7 +53,8 @@ class EvaluatingModule(LightningModule):
 
     def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
         """Rollouts with all their rewards."""
-        score(self.rewards, batch, self.policy)
+        with inference_copy(self.policy):
+            score(self.rewards, batch, self.policy)
         return batch.rollouts
 
     def on_validation_epoch_end(self) -> None:
@@ -62,7 +67,8 @@ class EvaluatingModule(LightningModule):
 
     def _evaluate(self, batch: RolloutBatch, prefix: str) -> None:
         rewards = self.rewards if self.evaluate_all_rewards else without_policy(self.rewards)
-        scores = score(rewards, batch, self.policy)
+        with inference_copy(self.policy):
+            scores = score(rewards, batch, self.policy)
         for name, values in scores.values.items():
             known = int((~values.isnan()).sum())
             self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from atmanrl.distributed import averaging, build, clip_gradients, gathered, processes
+from atmanrl.distributed import averaging, build, clip_gradients, gathered, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import Scaling, group_advantages
 from atmanrl.grpo.evaluation import EvaluatingModule
@@ -77,7 +77,8 @@ class GRPOModule(EvaluatingModule):
         zero_spread_groups: `keep` or `drop` groups whose rewards are all equal, see `grpo.minibatches`.
         mask_truncated_completions: whether completions without an end count in advantages alone, and teach nothing.
         rescore: whether the old log-probabilities are computed again with the update's own forward pass. None does so
-            for weights in less than float32, where the sampler's differ by up to 0.04.
+            where rollouts are sampled in less than float32, by the weights' dtype or in mixed precision: there the
+            sampler's differ by up to 0.04.
         max_grad_norm: gradients are clipped to this norm; None leaves them.
         evaluate_all_rewards: whether evaluation also calls rewards that run the policy (the saliency reward).
         seed: of the order of minibatches.
@@ -181,8 +182,9 @@ class GRPOModule(EvaluatingModule):
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """One update."""
         began = time.perf_counter()
-        with gathered(self.policy):
-            scores = score(self.rewards, batch, self.policy)
+        with gathered(self.policy):  # once for both
+            with inference_copy(self.policy):
+                scores = score(self.rewards, batch, self.policy)
             rewarded = time.perf_counter()
             old = self._old_logprobs(batch)
         scores, old, reference = exchange(batch, scores, old, self._reference_logprobs(batch))
@@ -222,6 +224,8 @@ class GRPOModule(EvaluatingModule):
         steps = [rows for i in range(self.num_iterations) for rows in self._minibatches(batch, groups, i)] or [[]]
         for number, rows in enumerate(steps, start=1):
             self._optimizer_step(batch, rows, advantages, old, reference, figures, last=number == len(steps))
+        # as large as the weights, and of no use while rollouts are sampled and probed
+        self._torch_optimizer().zero_grad(set_to_none=True)
         found = figures.of_everyone().means() | {"lr": self._torch_optimizer().param_groups[0]["lr"]}
         if self.reference is None:
             del found["kl"]
@@ -235,8 +239,14 @@ class GRPOModule(EvaluatingModule):
 
     def _old_logprobs(self, batch: RolloutBatch) -> list[Tensor]:
         """Each rollout's log-probabilities under the policy that sampled it."""
-        rescore = self.policy.dtype_name in ("bfloat16", "float16") if self.rescore is None else self.rescore
-        return self.scorer.logprobs(batch) if rescore else [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
+        if self.rescore or (self.rescore is None and self._samples_in_half_precision()):
+            return self.scorer.logprobs(batch)
+        return [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
+
+    def _samples_in_half_precision(self) -> bool:
+        """Whether the sampler's log-probabilities would differ from the update's own by more than float32's rounding."""
+        kinds = {weight.dtype for weight in self.policy.parameters()} | {self.policy.computed_in}
+        return bool(kinds & {torch.bfloat16, torch.float16})
 
     def _reference_logprobs(self, batch: RolloutBatch) -> list[Tensor] | None:
         """Each rollout's log-probabilities under the reference policy, where there is one."""

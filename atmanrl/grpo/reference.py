@@ -29,7 +29,7 @@ class Reference:
         Raises:
             UserError: the policy's weights were drawn and not loaded: a restarted run could not find them again.
         """
-        if policy.lora is not None or self.policy is not None:
+        if self.policy is not None or (policy.lora is not None and policy.adapter is None):
             return
         if not policy.pretrained:
             raise UserError("model.beta needs a policy to stay close to: policy.pretrained must be true.")

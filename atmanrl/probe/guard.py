@@ -55,9 +55,10 @@ def _check_layers(model: Any) -> None:
     reached: dict[int, bool] = {}
 
     def detach(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        # attention must not meet a mask that alone needs a gradient, see `attention._input_with_gradient`
         if args:
-            return (args[0].detach(), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach()}
+            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
     def note(layer: nn.Module, _: Any, output: Any) -> None:
         output = output if isinstance(output, Tensor) else output[0]
@@ -137,7 +138,10 @@ def _no_gradient(model: Any, where: str) -> str:
 
 
 def _tiny_ids(model: Any) -> Tensor:
-    return torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    """Four tokens, without padding: its embedding is zero, and so small a norm has no finite gradient in float16."""
+    config = model.config.get_text_config()
+    ids = [i for i in range(5) if i != getattr(config, "pad_token_id", None)][:4]
+    return torch.tensor([ids], device=model.device) % config.vocab_size
 
 
 def _tiny_pass(model: Any, bias: Tensor) -> Tensor:

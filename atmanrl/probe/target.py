@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from atmanrl.models.tokenizing import text_ids
 from atmanrl.probe.attention import ProbeError
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.split import decode
@@ -53,7 +54,7 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
     end = next((k for k in range(1, len(rest) + 1) if DELIMITER in decode(tokenizer, rest[:k])), 0)
     delimiter = rest[:end]
     if decode(tokenizer, [*cot, *delimiter]) != parts.cot + DELIMITER:
-        delimiter = list(tokenizer(parts.straddle + DELIMITER, add_special_tokens=False).input_ids)
+        delimiter = text_ids(tokenizer, parts.straddle + DELIMITER)
     answer = _after_delimiter(tokenizer, rollout.problem.gold.strip())
     while len(answer) > 1 and not decode(tokenizer, answer[:1]).strip():
         delimiter, answer = [*delimiter, answer[0]], answer[1:]
@@ -66,8 +67,8 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
 
 def _after_delimiter(tokenizer: Any, gold: str) -> list[int]:
     """Tokens of a space and the gold answer as they are in context: some tokenizers put a space before any text's start."""
-    before = list(tokenizer(DELIMITER, add_special_tokens=False).input_ids)
-    whole = list(tokenizer(f"{DELIMITER} {gold}", add_special_tokens=False).input_ids)
+    before = text_ids(tokenizer, DELIMITER)
+    whole = text_ids(tokenizer, f"{DELIMITER} {gold}")
     if whole[: len(before)] == before:
         return whole[len(before) :]
-    return list(tokenizer(" " + gold, add_special_tokens=False).input_ids)
+    return text_ids(tokenizer, " " + gold)

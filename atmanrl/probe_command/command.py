@@ -11,16 +11,19 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionYesNo
-from lightning.fabric import Fabric
 from rich.console import Console
 
 from atmanrl import escape
+from atmanrl.cli_errors import INTERRUPTED
 from atmanrl.cli_parser import RunParser
+from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
+from atmanrl.files import user_path
+from atmanrl.folders import locked
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe_command import results
-from atmanrl.probe_command.folder import Folder, content
+from atmanrl.probe_command.folder import COMMAND, Folder, content
 from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch
@@ -33,12 +36,11 @@ Writes traces.jsonl, summary.json and index.html into a folder. A run that was i
 same command is given again."""
 
 
-def main(args: list[str]) -> None:
-    """Probe a file of traces.
+def main(args: list[str]) -> int:
+    """Probe a file of traces; returns the exit status, 130 where the user interrupts.
 
     Raises:
         UserError: the folder holds results of other settings, or the traces or the model cannot be used.
-        SystemExit: with status 130, when the user interrupts.
     """
     parser = _parser()
     given = parser.parse_args(args)
@@ -50,14 +52,16 @@ def main(args: list[str]) -> None:
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
+        given.out = user_path(str(given.out))
         folder = Folder(given.out, _settings(parser, given))
         if not folder.finished:
-            with folder.locked():
+            with locked(given.out, COMMAND):
                 _run(given, probe, folder, command)
         _tell(folder)
     except KeyboardInterrupt:
         print(f"atmanrl: interrupted; this goes on where it stood: {shlex.join(command)}", file=sys.stderr)
-        raise SystemExit(130) from None
+        return INTERRUPTED
+    return 0
 
 
 def _parser() -> RunParser:
@@ -74,8 +78,18 @@ def _parser() -> RunParser:
         help="leave out rows that cannot be probed, instead of stopping at the first",
     )  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed, and written, together")
-    parser.add_argument("--accelerator", type=str, default="auto", help="as Lightning names it: cpu, gpu, auto")
-    parser.add_class_arguments(Policy, "policy", skip={"path", "pretrained"}, instantiate=False)
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="cpu, cuda, cuda:1, mps; auto: a CUDA GPU where there is one, else the CPU",
+    )
+    parser.add_argument(
+        "--dtype", type=DtypeName, default="auto",
+        help="of the weights; auto: float32, and bfloat16 on a GPU that has it for weights that are stored so",
+    )  # fmt: skip
+    skipped = {"path", "pretrained", "dtype", "activation_checkpointing"}
+    parser.add_class_arguments(Policy, "policy", skip=skipped, instantiate=False)
     parser.add_class_arguments(MaskProbe, "probe", skip={"policy", "keep_masks"})
     parser.add_argument("-c", "--config", action="config", help="a YAML file with these options")
     return parser
@@ -101,11 +115,13 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
     done = folder.rewind(size, total)
     if not progress or done < total:
         rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows)
-        device = _device(given.accelerator)
-        policy = Policy(given.model, **given.policy).build().to(device)
+        policy, device = Policy(given.model, **given.policy), choose_device(given.device)
+        policy.dtype_name = choose_dtype(given.dtype, device, policy)
+        policy.build().to(device)
         usable = rows.probeable(policy, probe)
-        folder.begin(rows.skipped, rows.total, str(device))
-        with TraceProgress(len(usable), done) as bar:
+        done = folder.rewind(size, len(usable), [row.line for row in usable])
+        folder.begin(rows.skipped, rows.total, str(device), policy.dtype_name)
+        with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
                 torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
@@ -116,17 +132,11 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
     assert folder.progress is not None
     summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
     summary |= {"skipped": folder.progress["skipped"], "settings": folder.settings}
-    summary |= {"versions": results.versions(), "device": folder.progress["device"], "command": command}
+    summary |= {"versions": results.versions(), "command": command}
+    summary |= {name: folder.progress[name] for name in ("device", "dtype")}
     summary["seconds"] = round(folder.progress["seconds"], 3)
     folder.finish(summary, results.to_page(folder.done(), summary))
     folder.progress = summary
-
-
-def _device(accelerator: str) -> torch.device:
-    try:
-        return Fabric(accelerator=accelerator, devices=1).device
-    except ValueError as error:
-        raise UserError(f"--accelerator={accelerator}: {error}") from error
 
 
 def _tell(folder: Folder) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.jsonl import RowError
+from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
-from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem
 from atmanrl.trace_schema import check_fields
@@ -57,7 +58,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         for rollout in rollouts:
             file.write(jsonl.dumps(to_json(rollout)) + "\n")
 
@@ -120,7 +121,7 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         if text is None:
             answer = trace["answer"] if trace.get("answer") is not None else gold
             text = f"{trace['cot'].rstrip()}\n{DELIMITER} {answer}"
-        ids = list(tokenizer(text, add_special_tokens=False).input_ids)
+        ids = _text_ids(policy, text)
     size = policy.model.get_input_embeddings().num_embeddings
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
@@ -144,3 +145,12 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         prompt_ids=prompt_ids, completion=Completion(ids, of_tokens.get("logprobs", []), known.get("finished", True)),
         parts=parts, right=trace.get("right"), rewards=rewards, saliency=saliency,
     )  # fmt: skip
+
+
+def _text_ids(policy: Policy, text: str) -> list[int]:
+    """Token ids of a stored text, which may end in the name of an end-of-sequence token; elsewhere such a name is text."""
+    for eos_id in policy.eos_ids:
+        name = policy.tokenizer.decode([eos_id])
+        if name and text.endswith(name):
+            return [*text_ids(policy.tokenizer, text.removesuffix(name)), eos_id]
+    return text_ids(policy.tokenizer, text)

@@ -55,10 +55,19 @@ class Run:
         policy = Policy(str(folder), dtype="float64")
         options = {"rewards": {"lottery": Lottery()}} | options
         self.module = GRPOModule(policy, optimizer=lambda parameters: self.counted(parameters, lr), **options)
+        self.fit(updates)
+
+    def fit(self, updates: int, **options) -> None:
+        """Once more by another trainer, with options of its own."""
         self.trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, max_steps=updates,
-                               enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)  # fmt: skip
+                               enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+                               **options)  # fmt: skip
         if updates:
             self.trainer.fit(self.module, self.feed)
+
+    def evaluate(self) -> dict[str, float]:
+        self.trainer.limit_val_batches = 1.0
+        return self.trainer.validate(self.module, self.feed, verbose=False)[0]
 
     def counted(self, parameters, lr: float) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(parameters, lr=lr)
@@ -72,11 +81,6 @@ class Run:
     @property
     def logged(self) -> dict[str, float]:
         return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
-
-
-def evaluate(run: Run) -> dict[str, float]:
-    run.trainer.limit_val_batches = 1.0
-    return run.trainer.validate(run.module, run.feed, verbose=False)[0]
 
 
 @pytest.mark.parametrize(("iterations", "minibatch", "per_update"), [(1, 3, 1), (2, 2, 4), (3, 1, 9), (1, 8, 1)])
@@ -156,7 +160,7 @@ def test_rescoring_gives_the_samplers_logprobs(tiny_folder):
     for new, old, rollout in zip(rescored, sampled, batch.rollouts, strict=True):
         assert len(new) == len(old) == len(rollout.completion.ids)
         assert torch.allclose(new.float(), old, atol=2e-6)
-    run.module.policy.dtype_name = "bfloat16"  # there the sampler's own would be too coarse
+    run.module.policy.computed_in = torch.bfloat16  # there the sampler's own would be too coarse
     assert torch.equal(run.module._old_logprobs(batch)[0], rescored[0])
     run.module.rescore = False
     assert torch.equal(run.module._old_logprobs(batch)[0], sampled[0])
@@ -187,7 +191,7 @@ def test_equal_rewards_leave_the_policy_alone(tiny_folder, start):
 def test_validation_is_the_same_each_time(tiny_folder, start):
     run = Run(tiny_folder, updates=1, lr=0.0, rewards={"lottery": Lottery(), "outcome": OutcomeReward()})
     run.feed.given.clear()
-    first, second = evaluate(run), evaluate(run)
+    first, second = run.evaluate(), run.evaluate()
     assert first == second and first["val/pass_at_1"] == first["val/pass_at_2"] == 0
     rollouts = [r for b in run.feed.given[:2] for r in b.rollouts]  # batches of three problems and of one
     mean = sum(r.rewards["lottery"] for r in rollouts) / len(rollouts)
@@ -209,11 +213,11 @@ def test_saliency_in_training_and_in_validation(tiny_folder, start):
     assert run.logged["rewards/saliency/abstained"] == 1 / GROUP and run.logged["probe/gradients"] > 1
     assert not torch.equal(run.weights, start)
     assert all(p.requires_grad for p in run.module.policy.parameters())
-    metrics = evaluate(run)
+    metrics = run.evaluate()
     assert 0 < abs(metrics["val/rewards/saliency/mean"]) < 1 and metrics["val/pass_at_1"] > 0
     assert metrics["val/probe/loss_final"] < metrics["val/probe/loss_initial"]
     run.module.evaluate_all_rewards = False
-    assert "val/rewards/saliency/mean" not in evaluate(run)
+    assert "val/rewards/saliency/mean" not in run.evaluate()
 
 
 def test_prediction_returns_rollouts_with_every_reward(tiny_folder):

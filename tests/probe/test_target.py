@@ -18,8 +18,10 @@ class Pieces:
     def __init__(self, *pieces: str) -> None:
         self.pieces = ["", *pieces]
 
-    def __call__(self, text: str, add_special_tokens: bool = True) -> SimpleNamespace:
-        assert not add_special_tokens
+    def __call__(
+        self, text: str, add_special_tokens: bool = True, split_special_tokens: bool = False
+    ) -> SimpleNamespace:
+        assert split_special_tokens and not add_special_tokens
         ids = []
         while text:
             piece = max((p for p in self.pieces[1:] if text.startswith(p)), key=len)

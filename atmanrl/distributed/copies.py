@@ -1,0 +1,133 @@
+"""A policy's weights once more, whole and frozen, for what reads them freely: sampling, the probe, scoring.
+
+There is one mechanism, the *twin*: a model of the same structure without memory of its own, which is filled with the
+policy's weights for the time of a context and emptied afterwards. Two things ask for it:
+
+- Under FSDP2 every process holds a slice of each weight. Sampling and the probe run a different number of forward passes
+  on every process, which a layer's all-gather would not survive: there the twin has the gathered weights (`gathered`).
+- In mixed precision autocast would cast every float32 weight anew for every sampled token, and keys and values would be
+  kept in float32: there the twin has the weights in the dtype of computation (`inference_copy`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from atmanrl.distributed.sharding import is_sharded
+from atmanrl.policy import Policy
+
+_TWINS: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
+"""Each policy's twin, made once: what is known of it (see `probe.guard`) stays known."""
+
+
+@contextmanager
+def gathered(policy: Policy) -> Iterator[None]:
+    """The policy with whole, frozen weights on every process; sharded again afterwards.
+
+    Within it processes need not run in step, may call the model's parts, and may run backward passes within forward
+    passes, none of which FSDP2's hooks would bear: `policy.model` is a twin without hooks. Entering is collective. It may
+    be nested. Without FSDP2 it does nothing.
+    """
+    if is_sharded(policy.model):
+        with _twin_in_place(policy):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def inference_copy(policy: Policy) -> Iterator[None]:
+    """The policy as sampling and the probe read it: whole, frozen weights in the dtype of computation.
+
+    In mixed precision the weights are cast once and autocast is off, so keys and values take half the memory, and nothing
+    is cast for every token. Numbers then differ from those of the update, whose sums between layers are float32 (see
+    `GRPOModule.rescore`). The copy is gone afterwards. Where weights are computed with as they are, and where they are
+    quantised, the model stays what it is. It may be nested. Entering is collective under FSDP2.
+    """
+    with gathered(policy):
+        if policy.computed_in is None or _is_quantised(policy.model):
+            yield
+        elif policy.model is _TWINS.get(policy):
+            with torch.autocast(policy.device.type, enabled=False):
+                yield
+        else:
+            with _twin_in_place(policy), torch.autocast(policy.device.type, enabled=False):
+                yield
+
+
+@contextmanager
+def _twin_in_place(policy: Policy) -> Iterator[None]:
+    own: nn.Module = policy.model
+    # tensors made in inference mode could not be used by a backward pass later
+    with torch.inference_mode(False), torch.no_grad():
+        policy.model = _filled(_twin(policy), own, policy.computed_in)
+    try:
+        yield
+    finally:
+        policy.model.to("meta")
+        policy.model = own
+
+
+def _twin(policy: Policy) -> Any:
+    if policy not in _TWINS:
+        model = policy.model
+        # FSDP2's hooks must not be copied, so there the model is made again
+        twin = policy.unbuilt().build("meta").model if is_sharded(model) else _structure(model)
+        _TWINS[policy] = twin.requires_grad_(False).eval()
+    return _TWINS[policy]
+
+
+def _structure(model: nn.Module) -> nn.Module:
+    """The model's modules once more, with parameters on the meta device and the same buffers."""
+    memo: dict[int, Any] = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
+
+
+def _filled(twin: nn.Module, model: nn.Module, kind: torch.dtype | None) -> nn.Module:
+    """The twin with the whole of the model's weights in a dtype (None: their own); weights that are tied stay so.
+
+    A weight that has the dtype already is shared and not copied. Buffers, such as rotary tables, are the model's own.
+    """
+    filled: dict[int, nn.Parameter] = {}
+    for name, weight in model.state_dict(keep_vars=True).items():
+        if not isinstance(weight, nn.Parameter):
+            continue
+        if id(weight) not in filled:
+            narrow = weight.detach() if kind is None or _stays_wide(model, name, kind) else weight.detach().to(kind)
+            whole = narrow.full_tensor() if isinstance(narrow, DTensor) else narrow
+            filled[id(weight)] = nn.Parameter(whole, requires_grad=False)
+        _put(twin, name, filled[id(weight)])
+    for name, buffer in model.named_buffers():
+        _put(twin, name, buffer)
+    return twin
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(owner), leaf, tensor)
+
+
+def _stays_wide(model: nn.Module, name: str, kind: torch.dtype) -> bool:
+    """Whether the architecture wants a weight in float32 whatever the rest is in, as transformers would load it."""
+    lists = [getattr(model, "_keep_in_fp32_modules_strict", None)]
+    if kind == torch.float16:
+        lists.append(getattr(model, "_keep_in_fp32_modules", None))
+    return any(f".{part}." in f".{name}." for names in lists for part in names or ())
+
+
+def _is_quantised(model: nn.Module) -> bool:
+    """Whether weights are kept in a form of their own, which computes in a dtype of its own choice."""
+    return getattr(model, "hf_quantizer", None) is not None or not all(
+        w.is_floating_point() for w in model.parameters()
+    )

@@ -1,0 +1,109 @@
+"""Token ids of texts. What a text says is text: a special token's name within it never becomes that token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from atmanrl.models.errors import PolicyError
+
+RESERVED = (
+    "conversation", "messages", "tokenize", "add_generation_prompt", "return_dict", "continue_final_message",
+    "return_tensors", "padding", "truncation", "max_length", "tokenizer_kwargs", "return_assistant_tokens_mask",
+    "sanitize_control_tokens", "chat_template", "strftime_now",
+)  # fmt: skip
+"""What `apply_chat_template` calls its own options, which are no variables of a template."""
+
+
+def text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a text within a sequence: no special token is added, and none is read from the text."""
+    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+
+
+def prompt_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of a bare prompt, with the special tokens that the tokenizer puts before a text.
+
+    Those that it appends (an end of sequence, a separator) are left out: the completion has yet to follow.
+    """
+    # of an empty text nobody could tell what stands before it and what after
+    special = tokenizer(text or "a", split_special_tokens=True, return_special_tokens_mask=True).special_tokens_mask
+    after = next((i for i, is_special in enumerate(reversed(special)) if not is_special), 0)
+    ids = list(tokenizer(text, split_special_tokens=True).input_ids)
+    return ids[: len(ids) - after]
+
+
+DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
+"""Where a chat template asks for today's date."""
+
+
+class Encoder:
+    """Turns prompts into token ids, by the tokenizer's chat template where it has one, else as bare texts.
+
+    Args:
+        tokenizer: of the policy.
+        size: how many token ids the model knows.
+        variables: of the chat template, such as `enable_thinking`.
+        today: the date that the template's `strftime_now` tells.
+        path: of the model, for messages.
+
+    Raises:
+        PolicyError: a variable that the template does not have; later, a token that the model does not know.
+    """
+
+    def __init__(self, tokenizer: Any, size: int, variables: Mapping[str, Any], today: date, path: str) -> None:
+        self.tokenizer, self.size, self.path = tokenizer, size, path
+        self.variables, self.today = dict(variables), today
+        for name in variables:
+            if not re.search(rf"\b{re.escape(name)}\b", self.template or ""):
+                has = "has no variable" if self.template else "has no chat template, and so no variable"
+                raise PolicyError(f"policy.chat_template_kwargs: the tokenizer of {path} {has} {name!r}; leave it out.")
+
+    @property
+    def template(self) -> str | None:
+        """The chat template, with the date wherever it asks for today's: transformers lets no function into it."""
+        if self.tokenizer.chat_template is None:
+            return None
+        text: str = self.tokenizer.get_chat_template()
+        return DATE.sub(lambda call: repr(self.today.strftime(call[2])), text)
+
+    def prompts(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of users' turns, up to where the assistant's begin."""
+        if self.template is None:
+            return [self.bare(text) for text in texts]
+        return self._chats([[{"role": "user", "content": text}] for text in texts], reply=True)
+
+    def bare(self, text: str) -> list[int]:
+        """Token ids of a prompt without the chat template."""
+        return self._known(prompt_ids(self.tokenizer, text))
+
+    def turn(self, text: str, reply: str, eos_id: int) -> tuple[list[int], list[int]]:
+        """Token ids of a user's turn and of the assistant's reply with its end of sequence.
+
+        Raises:
+            PolicyError: the chat template's text with a reply does not begin with its text without.
+        """
+        prompt = self.prompts([text])[0]
+        if self.template is None:
+            return prompt, self._known([*text_ids(self.tokenizer, " " + reply), eos_id])
+        turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
+        whole = self._chats([turns], reply=False)[0]
+        if whole[: len(prompt)] != prompt:
+            raise PolicyError(f"{self.path}: the chat template changes the user's turn once a reply follows it.")
+        return prompt, whole[len(prompt) :]
+
+    def _chats(self, conversations: Sequence[list[dict[str, str]]], reply: bool) -> list[list[int]]:
+        ids = self.tokenizer.apply_chat_template(
+            list(conversations), chat_template=self.template, add_generation_prompt=reply, return_dict=False,
+            sanitize_control_tokens=True, **self.variables,
+        )  # fmt: skip
+        return [self._known(list(each)) for each in ids]
+
+    def _known(self, ids: list[int]) -> list[int]:
+        if max(ids, default=0) >= self.size:
+            raise PolicyError(
+                f"{self.path}: the tokenizer gives token {max(ids)}, the model knows {self.size} tokens; give it the "
+                "tokenizer that it was trained with."
+            )
+        return ids
