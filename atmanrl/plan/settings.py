@@ -141,7 +141,7 @@ def from_config(config: dict[str, Any]) -> RunSettings:
         probe=_probe(model.get("rewards") or {}, notes), queries=data["queries_per_device"], group=data["group_size"],
         max_new_tokens=data["max_new_tokens"], num_iterations=model["num_iterations"],
         micro_batch_tokens=model["micro_batch_tokens"], minibatch_queries=model["minibatch_queries"],
-        rescore=given < 4 if model.get("rescore") is None else model["rescore"],
+        rescore=half or given < 4 if model.get("rescore") is None else model["rescore"],
         val_every=every if isinstance(every, int) and not isinstance(every, bool) else None,
         eval_samples=data["eval_samples"], eval_queries=data["eval_queries"],
     )  # fmt: skip
