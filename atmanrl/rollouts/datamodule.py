@@ -24,6 +24,7 @@ from atmanrl.rollouts.sampling import HFSampler
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem, Task
+from atmanrl.tasks.base import readable_problems
 
 
 class ProblemBatch(list[Row]):
@@ -129,7 +130,7 @@ class RolloutDataModule(LightningDataModule):
         if self.task is None:
             return
         if stage in ("fit", "validate") and "train" not in self.rows:
-            rows = self._shuffled(self.task.problems("train"))
+            rows = self._shuffled(readable_problems(self.task, "train"))
             update = self.queries_per_device * processes().count
             if len(rows) < self.val_problems + update:
                 raise UserError(
@@ -139,7 +140,7 @@ class RolloutDataModule(LightningDataModule):
                 )
             self.rows["val"], self.rows["train"] = rows[: self.val_problems], rows[self.val_problems :]
         if stage in ("test", "predict") and "test" not in self.rows:
-            self.rows["test"] = self._shuffled(self.task.problems("test"))[: self.test_problems]
+            self.rows["test"] = self._shuffled(readable_problems(self.task, "test"))[: self.test_problems]
 
     def train_dataloader(self) -> DataLoader[Row]:
         """One batch of problems an update; the last, smaller batch of an epoch is left out."""
