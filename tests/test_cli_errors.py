@@ -27,8 +27,8 @@ def runs(tmp_path):
 def command(arguments, stdout=subprocess.PIPE, cwd=None, **environment):
     code = "import sys; from atmanrl.__main__ import main; sys.exit(main())"
     return subprocess.run(
-        [sys.executable, "-c", code, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace", cwd=cwd,
-        env={**os.environ, **environment},
+        [sys.executable, "-c", code, *arguments], stdout=stdout, stderr=subprocess.PIPE, text=True, errors="replace",
+        cwd=cwd, env={**os.environ, **environment},
     )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
     try:
         rows = list(csv.reader(whole.splitlines()))
     except csv.Error as error:
-        raise ReportError(f"{path} is no CSV file that can be read ({error}); restore it, or remove it.") from error
+        raise ReportError(f"{path} cannot be read as CSV ({error}); restore it, or remove it.") from error
     if rest.strip():
         notes.append(f"The last row of {path} is half written and was passed over.")
     if not rows:
@@ -76,13 +76,13 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
                 raise ValueError(f"{len(row)} values for {len(header)} columns")
             given = dict(zip(header, row, strict=True))
             # the log counts updates from 0; a file without that column has one row an update
-            update = float(int(given["step"]) + 1 if given.get("step") else number - 1)
-            if not 0 < update < 2**53:
-                raise ValueError(f"step {given['step']:.30} is no number of an update")
+            update = float(given["step"]) + 1 if given.get("step") else float(number - 1)
+            if not math.isfinite(update):
+                raise ValueError(f"step is {given['step']}")
             for name, points in found.items():
                 if given[name] and math.isfinite(value := float(given[name])):
                     points[update] = value
-        except (ValueError, OverflowError) as error:
+        except ValueError as error:
             if number == len(rows):
                 notes.append(f"The last row of {path} is half written and was passed over.")
                 continue
