@@ -37,6 +37,9 @@ class Feed(RolloutDataModule):
         )
 
     def answer(self, policy, *args):
+        own = self.trainer.lightning_module.weights
+        self.kinds = {weight.dtype for weight in policy.model.parameters()}
+        self.gradients = sum(weight.grad is not None for weight in own)
         batch = super().answer(policy, *args)
         for i, rollout in enumerate(batch.rollouts):
             if i % 2:
@@ -78,6 +81,7 @@ class Fit:
         self.module = GRPOModule(
             self.policy, rewards, lambda p: torch.optim.AdamW(p, lr=1e-2), evaluate_all_rewards=True, **options
         )  # fmt: skip
+        self.module.weights = list(self.policy.parameters())
         where = (
             {"accelerator": "gpu", "devices": [device.index or 0]} if device.type == "cuda" else {"accelerator": "cpu"}
         )
@@ -112,6 +116,12 @@ def test_an_update_learns_with_finite_figures(tiny_folder, device, precision, st
     assert all(torch.isfinite(torch.tensor(found.logged[name])) for name in ("loss", "grad_norm", "entropy"))
     assert found.logged["rewards/saliency/abstained"] < 1
     assert all(p.device.type == device.type and p.grad is None for p in found.policy.parameters())
+
+
+def test_mixed_precision_samples_a_copy_in_bf16_while_no_gradient_is_held(tiny_folder, device):
+    found = Fit(tiny_folder, device, updates=2, trainer={"precision": "bf16-mixed"})
+    assert found.feed.kinds == {torch.bfloat16} and found.feed.gradients == 0
+    assert {weight.dtype for weight in found.policy.parameters()} == {torch.float32}
 
 
 def test_fp16_is_refused_or_scaled_but_never_clipped_before_it_is_unscaled(tiny_folder, device):
