@@ -17,14 +17,15 @@ from transformers.utils import logging as transformers_logging
 # imported so that a config may name these classes without their modules
 import atmanrl.distributed  # noqa: F401
 import atmanrl.grpo  # noqa: F401
+import atmanrl.metrics.composition  # noqa: F401
 import atmanrl.probe  # noqa: F401
 import atmanrl.rewards  # noqa: F401
 import atmanrl.rollouts  # noqa: F401
 import atmanrl.sft  # noqa: F401
 import atmanrl.tasks  # noqa: F401
 from atmanrl.callbacks import (
-    CompositionCallback,
     EvaluationReport,
+    MetricsCallback,
     PolicyExport,
     RolloutLog,
     RolloutTable,
@@ -34,10 +35,21 @@ from atmanrl.callbacks import (
 )
 from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
 from atmanrl.callbacks.run_folder import RunFolder
-from atmanrl.cli_parser import RunParser
+from atmanrl.cli_parser import MergingConfig, RunParser
 from atmanrl.errors import UserError
+from atmanrl.metrics.base import RolloutMetric
 from atmanrl.notes import say
 from atmanrl.precision import check_precision
+
+
+DEFAULT_METRICS = {
+    "tokens_per_cot": {"class_path": "CotLength"},
+    "composition": {"class_path": "TokenComposition"},
+    "pass_at_k": {"class_path": "PassAtK"},
+    "majority_at_k": {"class_path": "MajorityAtK"},
+    "finished": {"class_path": "Finished"},
+}
+"""What every run measures, in the order of Table 1."""
 
 
 class RunCLI(LightningCLI):
@@ -54,13 +66,16 @@ class RunCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that reads `--config` and speaks in one sentence."""
         parser = RunParser(**kwargs)
-        parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
+        parser.add_argument("-c", "--config", action=MergingConfig, help="A YAML file; may be given several times.")
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The parts that every run has, each with options of its own."""
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        parser.add_lightning_class_args(CompositionCallback, "composition")
+        parser.add_argument(
+            "--metrics", type=dict[str, RolloutMetric | None], default=DEFAULT_METRICS,
+            help="By name; those named are added to the default ones, null leaves one out.",
+        )  # fmt: skip
         parser.add_lightning_class_args(RolloutLog, "rollout_log")
         parser.add_lightning_class_args(RolloutTable, "rollout_table")
         parser.add_lightning_class_args(PolicyExport, "export")
@@ -112,6 +127,7 @@ class RunCLI(LightningCLI):
         callbacks = _listed(options["callbacks"])
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
+        callbacks = [*callbacks, MetricsCallback(self._get(self.config_init, "metrics"))]
         return super().instantiate_trainer(
             logger=loggers or False, callbacks=callbacks, default_root_dir=folder, **kwargs
         )

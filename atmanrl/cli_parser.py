@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.cli_trust import check_code, keep_data_as_data
@@ -31,6 +32,31 @@ def brief(message: str) -> str:
     return message
 
 
+RENAMED = {"composition.pipeline": "metrics.composition.pipeline"}
+"""Options of earlier versions with what they are called now."""
+
+
+def renamed(message: str) -> str | None:
+    """The sentence for an option of an earlier version, where a parser's error is that it knows no such option."""
+    unknown = re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message)
+    if unknown is None or unknown[1] not in RENAMED:
+        return None
+    return f"{unknown[1]} is now called {RENAMED[unknown[1]]}; name it so on the command line and in the config."
+
+
+class MergingConfig(ActionConfigFile):
+    """A config file whose `metrics` are added to those known before it; other mappings take the place of older ones."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Read a config file into what has been parsed so far."""
+        before = cfg.get("metrics")
+        ActionConfigFile.apply_config(parser, cfg, dest, value)
+        after = cfg.get("metrics")
+        if isinstance(before, dict) and isinstance(after, dict):
+            cfg["metrics"] = {**before, **after}
+
+
 class RunParser(LightningArgumentParser):
     """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`)."""
 
@@ -47,6 +73,6 @@ class RunParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        say_error(brief(message))
+        say_error(renamed(message) or brief(message))
         print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
         sys.exit(2)

@@ -128,7 +128,7 @@ def test_test_predict_probe_and_table(run, tmp_path, capsys):
         (["--data.group_size=1"], 1, "group_size"),
         (["--model.epsilon_high=high"], 2, "epsilon_high: Expected a <class 'float'>. Got value: high"),
         (["--trainer.val_check_interval=0"], 1, "trainer.val_check_interval is 0"),
-        (["--composition.pipeline=en_no_such_model"], 1, "spacy download"),
+        (["--metrics.composition.pipeline=en_no_such_model"], 1, "spacy download"),
     ],
 )
 def test_wrong_input_is_one_sentence(arguments, status, sentence, tiny_folder, tmp_path, capsys):

@@ -24,7 +24,7 @@ def test_a_config_is_valid(path, capsys):
         main(["fit", "--config", str(path), "--print_config"])
     assert stop.value.code == 0
     printed = yaml.safe_load(capsys.readouterr().out)
-    assert {"trainer", "model", "data", "checkpoint", "composition"} <= printed.keys()
+    assert {"trainer", "model", "data", "checkpoint", "metrics"} <= printed.keys()
 
 
 @pytest.fixture

@@ -1,16 +1,16 @@
 """Callbacks and the logger of a run's folder."""
 
 from atmanrl.callbacks.checkpoint import PolicyExport, RunCheckpoint
-from atmanrl.callbacks.composition import CompositionCallback
 from atmanrl.callbacks.evaluation import EvaluationReport
 from atmanrl.callbacks.progress import UpdateProgress
 from atmanrl.callbacks.rollout_log import RolloutLog
 from atmanrl.callbacks.rollout_table import RolloutTable
 from atmanrl.callbacks.run_logger import RunLogger
+from atmanrl.metrics.callback import MetricsCallback
 
 __all__ = [
-    "CompositionCallback",
     "EvaluationReport",
+    "MetricsCallback",
     "PolicyExport",
     "RolloutLog",
     "RolloutTable",

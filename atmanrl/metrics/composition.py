@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from atmanrl.metrics.base import RolloutMetric, Stage
+from atmanrl.metrics.columns import COMPOSITION
+from atmanrl.policy import Policy
+from atmanrl.rollouts.batch import RolloutBatch
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -73,35 +77,43 @@ def _shared_tagger(pipeline: str | None) -> Language:
     return build_tagger(pipeline)
 
 
-class TokenComposition(Metric):
-    """The shares of numbers, stop words and symbols among the spaCy tokens of all texts seen.
+class TokenComposition(RolloutMetric):
+    """The shares of numbers, stop words and symbols among the spaCy tokens of all reasoning counted.
 
     `compute()` returns `numbers_pct`, `stop_words_pct` and `symbols_pct`, scalars in per cent of the tokens of all
     texts together (a long text weighs more than a short one), NaN where there was no token.
 
     Args:
-        pipeline: as in `build_tagger`; loaded at the first update.
+        pipeline: name or path of a spaCy pipeline, loaded at the first update; None counts by lexical rules, without a
+            download.
+        stages: when it runs; see `RolloutMetric`.
     """
 
-    full_state_update = False
-    is_differentiable = False
+    columns = COMPOSITION
+    default_stages = ("training", "validation", "test")
+    training_prefix = "cot/"
     tokens: Tensor
     numbers: Tensor
     stop_words: Tensor
     symbols: Tensor
 
-    def __init__(self, pipeline: str | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, pipeline: str | None = None, stages: Sequence[Stage] | None = None) -> None:
+        super().__init__(stages)
         self.pipeline = pipeline
         for state in ("tokens", "numbers", "stop_words", "symbols"):
             self.add_state(state, default=torch.tensor(0), dist_reduce_fx="sum")
 
-    def update(self, texts: Sequence[str]) -> None:
-        """Counts the tokens of some texts (chains of thought).
+    def setting(self) -> dict[str, object]:
+        """What told the classes of words apart."""
+        return {"tagger": self.pipeline or "lexical rules"}
+
+    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
+        """Count the tokens of the reasoning.
 
         Raises:
             PipelineError: the pipeline cannot be loaded (first update only).
         """
+        texts = [rollout.parts.cot for rollout in batch.rollouts]
         for doc in _shared_tagger(self.pipeline).pipe(texts, batch_size=64):
             counts = count_tokens(doc)
             self.tokens += counts.tokens

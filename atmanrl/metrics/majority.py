@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from math import comb
-from typing import Any
 
 import torch
 
 from atmanrl.metrics.at_k import MeanAtK
+from atmanrl.policy import Policy
+from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem, Task
 
 RIGHT, NO_VOTE = 0, -1
@@ -119,26 +120,27 @@ def _same(task: Task, problem: Problem, answer: str, other: str) -> bool:
 
 
 class MajorityAtK(MeanAtK):
-    """majority@k averaged over problems, for several k at once (see `MeanAtK`)."""
+    """majority@k averaged over problems, for several k at once (see `MeanAtK`): all samples vote by default."""
 
-    name = "majority_at"
+    name = "majority"
 
-    def __init__(self, ks: Sequence[int] = (4,), **kwargs: Any) -> None:
-        super().__init__(ks, **kwargs)
+    @staticmethod
+    def default_ks(samples: int) -> tuple[int, ...]:
+        """All samples."""
+        return (samples,)
 
-    def update(self, classes: Sequence[Sequence[int]]) -> None:
-        """Adds some problems.
-
-        Args:
-            classes: for each problem, the classes of its samples (see `answer_classes`). The number of samples may
-                differ between problems.
+    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
+        """Count the votes on a batch's problems; the task that `prepare` was given tells which answers are the same.
 
         Raises:
-            ValueError: a problem has fewer samples than the largest k.
+            ValueError: they have fewer samples than the largest k, or there is no task.
         """
-        for samples in classes:
-            counts = Counter(samples)
+        if self.task is None:
+            raise ValueError("majority@k needs a task that compares answers: call prepare(task, samples) first")
+        values = []
+        for group in batch.groups:
+            counts = Counter(answer_classes(self.task, group[0].problem, [r.parts.answer for r in group]))
             right, silent = counts.pop(RIGHT, 0), counts.pop(NO_VOTE, 0)
             others = tuple(sorted(counts.values()))
-            self.total += torch.tensor([majority_at_k(right, others, silent, k) for k in self.ks]).to(self.total)
-            self.problems += 1
+            values.append([majority_at_k(right, others, silent, k) for k in self.ks])
+        self.add(torch.tensor(values).view(-1, len(self.ks)))

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from atmanrl.metrics.at_k import MeanAtK
 from atmanrl.metrics.estimators import pass_at_k
+from atmanrl.policy import Policy
+from atmanrl.rollouts.batch import RolloutBatch
+from atmanrl.tasks.mixture import by_task
 
 
 class PassAtK(MeanAtK):
-    """pass@k averaged over problems, for several k at once (see `MeanAtK`)."""
+    """pass@k averaged over problems, for several k at once (see `MeanAtK`): for 1 and for all samples by default.
 
-    name = "pass_at"
+    Of a mixture of tasks it gives each task's, too: `math/pass_at_1`, NaN for a task without problems.
+    """
 
-    def __init__(self, ks: Sequence[int] = (1, 4), **kwargs: Any) -> None:
-        super().__init__(ks, **kwargs)
+    name = "pass"
 
-    def update(self, right: Tensor) -> None:
-        """Adds some problems.
+    @staticmethod
+    def default_ks(samples: int) -> tuple[int, ...]:
+        """1 and all samples."""
+        return tuple(sorted({1, samples}))
 
-        Args:
-            right: bool, shape [problems, samples]: which samples are right. The number of samples may differ
-                between updates.
+    def parts(self) -> Sequence[str]:
+        """The tasks of a mixture."""
+        return tuple(by_task(self.task, []))
+
+    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
+        """Count a batch's problems.
 
         Raises:
-            ValueError: not a bool tensor of two dimensions, or fewer samples than the largest k.
+            ValueError: they have fewer samples than the largest k.
         """
-        if right.ndim != 2 or right.dtype != torch.bool:
-            raise ValueError(f"expected bool [problems, samples], got {right.dtype} {list(right.shape)}")
-        samples = right.shape[1]
+        right = torch.tensor([[bool(rollout.right) for rollout in group] for group in batch.groups])
         # Row c of the table is the estimate for c right answers.
+        samples = batch.group_size
         table = torch.tensor([[pass_at_k(samples, c, k) for k in self.ks] for c in range(samples + 1)])
-        self.total += table.to(self.total)[right.sum(dim=1)].sum(dim=0)
-        self.problems += right.shape[0]
+        values = table[right.sum(dim=1)]
+        self.add(values)
+        for part, places in by_task(self.task, [group[0].problem for group in batch.groups]).items():
+            self.add(values[places], part)

@@ -10,7 +10,7 @@ from rich.console import Console
 from atmanrl import escape
 from atmanrl.errors import say_note
 from atmanrl.files import user_path
-from atmanrl.report.runs import comparable, load_tested, title
+from atmanrl.report.runs import columns, comparable, load_tested, title
 from atmanrl.report.table1 import render, write_json
 from atmanrl.terminal import print_whole
 
@@ -26,7 +26,7 @@ def table(args: Sequence[str]) -> int:
     runs = load_tested(given.runs)
     rows = {run.name: run.row for run in runs if run.row is not None}
     notes = comparable(runs)
-    made = render(rows, title(given.baseline))
+    made = render(rows, title(given.baseline), columns=columns(runs))
     if given.json:
         write_json(rows, given.json)
     _say(notes)

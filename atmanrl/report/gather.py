@@ -15,7 +15,7 @@ from atmanrl.report.answers import Answer, read_answers, read_probed
 from atmanrl.report.comparisons import Comparisons, KnownSaliency, compare
 from atmanrl.report.curves import Curve, read_curves
 from atmanrl.report.intervals import Floats, Sums, draws, sums
-from atmanrl.report.runs import ReportError, Row, Run, at_k, comparable, load, title
+from atmanrl.report.runs import ReportError, Row, Run, columns, comparable, load, title
 from atmanrl.report.table1 import Table1, build
 from atmanrl.report.words import Words
 
@@ -93,7 +93,7 @@ def _tests(report: Report, tested: Sequence[Run], examples: int) -> None:
             words, report.classes = None, False
             report.notes.append(f"No classes of words, and no intervals of their shares: {error}")
         assert run.row is not None
-        of = sums(given, counts, [found[1] for key in run.row if (found := at_k(key)) and found[0] == "pass"])
+        of = sums(given, counts, run.row)
         if not given:
             report.notes.append(
                 f"{run.name} kept no rollouts of its test (eval/test.jsonl): its figures have no intervals."
@@ -110,7 +110,7 @@ def _tests(report: Report, tested: Sequence[Run], examples: int) -> None:
         report.notes.append(f"The baseline, {report.baseline}, was not tested: Table 1 shows no changes.")
     drawn: dict[str, dict[str, Floats]] = {name: draws(of) for name, of in tests.items()}
     tagger = next((str(run.setting["tagger"]) for run in tested if run.setting.get("tagger")), None)
-    report.table1 = build(rows, report.baseline if report.baseline in rows else None, drawn, tagger)
+    report.table1 = build(rows, report.baseline if report.baseline in rows else None, drawn, tagger, columns(tested))
     problems = {name: set(of.problems) for name, of in tests.items()}
     if len({frozenset(names) for names in problems.values()}) > 1:
         common = len(set.intersection(*problems.values()))

@@ -48,7 +48,8 @@ def page(contents: Contents) -> str:
     table1, scale = contents.table1, contents.comparisons.scale
     made = template("report_page.html.jinja").render(
             title=contents.title, intro=contents.intro, notes=contents.notes,
-            columns=list(table1.columns.values()) if table1 else [], caption=caption(table1) if table1 else "",
+            columns=table1.titles if table1 else [], caption=caption(table1) if table1 else "",
+            directions=[column.direction for column in table1.columns.values()] if table1 else [],
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],
             plots=[Markup(plot) for plot in contents.plots], plots_caption=contents.plots_caption,
             items=contents.comparisons.items, items_caption=contents.comparisons_caption,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,20 +10,10 @@ from typing import Any
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
+from atmanrl.metrics.columns import Column, merged, unrecorded
 
 Row = dict[str, float]
-"""The figures of one method, the keys of `columns`; NaN where a figure is not defined. Those at k are from 0 to 1."""
-
-FIGURES = {
-    "tokens_per_cot": "tokens / CoT",
-    "numbers_pct": "numbers %",
-    "stop_words_pct": "stop words %",
-    "symbols_pct": "symbols %",
-    "pass_at_1": "pass@1 %",
-}
-"""Key in `eval/test.json` -> column title, of the figures that every test has. Shares are in per cent of the tokens."""
-
-_AT_K = re.compile(r"(pass|majority)_at_([1-9][0-9]*)")
+"""The values of one method by key, in the metrics' own units; NaN where one is not defined."""
 
 MARKS = ("config.yaml", "metrics.csv", "eval/test.json")
 """A folder with none of these is no run's folder."""
@@ -46,12 +35,14 @@ class Run:
         folder: where it lies.
         row: the figures of its test, None where it was not tested.
         setting: what the test depended on, empty where nobody wrote that down.
+        columns: how its values are shown, by key.
     """
 
     name: str
     folder: Path
     row: Row | None
     setting: Mapping[str, Any] = field(default_factory=dict)
+    columns: Mapping[str, Column] = field(default_factory=dict)
 
     @property
     def pipeline(self) -> str | None:
@@ -60,21 +51,20 @@ class Run:
         return tagger if isinstance(tagger, str) and tagger != LEXICAL else None
 
 
-def columns(rows: Iterable[Row]) -> dict[str, str]:
-    """Key -> column title of all the figures that some rows have: `FIGURES`, then pass@k and majority@k, k rising."""
-    found = {match for row in rows for key in row if (match := at_k(key)) and key not in FIGURES}
-    ordered = sorted(found, key=lambda match: (match[0] != "pass", match[1]))
-    return {**FIGURES, **{f"{name}_at_{k}": f"{name}@{k} %" for name, k in ordered}}
+def columns(runs: Iterable[Run]) -> dict[str, Column]:
+    """The columns of all runs.
 
-
-def at_k(key: str) -> tuple[str, int] | None:
-    """`pass_at_4` as ("pass", 4), `majority_at_4` alike; None for other figures."""
-    match = _AT_K.fullmatch(key)
-    return (match[1], int(match[2])) if match else None
+    Raises:
+        ReportError: a column is of different kinds in two of them.
+    """
+    try:
+        return merged(run.columns for run in runs)
+    except ValueError as error:
+        raise ReportError(f"these runs cannot stand in one table: {error}; leave some out.") from error
 
 
 def load_row(run: Path) -> Row:
-    """Reads the figures of Table 1 from a run's `eval/test.json`; other keys there are ignored, null is NaN.
+    """Reads the values that Table 1 shows from a run's `eval/test.json`; other keys there are ignored, null is NaN.
 
     Args:
         run: the run's folder.
@@ -82,7 +72,7 @@ def load_row(run: Path) -> Row:
     Raises:
         ReportError: the file is missing, is not a JSON object, or lacks a figure.
     """
-    return _row(_read_test(run), run)
+    return _run("", run, _read_test(run)).row or {}
 
 
 def load_tested(folders: Sequence[Path]) -> list[Run]:
@@ -92,8 +82,7 @@ def load_tested(folders: Sequence[Path]) -> list[Run]:
         ReportError: as `load_row`; two runs have one name.
     """
     named = _named(folders)
-    tests = {name: _read_test(folder) for name, folder in named.items()}
-    return [Run(name, folder, _row(tests[name], folder), _setting(tests[name])) for name, folder in named.items()]
+    return [_run(name, folder, _read_test(folder)) for name, folder in named.items()]
 
 
 def load(folders: Sequence[Path]) -> list[Run]:
@@ -108,8 +97,8 @@ def load(folders: Sequence[Path]) -> list[Run]:
             raise ReportError(f"{folder} is no folder; give the folder of a run (its trainer.default_root_dir).")
         if not any((folder / mark).exists() for mark in MARKS):
             raise ReportError(f"{folder} is no run's folder: it has none of {', '.join(MARKS)}.")
-        test = _read_test(folder) if (folder / "eval" / "test.json").exists() else None
-        runs.append(Run(name, folder, _row(test, folder) if test else None, _setting(test or {})))
+        tested = (folder / "eval" / "test.json").exists()
+        runs.append(_run(name, folder, _read_test(folder)) if tested else Run(name, folder, None))
     return runs
 
 
@@ -173,17 +162,24 @@ def _read_test(run: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: {error} Run `atmanrl test` again.") from error
 
 
-def _row(figures: Mapping[str, Any], run: Path) -> Row:
-    path = run / "eval" / "test.json"
-    missing = [key for key in FIGURES if key not in figures]
-    if missing:
+def _run(name: str, folder: Path, test: Mapping[str, Any]) -> Run:
+    path = folder / "eval" / "test.json"
+    columns = _columns(test, path)
+    if missing := [key for key in columns if key not in test]:
         raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
-    return {key: _number(figures[key], key, path) for key in (*FIGURES, *filter(at_k, figures))}
+    row = {key: _number(test[key], key, path) for key in columns}
+    setting = test.get("setting")
+    return Run(name, folder, row, setting if isinstance(setting, dict) else {}, columns)
 
 
-def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    setting = figures.get("setting")
-    return setting if isinstance(setting, dict) else {}
+def _columns(test: Mapping[str, Any], path: Path) -> dict[str, Column]:
+    """As the evaluation recorded them; today's where it did not."""
+    if "columns" not in test:
+        return unrecorded(test)
+    try:
+        return {key: Column.from_json(value) for key, value in dict(test["columns"]).items()}
+    except (TypeError, ValueError) as error:
+        raise ReportError(f"{path}: columns cannot be read ({error}); run `atmanrl test` again.") from error
 
 
 def _number(value: object, key: str, path: Path) -> float:

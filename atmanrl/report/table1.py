@@ -13,14 +13,15 @@ import numpy as np
 
 from atmanrl import escape
 from atmanrl.files import atomic_write
+from atmanrl.metrics.columns import Column, merged, unrecorded
 from atmanrl.report.intervals import Floats, interval
-from atmanrl.report.runs import FIGURES, ReportError, Row, at_k, columns, load_row
+from atmanrl.report.runs import ReportError, Row, load_row
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["FIGURES", "WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
+__all__ = ["WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
 
 WARM_START = "warm start"
 """Name of the row for the policy that every method started from."""
@@ -31,7 +32,7 @@ Draws = Mapping[str, Mapping[str, Floats]]
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure as a table shows it: pass@k, majority@k and shares in per cent.
+    """One value as a table shows it, by its column's kind: what is from 0 to 1 in per cent.
 
     Attributes:
         value: NaN where the figure is not defined, or was not taken.
@@ -83,16 +84,21 @@ class Table1:
     """Rows of cells in the order given.
 
     Attributes:
-        columns: key of a figure -> title, the keys of every row.
+        columns: by key, the keys of every row.
         rows: method -> its cells.
         baseline: the row compared with, None where nothing is compared.
         tagger: what told numbers, stop words and symbols apart, None where nobody wrote that down.
     """
 
-    columns: Mapping[str, str]
+    columns: Mapping[str, Column]
     rows: Mapping[str, Mapping[str, Cell]]
     baseline: str | None
     tagger: str | None = None
+
+    @property
+    def titles(self) -> list[str]:
+        """The columns' heads, as lines of text."""
+        return [escape.line(column.title) for column in self.columns.values()]
 
     @property
     def has_intervals(self) -> bool:
@@ -101,7 +107,11 @@ class Table1:
 
 
 def build(
-    rows: Mapping[str, Row], baseline: str | None, drawn: Draws | None = None, tagger: str | None = None
+    rows: Mapping[str, Row],
+    baseline: str | None,
+    drawn: Draws | None = None,
+    tagger: str | None = None,
+    columns: Mapping[str, Column] | None = None,
 ) -> Table1:
     """Table 1 of some methods.
 
@@ -110,6 +120,7 @@ def build(
         baseline: the row that the others are compared with; None to compare nothing.
         drawn: bootstrap draws for the intervals, of as many methods and figures as there are.
         tagger: what told the classes of words apart in all of them.
+        columns: by key; None takes those of tests that have recorded none.
 
     Raises:
         ReportError: there is no row of that name.
@@ -117,22 +128,23 @@ def build(
     if baseline is not None and baseline not in rows:
         raise ReportError(f"no row '{baseline}' to compare with; there are: {', '.join(rows) or 'none'}")
     drawn = drawn or {}
-    made, titles = {}, columns(rows.values())
+    made: dict[str, dict[str, Cell]] = {}
+    if columns is None:
+        columns = merged(unrecorded(row) for row in rows.values())
     for method, row in rows.items():
         reference = None if method in (baseline, WARM_START) else baseline
         cells = {}
-        for key in titles:
+        for key, column in columns.items():
             other = math.nan if reference is None else rows[reference].get(key, math.nan)
             here = drawn.get(method, {}).get(key)
             there = drawn.get(reference, {}).get(key) if reference is not None else None
-            cells[key] = _cell(key, row.get(key, math.nan), other, here, there)
+            cells[key] = _cell(column, row.get(key, math.nan), other, here, there)
         made[method] = cells
-    return Table1(titles, made, baseline, tagger)
+    return Table1(columns, made, baseline, tagger)
 
 
-def _cell(key: str, value: float, other: float, here: Floats | None, there: Floats | None) -> Cell:
-    points = at_k(key) is not None
-    unit = 100 if points else 1
+def _cell(column: Column, value: float, other: float, here: Floats | None, there: Floats | None) -> Cell:
+    points, unit = column.in_points, column.factor
     known = not math.isnan(value) and not math.isnan(other)
     change = _change(np.array([value]), np.array([other]), points) if known else None
     both = change is not None and math.isfinite(change[0]) and here is not None and there is not None
@@ -158,9 +170,14 @@ def _signed(value: float, digits: int) -> str:
     return text if float(text) else text.replace("-", "±").replace("+", "±")
 
 
-def render(rows: Mapping[str, Row], baseline: str | None = "baseline", drawn: Draws | None = None) -> Table:
+def render(
+    rows: Mapping[str, Row],
+    baseline: str | None = "baseline",
+    drawn: Draws | None = None,
+    columns: Mapping[str, Column] | None = None,
+) -> Table:
     """`build`, for the terminal: see `in_terminal`."""
-    return in_terminal(build(rows, baseline, drawn))
+    return in_terminal(build(rows, baseline, drawn, columns=columns))
 
 
 def in_terminal(table1: Table1) -> Table:
@@ -177,7 +194,8 @@ def in_terminal(table1: Table1) -> Table:
     # a name is no markup
     names = {method: Text(escape.line(method), style="dim" if method == WARM_START else "") for method in table1.rows}
     cells = [
-        [Text(title), *(_shown(row[key]) for row in table1.rows.values())] for key, title in table1.columns.items()
+        [Text(title), *(_shown(row[key]) for row in table1.rows.values())]
+        for key, title in zip(table1.columns, table1.titles, strict=True)
     ]
     head = [Text("method"), *names.values()]
     # what fits into a terminal of 80 cells

@@ -7,7 +7,6 @@ from typing import Any
 
 from atmanrl import escape
 from atmanrl.report.intervals import LEVEL, RESAMPLES, SEED
-from atmanrl.report.runs import at_k
 from atmanrl.report.table1 import Table1
 
 
@@ -26,7 +25,7 @@ def caption(table1: Table1) -> str:
 def markdown(table1: Table1) -> str:
     """A table of GitHub's Markdown, with its caption."""
     lines = [
-        "| " + " | ".join(["method", *table1.columns.values()]) + " |",
+        "| " + " | ".join(["method", *map(escape.markdown, table1.titles)]) + " |",
         "|---" + "|---:" * len(table1.columns) + "|",
     ]
     for method, row in table1.rows.items():
@@ -43,7 +42,7 @@ def latex(table1: Table1) -> str:
     lines = ["% needs \\usepackage{booktabs}"]
     lines += [f"% {escape.line(text)}" for text in [caption(table1)] if text]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table1.columns)}}}", r"\toprule"]
-    lines += [" & ".join(["method", *map(escape.latex, table1.columns.values())]) + r" \\", r"\midrule"]
+    lines += [" & ".join(["method", *map(escape.latex, table1.titles)]) + r" \\", r"\midrule"]
     for method, row in table1.rows.items():
         # braces: a bracket right after \\ would be taken for its argument
         cells = ["{" + escape.latex(method) + "}"]
@@ -62,8 +61,9 @@ def as_json(table1: Table1) -> dict[str, Any]:
     return {
         "baseline": table1.baseline,
         "tagger": table1.tagger,
-        "units": {key: "tokens" if key == "tokens_per_cot" else "%" for key in table1.columns},
-        "changes": {key: "points" if at_k(key) else "%" for key in table1.columns},
+        "units": {key: column.shown_unit for key, column in table1.columns.items()},
+        "changes": {key: "points" if column.in_points else "%" for key, column in table1.columns.items()},
+        "higher_is_better": {key: column.higher_is_better for key, column in table1.columns.items()},
         "intervals": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED, "over": "problems"},
         "rows": {method: {key: _cell(cell) for key, cell in row.items()} for method, row in table1.rows.items()},
     }

@@ -111,6 +111,11 @@ class RolloutBatch:
     def __len__(self) -> int:
         return len(self.rollouts)
 
+    @property
+    def groups(self) -> list[list[Rollout]]:
+        """The rollouts of each problem."""
+        return [self.rollouts[i : i + self.group_size] for i in range(0, len(self), self.group_size)]
+
     def to(self, *args: Any, **kwargs: Any) -> RolloutBatch:
         """Lightning moves batches to the device; tensors are made there when they are needed."""
         return self
