@@ -41,7 +41,6 @@ from atmanrl.metrics.base import RolloutMetric
 from atmanrl.notes import say
 from atmanrl.precision import check_precision
 
-
 DEFAULT_METRICS = {
     "tokens_per_cot": {"class_path": "CotLength"},
     "composition": {"class_path": "TokenComposition"},

@@ -52,7 +52,9 @@ class RolloutMetric(Metric, ABC):
         super().__init__()
         self.stages: tuple[Stage, ...] = self.default_stages if stages is None else tuple(stages)
         if wrong := [stage for stage in self.stages if stage not in get_args(Stage)]:
-            raise UserError(f"{type(self).__name__}.stages has {wrong[0]!r}; give some of {', '.join(get_args(Stage))}.")
+            raise UserError(
+                f"{type(self).__name__}.stages has {wrong[0]!r}; give some of {', '.join(get_args(Stage))}."
+            )
 
     def prepare(self, task: Task | None, samples: int) -> None:  # noqa: B027 (most metrics need nothing)
         """Take over what the run decides, before the first update of a stage.

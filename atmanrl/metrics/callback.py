@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
@@ -59,7 +60,7 @@ class MetricsCallback(Callback):
         if not isinstance(data, RolloutDataModule):
             return
         for each in get_args(Stage):
-            running = {name: metric.clone() for name, metric in self.metrics.items() if each in metric.stages}
+            running = {name: deepcopy(metric) for name, metric in self.metrics.items() if each in metric.stages}
             for metric in running.values():
                 metric.prepare(data.task, data.group_size if each == "training" else data.eval_samples)
             self._running[each] = running

@@ -127,7 +127,9 @@ def merged(each: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
     for columns in each:
         for key, column in columns.items():
             if found.setdefault(key, column).kind != column.kind:
-                raise ValueError(f"{key} is a value of kind '{found[key].kind}' in one and of '{column.kind}' in another")
+                raise ValueError(
+                    f"{key} is a value of kind '{found[key].kind}' in one and of '{column.kind}' in another"
+                )
     stems = [_stem(key)[0] for key in found]
     return dict(sorted(found.items(), key=lambda item: (stems.index(_stem(item[0])[0]), _stem(item[0])[1])))
 

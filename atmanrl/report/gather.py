@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from atmanrl.errors import UserError
+from atmanrl.metrics.per_problem import Floats
 from atmanrl.report.answers import Answer, read_answers, read_probed
 from atmanrl.report.comparisons import Comparisons, KnownSaliency, compare
 from atmanrl.report.curves import Curve, read_curves
-from atmanrl.report.intervals import Floats, Sums, draws, sums
+from atmanrl.report.intervals import Sums, draws, sums
 from atmanrl.report.runs import ReportError, Row, Run, columns, comparable, load, title
 from atmanrl.report.table1 import Table1, build
 from atmanrl.report.words import Words

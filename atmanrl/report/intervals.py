@@ -1,24 +1,22 @@
-"""Bootstrap intervals of Table 1's figures, over problems: rollouts of one problem are alike, so problems are drawn.
+"""Bootstrap intervals of Table 1's values, over problems: rollouts of one problem are alike, so problems are drawn.
 
-Every figure is a sum over problems divided by another one (a share of tokens, a mean over rollouts, a mean over
-problems), so one matrix of how often each problem was drawn gives all of them.
+Every value with an interval is a sum over problems divided by another one (a share of tokens, a mean over rollouts, a
+mean over problems; see `metrics.per_problem`), so one matrix of how often each problem was drawn gives all of them.
 """
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from atmanrl.metrics.estimators import pass_at_k
+from atmanrl.metrics.columns import UNRECORDED
+from atmanrl.metrics.per_problem import Floats, fractions
 from atmanrl.report.answers import Answer
 from atmanrl.report.runs import Row
-
-Floats = npt.NDArray[np.float64]
 
 RESAMPLES, SEED, LEVEL = 10_000, 0, 95
 """How many times the problems are drawn, by which seed, and the intervals' level in per cent."""
@@ -45,32 +43,28 @@ class Sums:
             return {key: (times @ above) / (times @ below) for key, (above, below) in self.over.items()}
 
 
-def sums(answers: Sequence[Answer], counts: npt.NDArray[np.int64] | None, ks: Sequence[int] = (1, 4)) -> Sums:
+def sums(
+    answers: Sequence[Answer],
+    counts: npt.NDArray[np.int64] | None,
+    keys: Iterable[str] = (*UNRECORDED, "pass_at_4"),
+) -> Sums:
     """A test's rollouts as sums by problem.
 
     Args:
         answers: ordered by problem.
         counts: of each one's words, as `Words.counts` gives them; without them the shares of words are left out.
-        ks: of pass@k; NaN where a problem has fewer samples.
+        keys: of the test's values; those of metrics that are no fractions of such sums are left out. pass@k is NaN where
+            a problem has fewer samples.
     """
     problems = sorted({answer.problem for answer in answers})
     place = {problem: number for number, problem in enumerate(problems)}
     where = np.array([place[answer.problem] for answer in answers], dtype=np.int64)
 
     def by_problem(values: npt.ArrayLike) -> Floats:
-        counts = np.bincount(where, weights=np.asarray(values, dtype=np.float64), minlength=len(problems))
-        return counts.astype(np.float64)
+        totals = np.bincount(where, weights=np.asarray(values, dtype=np.float64), minlength=len(problems))
+        return totals.astype(np.float64)
 
-    samples, right = by_problem(np.ones(len(where))), by_problem([answer.right for answer in answers])
-    over = {"tokens_per_cot": (by_problem([answer.length for answer in answers]), samples)}
-    if counts is not None:
-        tokens = by_problem(counts[:, 0])
-        for column, key in enumerate(("numbers_pct", "stop_words_pct", "symbols_pct"), start=1):
-            over[key] = (100 * by_problem(counts[:, column]), tokens)
-    for k in ks:
-        passed = [pass_at_k(int(n), int(c), k) if n >= k else math.nan for n, c in zip(samples, right, strict=True)]
-        over[f"pass_at_{k}"] = (np.array(passed), np.ones(len(problems)))
-    return Sums(problems, over)
+    return Sums(problems, fractions(keys, answers, counts, by_problem))
 
 
 def draws(found: Sums, resamples: int = RESAMPLES, seed: int = SEED) -> dict[str, Floats]:

@@ -14,7 +14,8 @@ import numpy as np
 from atmanrl import escape
 from atmanrl.files import atomic_write
 from atmanrl.metrics.columns import Column, merged, unrecorded
-from atmanrl.report.intervals import Floats, interval
+from atmanrl.metrics.per_problem import Floats
+from atmanrl.report.intervals import interval
 from atmanrl.report.runs import ReportError, Row, load_row
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The run's logger, its export and the composition callback, each alone."""
+"""The run's logger, its export and an export, each alone."""
 
 import csv
 from types import SimpleNamespace

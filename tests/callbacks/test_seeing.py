@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: the progress bar, the table of rollouts, the composition of the reasoning."""
+"""What a run shows while it goes on: the progress bar, the table of rollouts."""
 
 import io
 import math
@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from rich.console import Console
 
-from atmanrl.callbacks import CompositionCallback, RolloutTable, UpdateProgress
+from atmanrl.callbacks import RolloutTable, UpdateProgress
 from atmanrl.callbacks.progress import SHOWN
 from atmanrl.callbacks.rollout_table import table
 from atmanrl.errors import UserError
@@ -140,16 +140,3 @@ def test_the_progress_bar_shows_what_a_run_has():
     bar.on_train_start(run, None)
     bar.on_train_batch_end(run, None, None, None, 0)
     assert not console.export_text()
-
-
-def test_composition_is_counted_where_processes_meet(batch):
-    callback, logged = CompositionCallback(), {}
-    module = SimpleNamespace(device=torch.device("meta"), log_dict=logged.update)
-    moved = []
-    for metric in (callback.training, callback.evaluation):
-        metric.to = lambda device, metric=metric: moved.append(device) or metric
-    callback.on_train_batch_end(None, module, None, batch, 0)
-    callback.on_validation_batch_end(None, module, None, batch, 0)
-    callback.on_validation_epoch_end(None, module)
-    assert moved == [module.device] * 2
-    assert logged["cot/numbers_pct"] == logged["val/numbers_pct"] > 0

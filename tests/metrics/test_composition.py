@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import spacy
 import torch
+from batches import reasoned
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spacy.tokens import Doc
@@ -167,7 +168,7 @@ TEXTS = ["She has 3 + 4 = 7 apples.", "So 7*2=14", "", "No number at all here.",
 
 def test_metric_pools_tokens_over_texts():
     metric = TokenComposition()
-    metric.update(["3 + 4", "the cat"])
+    metric.update(reasoned("3 + 4", "the cat"))
     assert {key: value.item() for key, value in metric.compute().items()} == {
         "numbers_pct": 40.0,
         "stop_words_pct": 20.0,
@@ -177,9 +178,9 @@ def test_metric_pools_tokens_over_texts():
 
 def test_two_metrics_merged_equal_one():
     whole, left, right = TokenComposition(), TokenComposition(), TokenComposition()
-    whole.update(TEXTS)
-    left.update(TEXTS[:2])
-    right.update(TEXTS[2:])
+    whole.update(reasoned(*TEXTS))
+    left.update(reasoned(*TEXTS[:2]))
+    right.update(reasoned(*TEXTS[2:]))
     left.merge_state(right)
     assert left.compute() == whole.compute()
 
@@ -187,16 +188,16 @@ def test_two_metrics_merged_equal_one():
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metric_without_tokens_is_nan_and_resets():
     metric = TokenComposition()
-    metric.update(["", " \n"])
+    metric.update(reasoned("", " \n"))
     assert all(torch.isnan(value) for value in metric.compute().values())
-    metric.update(["3"])
+    metric.update(reasoned("3"))
     metric.reset()
     assert metric.tokens == 0
 
 
 def test_metric_survives_pickle_and_deepcopy_and_shares_its_tagger():
     metric = TokenComposition()
-    metric.update(TEXTS)
+    metric.update(reasoned(*TEXTS))
     for twin in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
         assert twin.compute() == metric.compute()
     assert len(pickle.dumps(metric)) < 20_000
@@ -204,9 +205,9 @@ def test_metric_survives_pickle_and_deepcopy_and_shares_its_tagger():
 
 def test_a_batch_is_fast():
     metric = TokenComposition()
-    metric.update(TEXTS)
+    metric.update(reasoned(*TEXTS))
     text = "Natalia sold {} / 2 = {} clips in May. She sold {} + 24 = 72 clips in April and May together. "
-    batch = [2 * text.format(i, i + 1, i + 2) for i in range(64)]
+    batch = reasoned(*(2 * text.format(i, i + 1, i + 2) for i in range(64)))
     best = float("inf")
     for _ in range(3):
         start = time.perf_counter()
@@ -267,5 +268,5 @@ def test_a_stored_pipeline_is_used(tagger):
     assert recall > precision_and_recall(tagger, sentences(300))[1]
 
     metric = TokenComposition(str(EWT_PIPELINE))
-    metric.update(["a dozen"])
+    metric.update(reasoned("a dozen"))
     assert metric.compute()["numbers_pct"] == 50

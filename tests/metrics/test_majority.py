@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import pytest
 import torch
+from batches import answered
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,34 +106,42 @@ def test_a_task_with_other_ideas_of_gold_has_texts_compared(task):
         assert answer_classes(task, Problem("x", "?", "yes"), answers) == [0, 1, 1, 2, -1, 0]
 
 
-CLASSES = [[0, 0, 1, 2], [0, 1, 1, 2], [0, 0, 1, 1], [-1, -1, 0, -1]]
+ANSWERS = [["72", "$72.00", "5", "6"], ["72", "5", "5.0", "6"], ["72", "72", "7", "7 apples"], [None, "", "72", "many"]]
+
+
+def prepared(ks=None, samples=4):
+    metric = MajorityAtK(ks)
+    metric.prepare(WordProblems(train_size=1, test_size=1), samples)
+    return metric
 
 
 def test_metric_averages_over_problems():
-    metric = MajorityAtK(ks=(1, 4))
-    metric.update(CLASSES)
+    metric = prepared((1, 4))
+    metric.update(answered(*ANSWERS))
     found = metric.compute()
     assert found["majority_at_4"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
     assert found["majority_at_1"] == pytest.approx((2 + 1 + 2 + 1) / 16)
 
 
 def test_two_metrics_merged_equal_one():
-    whole, left, right = MajorityAtK(), MajorityAtK(), MajorityAtK()
-    whole.update(CLASSES)
-    left.update(CLASSES[:1])
-    right.update(CLASSES[1:])
+    whole, left, right = prepared(), prepared(), prepared()
+    whole.update(answered(*ANSWERS))
+    left.update(answered(*ANSWERS[:1]))
+    right.update(answered(*ANSWERS[1:]))
     left.merge_state(right)
     torch.testing.assert_close(left.compute(), whole.compute())
     assert left.problems == 4
 
 
-def test_metric_refuses_too_few_samples_and_bad_ks():
+def test_metric_refuses_too_few_samples_and_bad_ks_and_wants_a_task():
     with pytest.raises(ValueError, match="at least 4 samples"):
-        MajorityAtK().update([[0, 1, 2]])
+        prepared().update(answered(["72", "5", "6"]))
     with pytest.raises(ValueError, match="distinct"):
         MajorityAtK(ks=(4, 4))
+    with pytest.raises(ValueError, match="needs a task"):
+        MajorityAtK().update(answered(["72"]))
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metric_without_problems_is_nan():
-    assert torch.isnan(MajorityAtK().compute()["majority_at_4"])
+    assert torch.isnan(prepared().compute()["majority_at_4"])

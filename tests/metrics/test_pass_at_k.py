@@ -1,13 +1,18 @@
 import itertools
+import math
 from fractions import Fraction
 
 import pytest
 import torch
+from batches import judged, rollout
 from hypothesis import given
 from hypothesis import strategies as st
 
+from atmanrl.errors import UserError
 from atmanrl.metrics.estimators import pass_at_k
 from atmanrl.metrics.pass_at_k import PassAtK
+from atmanrl.rollouts import RolloutBatch
+from atmanrl.tasks import MixtureTask, MultiHop, WordProblems
 
 
 @pytest.mark.parametrize(("n", "c"), [(n, c) for n in range(1, 9) for c in range(n + 1)])
@@ -36,49 +41,68 @@ def test_refuses_impossible_counts(n, c, k):
         pass_at_k(n, c, k)
 
 
-RIGHT = torch.tensor([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]], dtype=torch.bool)
+RIGHT = [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]]
 
 
 def test_metric_averages_over_problems():
     metric = PassAtK(ks=(1, 2, 4))
-    metric.update(RIGHT)
+    metric.update(judged(*RIGHT))
     found = metric.compute()
     # Of six pairs, 3, 6, 0 and 5 hold a right answer.
     expected = {"pass_at_1": 7 / 16, "pass_at_2": (3 + 6 + 0 + 5) / 24, "pass_at_4": 3 / 4}
     assert {key: value.item() for key, value in found.items()} == pytest.approx(expected)
+    assert [column.title for column in metric.columns.values()] == ["pass@1 %", "pass@2 %", "pass@4 %"]
 
 
 def test_metric_weighs_problems_equally_whatever_their_samples():
     metric = PassAtK(ks=[1])
-    metric.update(torch.tensor([[True]]))
-    metric.update(torch.zeros(1, 99, dtype=torch.bool))
+    metric.update(judged([1]))
+    metric.update(judged([0] * 99))
     assert metric.compute()["pass_at_1"] == 0.5
 
 
 def test_two_metrics_merged_equal_one():
-    whole, left, right = PassAtK(), PassAtK(), PassAtK()
-    whole.update(RIGHT)
-    left.update(RIGHT[:1])
-    right.update(RIGHT[1:])
+    whole, left, right = (PassAtK((1, 4)) for _ in range(3))
+    whole.update(judged(*RIGHT))
+    left.update(judged(*RIGHT[:1]))
+    right.update(judged(*RIGHT[1:]))
     left.merge_state(right)
     torch.testing.assert_close(left.compute(), whole.compute())
     assert left.problems == 4
 
 
-@pytest.mark.parametrize(
-    "right", [torch.zeros(4, dtype=torch.bool), torch.zeros(2, 4), torch.zeros(2, 3, dtype=torch.bool)]
-)
-def test_metric_refuses_other_shapes_and_types(right):
-    with pytest.raises(ValueError):
-        PassAtK(ks=(1, 4)).update(right)
+def test_metric_counts_one_and_all_samples_unless_told_otherwise():
+    metric = PassAtK()
+    metric.prepare(None, 4)
+    assert list(metric.columns) == ["pass_at_1", "pass_at_4"]
+    chosen = PassAtK(ks=(2,))
+    chosen.prepare(None, 4)
+    assert list(chosen.columns) == ["pass_at_2"]
+    with pytest.raises(UserError, match="PassAtK.ks has 2, but there are 1 samples"):
+        chosen.prepare(None, 1)
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        chosen.update(judged([1]))
+
+
+def test_each_task_of_a_mixture_has_a_mean_of_its_own():
+    metric = PassAtK()
+    metric.prepare(MixtureTask({"easy": WordProblems(), "hard": MultiHop(), "idle": WordProblems()}), 2)
+    rights = {"easy/1": [1, 1], "hard/1": [0, 0], "hard/2": [1, 0]}
+    rollouts = [rollout(name, right=bool(right)) for name, group in rights.items() for right in group]
+    metric.update(RolloutBatch(rollouts[:4], 2))
+    metric.update(RolloutBatch(rollouts[4:], 2))
+    found = {key: value.item() for key, value in metric.compute().items()}
+    assert (found["easy/pass_at_1"], found["easy/pass_at_2"]) == (1, 1)
+    assert (found["hard/pass_at_1"], found["hard/pass_at_2"]) == (0.25, 0.5)
+    assert found["pass_at_1"] == 0.5 and math.isnan(found["idle/pass_at_1"])
 
 
 @pytest.mark.parametrize("ks", [(), (0, 1), (4, 4)])
 def test_metric_refuses_bad_ks(ks):
-    with pytest.raises(ValueError, match="distinct"):
+    with pytest.raises(UserError, match="distinct"):
         PassAtK(ks=ks)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_metric_without_problems_is_nan():
-    assert torch.isnan(PassAtK().compute()["pass_at_4"])
+    assert torch.isnan(PassAtK((1, 4)).compute()["pass_at_4"])

@@ -10,9 +10,10 @@ from made_runs import make, rollout  # noqa: F401
 from test_trace_page import EVIL, Strict
 
 from atmanrl.__main__ import main
+from atmanrl.metrics.columns import UNRECORDED
 from atmanrl.report.answers import read_answers
 from atmanrl.report.gather import gather
-from atmanrl.report.runs import FIGURES, ReportError
+from atmanrl.report.runs import ReportError
 from atmanrl.report.write import FILES, write
 
 
@@ -36,7 +37,7 @@ def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
     parsed = Strict((out / "index.html").read_text())
     table = json.loads((out / "table1.json").read_text())
     assert table["baseline"] == "base line" and list(table["rows"]) == ["ours", "base line"]
-    assert all(list(row) == [*FIGURES, "pass_at_4", "majority_at_4"] for row in table["rows"].values())
+    assert all(list(row) == [*UNRECORDED, "pass_at_4", "majority_at_4"] for row in table["rows"].values())
     ours, base = (table["rows"][name]["tokens_per_cot"] for name in ("ours", "base line"))
     assert ours["change"] == pytest.approx(100 * (ours["value"] / base["value"] - 1))
     assert ours["low"] < ours["value"] < ours["high"] and ours["change_low"] < ours["change"] < ours["change_high"]
@@ -309,7 +310,7 @@ def test_two_samples_a_problem(make, tmp_path):
     path.write_text(json.dumps({**figures, "pass_at_2": 8 / 12, "majority_at_2": 0.6}))
     assert main(["table", str(two), str(make("four")), "--baseline=four"]) == 0
     table = gather([two, tmp_path / "four"]).table1
-    assert list(table.columns.values())[4:] == ["pass@1 %", "pass@2 %", "pass@4 %", "majority@2 %", "majority@4 %"]
+    assert table.titles[4:] == ["pass@1 %", "pass@2 %", "pass@4 %", "majority@2 %", "majority@4 %"]
     row = table.rows["two"]
     assert row["pass_at_2"].interval[0] < 66.6 < row["pass_at_2"].interval[1]
     assert row["pass_at_4"].shown == "–" and row["pass_at_4"].change is None

@@ -1,0 +1,197 @@
+"""Metrics in training and evaluation, by their callback alone."""
+
+import math
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from batches import answered, judged, reasoned
+
+from atmanrl.callbacks import MetricsCallback
+from atmanrl.errors import UserError
+from atmanrl.metrics.base import RolloutMetric
+from atmanrl.metrics.columns import Column
+from atmanrl.metrics.composition import TokenComposition
+from atmanrl.metrics.endings import CotLength
+from atmanrl.rollouts import RolloutBatch, RolloutDataModule
+from atmanrl.tasks import WordProblems
+
+
+class Answers(RolloutMetric):
+    """How many answers there are: a user's metric."""
+
+    columns = {"answers": Column("answers", True)}
+
+    def __init__(self, stages=None):
+        super().__init__(stages)
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, batch, policy=None):
+        self.count += sum(rollout.parts.answer is not None for rollout in batch.rollouts)
+
+    def compute(self):
+        return {"answers": self.count, "half": self.count / 2}
+
+
+@pytest.fixture
+def logged():
+    return {}
+
+
+@pytest.fixture
+def module(logged):
+    return SimpleNamespace(device=torch.device("cpu"), log_dict=logged.update)
+
+
+def ready(module, samples=4, **metrics):
+    callback = MetricsCallback(metrics or None)
+    data = RolloutDataModule(WordProblems(train_size=1, test_size=1), eval_samples=samples)
+    callback.setup(SimpleNamespace(datamodule=data), module, "fit")
+    return callback
+
+
+def test_a_metric_runs_in_its_stages_and_under_their_names(module, logged):
+    everywhere, elsewhere = Answers(["training", "validation", "test"]), CotLength()
+    callback = ready(module, answers=everywhere, length=elsewhere, nothing=None)
+    callback.on_train_batch_end(None, module, None, answered(["72", None]), 0)
+    assert logged == {"train/answers": 1, "train/half": 0.5}
+    callback.on_validation_batch_end(None, module, None, answered(["72", "5"]), 0)
+    callback.on_validation_batch_end(None, module, None, answered(["72", None]), 1)
+    callback.on_validation_epoch_end(None, module)
+    assert (logged["val/answers"], logged["val/tokens_per_cot"]) == (3, 0)
+    callback.on_test_batch_end(None, module, None, answered([None, None]), 0)
+    callback.on_test_epoch_end(None, module)
+    assert logged["test/answers"] == 0
+    assert list(callback.columns("training")) == ["answers"]
+    assert list(callback.columns("test")) == ["answers", "tokens_per_cot"]
+
+
+def test_each_update_and_each_evaluation_begins_anew(module, logged):
+    callback = ready(module, answers=Answers(["training", "validation"]))
+    for answers, expected in (["72", "5"], 2), (["72", None], 1):
+        callback.on_train_batch_end(None, module, None, answered(answers), 0)
+        callback.on_validation_batch_end(None, module, None, answered(answers), 0)
+        callback.on_validation_epoch_end(None, module)
+        assert logged["train/answers"] == logged["val/answers"] == expected
+
+
+def test_a_process_counts_its_own_rollouts_of_an_update_alone(module, logged):
+    callback, batch = ready(module, answers=Answers(["training"])), answered(["72", "5"], ["72", None])
+    batch.own = slice(2, 4)
+    callback.on_train_batch_end(None, module, None, batch, 0)
+    assert logged["train/answers"] == 1 and len(batch) == 4
+
+
+def test_composition_is_counted_where_processes_meet(module, logged):
+    callback, moved = ready(module, composition=TokenComposition()), []
+    module.device = torch.device("meta")
+    for running in callback._running.values():
+        metric = running["composition"]
+        metric.to = lambda device, metric=metric: moved.append(device) or metric
+    callback.on_train_batch_end(None, module, None, reasoned("3 + 4", "so it is"), 0)
+    callback.on_validation_batch_end(None, module, None, reasoned("3 + 4", "so it is"), 0)
+    callback.on_validation_epoch_end(None, module)
+    assert moved == [module.device] * 2
+    assert logged["cot/numbers_pct"] == logged["val/numbers_pct"] > 0
+
+
+def test_the_default_metrics_vote_and_pass_and_count_the_samples_of_their_stage(module, logged):
+    callback = ready(module, samples=2)
+    callback.on_test_batch_end(None, module, None, answered(["72", "5"], ["72", "72"]), 0)
+    callback.on_test_epoch_end(None, module)
+    assert logged == {
+        "test/tokens_per_cot": 0, "test/pass_at_1": 0.75, "test/pass_at_2": 1, "test/majority_at_2": 0.75,
+        "test/finished": 1,
+    }  # fmt: skip
+
+
+def test_other_batches_and_other_data_have_no_metrics(module, logged):
+    callback = ready(module)
+    callback.on_test_batch_end(None, module, None, ["something else"], 0)
+    callback.on_train_batch_end(None, module, None, {"input_ids": 1}, 0)
+    callback.on_test_epoch_end(None, module)
+    callback.setup(SimpleNamespace(datamodule=None), module, "test")
+    callback.on_test_batch_end(None, module, None, judged([1]), 0)
+    callback.on_test_epoch_end(None, module)
+    assert not logged
+
+
+class Perplexity(RolloutMetric):
+    """Runs the policy itself."""
+
+    uses_policy = True
+
+    def __init__(self):
+        super().__init__()
+        self.add_state("loss", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, batch, policy=None):
+        loss = policy.model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss
+        assert not loss.requires_grad
+        self.loss += loss
+
+    def compute(self):
+        return {"loss": self.loss}
+
+
+def test_a_metric_that_uses_the_policy_gets_it_and_others_do_not(module, logged, tiny_policy):
+    module.policy = tiny_policy
+    callback = ready(module, loss=Perplexity(), answers=Answers())
+    callback.on_test_batch_end(None, module, None, answered(["72"]), 0)
+    callback.on_test_epoch_end(None, module)
+    ids = torch.tensor([[5, 6, 7]])
+    assert logged["test/loss"] == pytest.approx(tiny_policy.model(input_ids=ids, labels=ids).loss.item())
+
+
+class Wrong(Answers):
+    """Gives what it is told to."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.given = given
+
+    def compute(self):
+        return self.given
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (3.0, "metrics.mine (Wrong).compute() gave a float"),
+        ({"answers": torch.zeros(2)}, "answers of shape [2]; give a scalar"),
+        ({"other": 1.0}, "gave no answers, for which the metric has a column"),
+        ({"answers": 1, "columns": 2}, "columns of shape"),
+    ],
+)
+def test_what_is_no_value_is_told_by_name(module, given, sentence):
+    callback = ready(module, mine=Wrong(given))
+    callback.on_test_batch_end(None, module, None, answered(["72"]), 0)
+    with pytest.raises(UserError, match=re.escape(sentence)):
+        callback.on_test_epoch_end(None, module)
+
+
+def test_two_metrics_of_one_column_are_refused_before_anything_is_sampled(module):
+    with pytest.raises(UserError, match=r"metrics\.one and metrics\.two both have answers"):
+        ready(module, one=Answers(), two=Answers())
+
+
+def test_a_stage_that_does_not_exist():
+    with pytest.raises(UserError, match=r"Answers.stages has 'fit'; give some of training, validation, test"):
+        Answers(["fit"])
+
+
+def test_an_error_says_which_metric_raised_it(module):
+    callback = ready(module, mine=Answers())
+    with pytest.raises(AttributeError) as caught:
+        callback.on_test_batch_end(None, module, None, RolloutBatch([SimpleNamespace()], 1), 0)
+    assert caught.value.__notes__ == ["This happened in metrics.mine, a Answers."]
+
+
+def test_the_mean_length_is_rounded_once():
+    metric = CotLength()
+    metric.update(reasoned("a b", "a", "a"))
+    assert metric.compute()["tokens_per_cot"] == torch.tensor(4 / 3)
+    metric.reset()
+    metric.update(RolloutBatch([], 1))
+    assert math.isnan(metric.compute()["tokens_per_cot"])
