@@ -86,6 +86,7 @@ def ratio(total: Tensor, count: Tensor) -> Tensor:
     """A sum divided by a count, rounded once; NaN where nothing was counted.
 
     Args:
-        total, count: integer scalars.
+        total: an integer scalar.
+        count: another.
     """
     return torch.tensor(int(total) / int(count) if int(count) else torch.nan)

@@ -1,4 +1,4 @@
-"""The run's logger, its export and an export, each alone."""
+"""The run's logger, its export and its callbacks, each alone."""
 
 import csv
 from types import SimpleNamespace
