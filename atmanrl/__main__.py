@@ -6,6 +6,7 @@ import os
 import sys
 
 from atmanrl import __version__
+from atmanrl.cli_errors import run
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
@@ -51,7 +52,11 @@ def grow_in_place() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    args = sys.argv[1:] if args is None else args
+    words = sys.argv[1:] if args is None else args
+    return run(lambda: _command(words))
+
+
+def _command(args: list[str]) -> int:
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
         return 0 if args else 2
@@ -81,9 +86,9 @@ def main(args: list[str] | None = None) -> int:
         # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
         sys.path.append(os.getcwd())
     grow_in_place()
-    from atmanrl.cli import main as run
+    from atmanrl.cli import main as lightning_command
 
-    return run(args)
+    return lightning_command(args)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from atmanrl.models.errors import PolicyError, first_line
+from atmanrl.errors import first_line
+from atmanrl.models.errors import PolicyError
 
 PREFIX = "base_model.model."
 """What peft puts before the names of an adapter's weights."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import re
-import sys
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightning import LightningDataModule, LightningModule, Trainer
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from transformers.utils import logging as transformers_logging
 
 # imported so that a config may name these classes without their modules
@@ -34,42 +32,23 @@ from atmanrl.callbacks import (
     RunLogger,
     UpdateProgress,
 )
-from atmanrl.callbacks.checkpoint_files import newest_whole
-from atmanrl.callbacks.interruption import EXIT_STATUS, Interrupted
+from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
+from atmanrl.callbacks.run_folder import RunFolder
 from atmanrl.cli_parser import RunParser
-from atmanrl.errors import UserError, say_error
-from atmanrl.files import written_aside
+from atmanrl.errors import UserError
 from atmanrl.notes import say
-
-
-class RunConfig(SaveConfigCallback):
-    """Saves `config.yaml` in the run's folder, and keeps a new run out of a folder that already holds one."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Before anything is trained."""
-        if stage != "fit":
-            return
-        folder = Path(trainer.default_root_dir)
-        # the first process looks before it writes, for all of them
-        if trainer.strategy.broadcast((folder / self.config_filename).exists()) and not self.config.get("ckpt_path"):
-            raise UserError(
-                f"{folder} already holds a run; choose another --trainer.default_root_dir, or go on with that run by "
-                "--ckpt_path=last."
-            )
-        if trainer.is_global_zero:
-            with written_aside(folder / self.config_filename) as file:
-                file.write(self.parser.dump(self.config, skip_none=False))
 
 
 class RunCLI(LightningCLI):
     """Lightning's command line, where `trainer.default_root_dir` is the run's folder with a fixed layout."""
 
     def __init__(self, args: list[str]) -> None:
-        super().__init__(
-            LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
-            save_config_callback=RunConfig, auto_configure_optimizers=False, seed_everything_default=0, args=args,
-            parser_kwargs={"prog": "atmanrl"}, trainer_defaults={"callbacks": [EvaluationReport()]},
-        )  # fmt: skip
+        with ExitStack() as self.scratch:
+            super().__init__(
+                LightningModule, LightningDataModule, subclass_mode_model=True, subclass_mode_data=True,
+                save_config_callback=RunFolder, auto_configure_optimizers=False, seed_everything_default=0, args=args,
+                parser_kwargs={"prog": "atmanrl"}, trainer_defaults={"callbacks": [EvaluationReport()]},
+            )  # fmt: skip
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that reads `--config` and speaks in one sentence."""
@@ -99,13 +78,18 @@ class RunCLI(LightningCLI):
         """`--ckpt_path=last` is the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
         given = super()._prepare_subcommand_kwargs(subcommand)
         if given.get("ckpt_path") == "last":
-            folder = Path(self.trainer.default_root_dir) / "checkpoints"
+            folder = self._run_folder() / "checkpoints"
             found = newest_whole(folder)
             if found is None and subcommand != "fit":
                 raise UserError(f"{folder} holds no checkpoint: give --ckpt_path the path of one.")
             say(f"going on from {found}." if found else f"{folder} holds no checkpoint yet: the run begins anew.")
             given["ckpt_path"] = None if found is None else str(found)
+        elif given.get("ckpt_path"):
+            given["ckpt_path"] = str(checkpoint_path(Path(given["ckpt_path"]).expanduser()))
         return given
+
+    def _run_folder(self) -> Path:
+        return Path(self._get(self.config_init, "trainer")["default_root_dir"]).expanduser()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
@@ -115,13 +99,19 @@ class RunCLI(LightningCLI):
                 "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
                 "for none."
             )
+        folder = str(self._run_folder())
+        if options["fast_dev_run"]:
+            folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
+            say("trainer.fast_dev_run: a trial in a folder of its own, of which nothing is kept.")
         loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
         if self.config.subcommand == "fit":
-            loggers = [RunLogger(options["default_root_dir"]), *loggers]
+            loggers = [RunLogger(folder), *loggers]
         callbacks = _listed(options["callbacks"])
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
-        return super().instantiate_trainer(logger=loggers or False, callbacks=callbacks, **kwargs)
+        return super().instantiate_trainer(
+            logger=loggers or False, callbacks=callbacks, default_root_dir=folder, **kwargs
+        )
 
 
 def _listed(given: Any) -> list[Any]:
@@ -149,42 +139,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*in eval mode at the start of training.*")
 
 
-def users_error(error: BaseException | None) -> BaseException | None:
-    """The error that a user can mend, also where the parser has wrapped it while it made an object."""
-    outermost = str(error)
-    while error is not None and not isinstance(error, (UserError, MisconfigurationException)):
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return UserError(
-                f"no space is left to write {error.filename or 'a file'}; make room, then go on with the run."
-            )
-        error = error.__cause__ or error.__context__
-    if error is None and outermost.startswith("Does not validate against any of the Union"):
-        # an option that may be a name or an object: the parser chains the name's refusal, and quotes the object's
-        said = re.search(r"^ *- (?!Expected a |Does not validate )(.+)$", outermost, re.MULTILINE)
-        return UserError(said[1]) if said else None
-    return error
-
-
 def main(args: list[str]) -> int:
-    """Run a command; a `UserError` becomes one sentence and status 1, a run that a signal has ended status 75."""
+    """Run a command; returns the exit status. `atmanrl.cli_errors` says what its errors become."""
     quiet()
-    try:
-        if args[0] == "probe":
-            from atmanrl.probe_command import main as probe
+    if args[0] == "probe":
+        from atmanrl.probe_command import main as probe
 
-            probe(args[1:])
-        else:
-            RunCLI(args)
-    except Interrupted as error:
-        print(f"atmanrl: {error}", file=sys.stderr)
-        return EXIT_STATUS
-    except Exception as error:
-        mendable = users_error(error)
-        if mendable is None:
-            raise
-        say_error(mendable)
-        return 1
-    except KeyboardInterrupt:
-        print("atmanrl: interrupted.", file=sys.stderr)
-        return 130
+        return probe(args[1:])
+    RunCLI(args)
     return 0

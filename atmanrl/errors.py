@@ -14,6 +14,24 @@ class UserError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of its message, or its name where it has none."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+class Interrupted(Exception):
+    """A run has saved its state and ends because a signal asked for it.
+
+    Args:
+        message: what was saved, and how the run goes on.
+        status: the exit status of the command.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def say_error(error: BaseException | str) -> None:
     """Print an error to standard error. Whatever text of models and data it quotes, no terminal obeys it."""
     _say(f"atmanrl: error: {error}")

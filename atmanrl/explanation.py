@@ -15,7 +15,7 @@ from torch import Tensor
 
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.models.loading import plain_outputs
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
@@ -103,7 +103,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class Explanation:
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
         """
-        with written_aside(Path(path)) as file:
+        with atomic_write(Path(path)) as file:
             # escaped, so that a lone surrogate in a text can be written too
             file.write(json.dumps(self.to_json(mask), allow_nan=False) + "\n")
 
@@ -190,7 +190,7 @@ def explain(
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
-        attention: `lean`, `eager` or `sdpa`; `auto` chooses by the device.
+        attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
         device: where a model is loaded to: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a CUDA GPU where there is one.
         dtype: of a loaded model's weights; `auto` takes float32, and bfloat16 on a GPU that has it for weights that are

@@ -12,9 +12,10 @@ import torch
 import yaml
 
 from atmanrl import escape
+from atmanrl.callbacks.checkpoint_files import checkpoint_path
 from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
-from atmanrl.errors import UserError, say_error
-from atmanrl.files import disks_own_errors, made_aside
+from atmanrl.errors import UserError
+from atmanrl.files import atomic_file, atomic_folder, disks_own_errors, user_path
 from atmanrl.policy import LoRA, Policy
 
 PREFIX = "policy.model."
@@ -28,19 +29,15 @@ class ExportError(UserError):
 def main(args: Sequence[str]) -> int:
     """Export a checkpoint; returns the exit status."""
     given = _parser().parse_args(args)
-    try:
-        path = _found(given.ckpt)
-        if given.out.exists():
-            raise ExportError(f"{given.out} exists already; choose another --out.")
-        if given.out.suffix == ".ckpt":
-            export_checkpoint(path, given.out)
-        else:
-            merge = None if given.merge_lora is None else given.merge_lora == "true"
-            policy = policy_of(path, given.config, given.policy, merge, given.trust_remote_code)
-            export_policy(path, given.out, policy, given.dtype)
-    except (UserError, OSError) as error:
-        say_error(error)
-        return 1
+    path = _found(given.ckpt)
+    if given.out.exists():
+        raise ExportError(f"{given.out} exists already; choose another --out.")
+    if given.out.suffix == ".ckpt":
+        export_checkpoint(path, given.out)
+    else:
+        merge = None if given.merge_lora is None else given.merge_lora == "true"
+        policy = policy_of(path, given.config, given.policy, merge, given.trust_remote_code)
+        export_policy(path, given.out, policy, given.dtype)
     print(escape.terminal(f"{given.out} written."))
     return 0
 
@@ -62,8 +59,8 @@ def export_policy(path: Path, out: Path, policy: Policy, dtype: str | None = Non
     if not weights:
         raise ExportError(f"{path} holds no policy: no weight's name begins with {PREFIX}")
     policy = policy.with_weights(weights)
-    with made_aside(out) as aside:
-        policy.save(aside, dtype)
+    with atomic_folder(out) as temporary:
+        policy.save(temporary, dtype)
 
 
 def export_checkpoint(path: Path, out: Path) -> None:
@@ -76,7 +73,7 @@ def export_checkpoint(path: Path, out: Path) -> None:
     if path.is_file():
         raise ExportError(f"{path} is one file already.")
     whole = read_sharded(path)
-    with made_aside(out) as aside, aside.open("wb") as file, disks_own_errors():
+    with atomic_file(out) as temporary, temporary.open("wb") as file, disks_own_errors():
         torch.save(whole, file)
 
 
@@ -125,6 +122,7 @@ def policy_of(
 
 
 def _found(path: Path) -> Path:
+    path = checkpoint_path(path)
     if not path.exists():
         raise ExportError(f"there is no checkpoint {path}.")
     return path
@@ -136,13 +134,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Write the policy of a checkpoint, sharded or full, as a Hugging Face folder with its tokenizer. "
         "With --out NAME.ckpt a sharded checkpoint becomes one file, which can be resumed on any number of processes.",
     )
-    parser.add_argument("--ckpt", type=Path, required=True, help="RUN/checkpoints/NAME.ckpt, a file or a folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder to be made, or a file that ends in .ckpt")
+    parser.add_argument("--ckpt", type=user_path, required=True, help="RUN/checkpoints/NAME.ckpt, a file or a folder")
+    parser.add_argument("--out", type=user_path, required=True, help="folder to be made, or a file that ends in .ckpt")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: theirs)")
     parser.add_argument(
         "--merge_lora", choices=("true", "false"), help="merge adapters, or write them alone (default: as configured)"
     )
-    parser.add_argument("--config", type=Path, help="the run's config.yaml (default: RUN/config.yaml)")
+    parser.add_argument("--config", type=user_path, help="the run's config.yaml (default: RUN/config.yaml)")
     parser.add_argument(
         "--trust_remote_code", action="store_true", help="let code that comes with the model run (default: never)"
     )

@@ -15,8 +15,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from atmanrl.adapters import LoRA, merged, save_adapter, with_adapters
+from atmanrl.errors import first_line
+from atmanrl.files import final_path
 from atmanrl.models.adapter_folder import Adapter
-from atmanrl.models.errors import PolicyError, first_line
+from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
 from atmanrl.models.tokenizing import RESERVED, Encoder
@@ -265,7 +267,9 @@ class Policy(nn.Module):
                 model.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
-            raise PolicyError(f"the policy could not be written to {folder}: {first_line(error)}") from error
+            raise PolicyError(
+                f"the policy could not be written to {final_path(folder)}: {first_line(error)}"
+            ) from error
 
     def _find_ends(self) -> None:
         generation = getattr(self.model, "generation_config", None)

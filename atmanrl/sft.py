@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
-from atmanrl.forward import logits_at, positions
+from atmanrl.forward import logits_at, positions, token_logprobs
 from atmanrl.policy import Policy
 from atmanrl.tasks import DELIMITER, Task
 
@@ -155,7 +155,7 @@ class SFTModule(LightningModule):
             self.policy.model, before, input_ids=batch["input_ids"], attention_mask=mask, position_ids=positions(mask),
             use_cache=False,
         )  # fmt: skip
-        return torch.nn.functional.cross_entropy(logits.float(), batch["input_ids"][learn])
+        return -token_logprobs(logits, batch["input_ids"][learn]).mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One step."""

@@ -1,8 +1,6 @@
 """`atmanrl probe`: wherever it is killed, going on gives the same bytes; bad rows, changed settings, figures, page."""
 
-import fcntl
 import json
-import os
 import statistics
 from pathlib import Path
 
@@ -13,12 +11,14 @@ from hypothesis import strategies as st
 
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError
+from atmanrl.folders import locked, mark
 from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.probe_command import results
 from atmanrl.probe_command.folder import Folder, content
 from atmanrl.rollouts import RolloutBatch, traces
 
+MARK = ".atmanrl-probe"
 GOOD = [
     {"prompt": "3 + 4?", "cot": "3 + 4 = 7.", "gold": "7", "right": True, "rewards": {"outcome": 0.0, "saliency": 9.0}},
     {"prompt": "2 * <b>5</b> & x?", "completion": "so <i>2</i> * 5 = 10. ##### 11", "gold": "10", "right": False},
@@ -59,7 +59,8 @@ def probe(model, path, out, *more) -> int:
 
 
 def names(folder) -> set[str]:
-    return {p.name for p in folder.iterdir()}
+    """The files in a folder but for mark and lock."""
+    return {p.name for p in folder.iterdir() if not p.name.startswith(".atmanrl-probe")}
 
 
 @pytest.fixture(scope="module")
@@ -159,10 +160,9 @@ def test_going_on_after_a_failure(whole, source, tiny_folder, tmp_path, solves, 
 
 def test_an_interruption_says_how_to_go_on(source, tiny_folder, tmp_path, solves, capsys):
     solves.fail_at, solves.error = 1, KeyboardInterrupt()
-    with pytest.raises(SystemExit) as stop:
-        probe(tiny_folder, source, tmp_path / "o u t")
+    assert probe(tiny_folder, source, tmp_path / "o u t") == 130
     said = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 130 and len(said) == 1
+    assert len(said) == 1
     assert said[0].startswith("atmanrl: interrupted") and f"'--out={tmp_path}/o u t'" in said[0]
 
 
@@ -171,6 +171,7 @@ def half(whole, out, size: int, tail: bytes = b"") -> None:
     out.mkdir(parents=True, exist_ok=True)
     for each in out.iterdir():
         each.unlink()
+    mark(out, "probe")
     (out / "traces.part.jsonl").write_bytes((whole / "traces.jsonl").read_bytes()[:size] + tail)
     summary = json.loads((whole / "summary.json").read_text())
     keys = ("settings", "traces", "skipped", "device", "dtype", "seconds")
@@ -263,11 +264,18 @@ def test_other_contents(whole, source, tiny_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
-        ({"traces.jsonl": "{}"}, "traces.jsonl exists already"),
-        ({"traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
-        ({"progress.json": "{"}, "progress.json cannot be read"),
-        ({"progress.json": "[]"}, "was not written by `atmanrl probe`"),
-        ({"traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "was not written by `atmanrl probe`"),
+        ({"traces.jsonl": "{}"}, "holds traces.jsonl, which `atmanrl probe` has not made"),
+        ({"index.html": "a report's", "summary.json": "{}"}, "holds summary.json, index.html, which `atmanrl probe`"),
+        ({MARK: "", "traces.jsonl": "{}"}, "traces.jsonl exists already"),
+        ({MARK: "", "traces.part.jsonl": "{}"}, "traces.part.jsonl exists already"),
+        ({MARK: "", "progress.json": "{"}, "progress.json is not JSON that can be read"),
+        ({MARK: "", "progress.json": "[]"}, "progress.json: input should be an object"),
+        ({MARK: "", "progress.json": '{"settings": {}, "traces": -1}'}, "field traces: input should be greater than"),
+        (
+            {MARK: "", "progress.json": '{"settings": {}, "traces": "5"}'},
+            "field traces: input should be a valid integer",
+        ),
+        ({MARK: "", "traces.jsonl": "{}", "summary.json": '{"mean": 1}'}, "summary.json lacks the field settings"),
     ],
 )
 def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, files, sentence):
@@ -279,11 +287,9 @@ def test_files_of_others_are_left_alone(source, tiny_folder, tmp_path, capsys, f
 
 
 def test_two_processes_do_not_share_a_folder(source, tiny_folder, tmp_path, capsys):
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    assert probe(tiny_folder, source, tmp_path) == 1
-    assert "another process is probing into" in capsys.readouterr().err
-    os.close(handle)
+    with locked(tmp_path, "probe"):
+        assert probe(tiny_folder, source, tmp_path) == 1
+    assert f"another `atmanrl probe` is at work in {tmp_path}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from atmanrl.callbacks.checkpoint_files import (
+    LAST,
     SET_ASIDE,
     CheckpointFile,
     check_fits,
@@ -23,26 +25,29 @@ from atmanrl.callbacks.checkpoint_files import (
     checkpoints,
     write_manifest,
 )
-from atmanrl.callbacks.interruption import Interrupted, Interruption
+from atmanrl.callbacks.interruption import Interruption
 from atmanrl.callbacks.resume import Resumption
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
 from atmanrl.distributed import everyone, processes, whole
 from atmanrl.distributed.checkpoint import CheckpointError
-from atmanrl.errors import UserError
-from atmanrl.files import ASIDE, flush, made_aside, remove, take_place
+from atmanrl.errors import Interrupted, UserError
+from atmanrl.files import atomic_folder, flush, remove, remove_leftovers, take_place, temporary_path
+from atmanrl.folders import check_replaceable, mark
 from atmanrl.notes import say
 from atmanrl.policy import Policy, PolicyError
 
 
 class RunCheckpoint(Checkpoint):
-    """`checkpoints/update_00020.ckpt` every so many updates and at the end; `last.ckpt` is a link to the newest.
+    """`checkpoints/update_00020.ckpt` every so many updates and at the end.
+
+    `last.ckpt` is a link to the newest, for scripts; nothing here needs it, and a disk without links has none.
 
     A checkpoint is written when all of its update is: rollouts, figures, and the evaluation that follows it. So a run
     that goes on from it finds its log complete, whenever it was killed. It is written aside, flushed to the disk and
     renamed; older ones are removed after that.
 
-    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75. Before
-    training has begun, they end it at once.
+    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75; at SIGINT
+    (Ctrl-C) likewise, with status 130. Before training has begun, they end it at once.
 
     Args:
         every_n_updates: how often.
@@ -155,53 +160,52 @@ class RunCheckpoint(Checkpoint):
             CheckpointError: the disk is full, or cannot be written to; earlier checkpoints are as they were.
         """
         path = self.folder / checkpoint_name(trainer.global_step)
-        aside = path.with_name(path.name + ASIDE)
+        temporary = everyone(temporary_path(path))[0]  # the first process's, for all
         contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        write: Callable[[Path], None] = partial(trainer.strategy.save_checkpoint, contents)
-        for step in (self._begin, write, self._finish):
-            self._together(step, aside)
+        self._together(self._begin, path, temporary)
+        self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
+        self._together(self._finish, path, temporary)
         self._saved = trainer.global_step
         if trainer.is_global_zero and self.keep != -1:
             for _, old in checkpoints(self.folder)[self.keep :]:
                 remove(old)
 
-    def _begin(self, aside: Path) -> None:
-        """Make room for what is to be written."""
+    def _begin(self, path: Path, temporary: Path) -> None:
+        """Make the folder."""
         if processes().rank == 0:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            remove(aside)
+            path.parent.mkdir(parents=True, exist_ok=True)
 
-    def _finish(self, aside: Path) -> None:
+    def _finish(self, path: Path, temporary: Path) -> None:
         """What was written takes its place."""
         if processes().rank == 0:
-            path = aside.with_name(aside.name.removesuffix(ASIDE))
-            if aside.is_dir():
-                write_manifest(aside)
-            flush(aside)
+            if temporary.is_dir():
+                write_manifest(temporary)
+            flush(temporary)
             remove(path)
-            take_place(aside, path)
+            take_place(temporary, path)
             self._link(path)
 
-    def _together(self, step: Callable[[Path], None], aside: Path) -> None:
+    def _together(self, step: Callable[[Path, Path], None], path: Path, temporary: Path) -> None:
         """Take a step on every process; where the disk refuses it to one, all of them raise the error.
 
         So none is left waiting for another that has given up.
         """
         refused: OSError | None = None
         try:
-            step(aside)
+            step(path, temporary)
         except OSError as error:
             refused = error
         reason = next((told for told in everyone(refused and (refused.strerror or str(refused))) if told), None)
         if reason is None:
             return
         if processes().rank == 0:
-            remove(aside)
+            remove(temporary)
         found = checkpoints(self.folder)
         last = f"; {found[0][1].name} is the last good one" if found else ""
+        full = reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
         raise CheckpointError(
-            f"no checkpoint could be written to {aside.with_name(aside.name.removesuffix(ASIDE))}: {reason}{last}. Make "
-            "room, then go on with the same command and --ckpt_path=last."
+            f"no checkpoint could be written to {path}: {reason}{last}. {'Make room' if full else 'Mend that'}, then go on "
+            "with the same command and --ckpt_path=last."
         ) from refused
 
     def _watch(self, trainer: Trainer) -> None:
@@ -225,7 +229,8 @@ class RunCheckpoint(Checkpoint):
         if interrupted:
             raise Interrupted(
                 f"{self.interruption.received or 'a signal'}: saved after update {trainer.global_step}; the same command "
-                "with --ckpt_path=last goes on."
+                "with --ckpt_path=last goes on.",
+                self.interruption.status,
             )
 
     def _interrupted(self, trainer: Trainer) -> bool:
@@ -234,18 +239,20 @@ class RunCheckpoint(Checkpoint):
 
     def _link(self, path: Path) -> None:
         """Let `last.ckpt` lead to a checkpoint, at one stroke."""
-        last = self.folder / "last.ckpt"
-        aside = last.with_name(last.name + ASIDE)
-        remove(aside)
-        aside.symlink_to(path.name)
+        last = self.folder / LAST
+        temporary = temporary_path(last)
+        try:
+            temporary.symlink_to(path.name)
+        except OSError:  # exFAT and SMB have no links: better no `last.ckpt` than an old one
+            remove(last)
+            return
         if last.is_dir() and not last.is_symlink():
             remove(last)
-        os.replace(aside, last)
+        os.replace(temporary, last)
 
     def _clear_up(self, update: int) -> None:
         """Remove what was being written, and set aside what lies beyond the update at which the run starts."""
-        for torn in self.folder.glob(f"*{ASIDE}"):
-            remove(torn)
+        remove_leftovers(self.folder)
         found = checkpoints(self.folder)
         for number, path in found:
             if number > update:
@@ -258,6 +265,10 @@ class RunCheckpoint(Checkpoint):
             self._link(here[0])
 
 
+FOLDER = "policy"
+"""Where a run's folder holds the trained policy."""
+
+
 class PolicyExport(Callback):
     """Writes `policy/` in Hugging Face format when training ends.
 
@@ -268,8 +279,17 @@ class PolicyExport(Callback):
     def __init__(self, dtype: str | None = None) -> None:
         self.dtype = dtype
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse, before anything is trained, to replace what is not an older export.
+
+        Raises:
+            FileError: `policy` in the run's folder is somebody else's.
+        """
+        if stage == "fit" and trainer.is_global_zero:
+            check_replaceable(Path(trainer.default_root_dir) / FOLDER, "fit")
+
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write aside, then take the place of an older export.
+        """Write a new folder, then let it take the place of an older export.
 
         Raises:
             PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
@@ -280,8 +300,11 @@ class PolicyExport(Callback):
         policy = whole(policy)
         if not trainer.is_global_zero:
             return
+        folder = Path(trainer.default_root_dir) / FOLDER
+        check_replaceable(folder, "fit")
         try:
-            with made_aside(Path(trainer.default_root_dir) / "policy") as aside:
-                policy.save(aside, self.dtype)
+            with atomic_folder(folder) as temporary:
+                policy.save(temporary, self.dtype)
+                mark(temporary, "fit")
         except PolicyError as error:
             raise PolicyError(f"{error}. The checkpoints are whole: make room, then `atmanrl export` one.") from error

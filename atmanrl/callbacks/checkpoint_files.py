@@ -23,6 +23,8 @@ MANIFEST = "manifest.json"
 """In a sharded checkpoint, a folder: the size of each of its files in bytes."""
 SET_ASIDE = ".stale"
 """What is appended to the name of a checkpoint that is not of this run any more, or is damaged."""
+LAST = "last.ckpt"
+"""A link to the newest checkpoint, where the disk has links; `checkpoint_path` does without."""
 _NAME = re.compile(r"update_(\d+)\.ckpt")
 
 
@@ -35,6 +37,17 @@ def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """Updates and checkpoints of a folder, newest first. What is being written has another name."""
     found = [(int(match[1]), path) for path in folder.glob("update_*.ckpt") if (match := _NAME.fullmatch(path.name))]
     return sorted(found, reverse=True)
+
+
+def checkpoint_path(path: Path) -> Path:
+    """The path of a checkpoint; `last.ckpt` is the newest whole one of its folder where the disk has no links.
+
+    Raises:
+        CheckpointError: there are checkpoints, and none is whole.
+    """
+    if path.name == LAST and not path.exists() and path.parent.is_dir():
+        return newest_whole(path.parent) or path
+    return path
 
 
 def write_manifest(folder: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.composition import CompositionCallback
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.metrics.at_k import MeanAtK
 from atmanrl.metrics.majority import MajorityAtK, answer_classes
 from atmanrl.metrics.pass_at_k import PassAtK
@@ -97,7 +97,7 @@ class EvaluationReport(Callback):
         if not trainer.is_global_zero or not figures or not isinstance(data, RolloutDataModule):
             return
         path = Path(trainer.default_root_dir) / "eval" / f"{name}.json"
-        with written_aside(path) as file:
+        with atomic_write(path) as file:
             file.write(json.dumps({**figures, "setting": self._setting(trainer, pl_module, data)}, indent=2) + "\n")
 
     def _setting(self, trainer: Trainer, pl_module: LightningModule, data: RolloutDataModule) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""The signals by which a cluster announces the end of a job."""
+"""The signals by which a user or a cluster ends a run."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import threading
 from types import FrameType
 
 EXIT_STATUS = 75
-"""The status of a run that was interrupted and saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-
-
-class Interrupted(Exception):
-    """A run has saved its state and ends because a signal asked for it."""
+"""The status of a run that a cluster interrupted and that was saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Interruption:
-    """Notes SIGTERM and SIGUSR1 during training.
+    """Notes SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) during training.
 
     Lightning's own handlers, with SLURM, save in the middle of whatever runs and put the job into the queue again by
-    themselves; these only set a flag, and the run ends between two updates.
+    themselves; these only set a flag, and the run ends between two updates. A second Ctrl-C ends it at once.
 
     Attributes:
         received: the name of the first signal that came.
@@ -29,15 +25,26 @@ class Interruption:
     def __init__(self) -> None:
         self.received: str | None = None
 
+    @property
+    def status(self) -> int:
+        """The exit status that the signal asks for: a user's Ctrl-C is 130, all else 75."""
+        return 128 + signal.SIGINT if self.received == signal.SIGINT.name else EXIT_STATUS
+
     def install(self) -> None:
         """Take the signals over, from Lightning, too, which gives all of them back when the trainer is done."""
         self.received = None
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                # a shell lets its background jobs ignore Ctrl-C, which is meant for another
+                if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
         if self.received is None:
-            self.received = signal.Signals(number).name
+            self.received = name
+            again = " Ctrl-C again ends it at once, without saving." if number == signal.SIGINT else ""
             # print is not allowed to be interrupted by itself
-            os.write(2, f"atmanrl: note: {self.received}: the run ends after this update.\n".encode())
+            os.write(2, f"atmanrl: note: {name}: the run saves and ends after this update.{again}\n".encode())
+        elif number == signal.SIGINT:
+            raise KeyboardInterrupt

@@ -13,7 +13,10 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl import escape
-from atmanrl.files import ASIDE, written_aside
+from atmanrl.files import atomic_write
+
+_OF_UPDATE = re.compile(r"rollouts/update_(\d+)\.jsonl|eval/validation_(\d+)\.jsonl?")
+"""The files of a run that belong to an update; a user's own beside them stay."""
 
 
 class RunWriter(ExperimentWriter):
@@ -42,7 +45,7 @@ def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
 
 
 def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         writer = csv.DictWriter(file, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
@@ -97,7 +100,7 @@ class RunLogger(CSVLogger):
 
 def drop_updates_beyond(folder: Path, update: int) -> None:
     """Remove the rollouts and evaluations of a run's folder that a run restarted at `update` will write again."""
-    for path in [*folder.glob("rollouts/update_*"), *folder.glob("eval/validation_*")]:
-        number = re.match(r"(?:update|validation)_(\d+)\.", path.name)
-        if path.name.endswith(ASIDE) or (number and int(number[1]) > update):
+    for path in [*folder.glob("rollouts/*"), *folder.glob("eval/*")]:
+        number = _OF_UPDATE.fullmatch(path.relative_to(folder).as_posix())
+        if number and int(number[1] or number[2]) > update:
             path.unlink()

@@ -2,17 +2,20 @@
 
 from atmanrl.distributed.collectives import Processes, everyone, processes
 from atmanrl.distributed.copies import gathered, inference_copy
+from atmanrl.distributed.failures import FailTogether, fail_together
 from atmanrl.distributed.gradients import averaging, clip_gradients
 from atmanrl.distributed.sharding import build, full_weights, is_sharded, whole
 from atmanrl.distributed.strategy import FSDP2Strategy
 
 __all__ = [
     "FSDP2Strategy",
+    "FailTogether",
     "Processes",
     "averaging",
     "build",
     "clip_gradients",
     "everyone",
+    "fail_together",
     "full_weights",
     "gathered",
     "inference_copy",

@@ -27,9 +27,8 @@ from torch.futures import Future
 from torch.optim import Optimizer
 
 from atmanrl.distributed.collectives import processes
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, first_line
 from atmanrl.files import disks_own_errors
-from atmanrl.models.errors import first_line
 from atmanrl.models.layers import check_same
 
 REST = "meta.pt"

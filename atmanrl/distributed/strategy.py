@@ -83,6 +83,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     on_test_end = on_predict_end = on_validation_end
 
+    def on_exception(self, exception: BaseException) -> None:
+        """Shard them again, should an evaluation have been cut short."""
+        self._evaluation.close()
+
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """The model's slices, or on rank 0 the whole of it."""
         assert self.model is not None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 
-from atmanrl.distributed import everyone, inference_copy
+from atmanrl.distributed import everyone, fail_together, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
@@ -34,6 +34,10 @@ class EvaluatingModule(LightningModule):
         self.policy, self.rewards, self.evaluate_all_rewards = policy, rewards, evaluate_all_rewards
         self.pass_at_k: PassAtK | None = None
         self.evaluated: list[tuple[dict[str, float], float]] = []  # figures of this process's batches, with weights
+
+    def configure_callbacks(self) -> list[Callback]:
+        """On several processes, one that ends all of them where one fails."""
+        return fail_together(self.trainer)
 
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: samples in evaluation."""

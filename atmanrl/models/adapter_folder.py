@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 
 from atmanrl.adapters import PREFIX, LoRA
-from atmanrl.models.errors import PolicyError, first_line
+from atmanrl.errors import first_line
+from atmanrl.models.errors import PolicyError
 
 OTHER_KINDS = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
 """Options of peft that `LoRA` does not have: such an adapter can be merged, and not be trained on."""

@@ -7,8 +7,3 @@ from atmanrl.errors import UserError
 
 class PolicyError(UserError):
     """A model or its tokenizer cannot be used; the message names the folder or the option and what to do."""
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of its message, or its name where it has none."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -14,7 +14,8 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError, safe_open
 
-from atmanrl.models.errors import PolicyError, first_line
+from atmanrl.errors import first_line
+from atmanrl.models.errors import PolicyError
 from atmanrl.notes import say
 
 Weights = Literal["loaded", "meta", "empty"]

@@ -11,7 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from atmanrl.errors import UserError, say_error
+from atmanrl.errors import UserError
+from atmanrl.files import atomic_write, user_path
 from atmanrl.plan.estimate import Hardware, Lengths, Plan, plan
 from atmanrl.plan.settings import from_config
 from atmanrl.plan.shape import read_config, shape_of
@@ -25,15 +26,11 @@ FLOPS_PER_BYTE = 295.0
 def main(args: Sequence[str]) -> int:
     """Plan a run; returns the exit status."""
     given, overrides = _parser().parse_known_args(args)
-    try:
-        found = made(given, overrides)
-        if given.json is not None:
-            given.json.parent.mkdir(parents=True, exist_ok=True)
-            given.json.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
-        show(found, Console())
-    except (UserError, OSError) as error:
-        say_error(error)
-        return 1
+    found = made(given, overrides)
+    if given.json is not None:
+        with atomic_write(given.json) as file:
+            file.write(json.dumps(found.as_dict(), indent=2) + "\n")
+    show(found, Console())
     return 0
 
 
@@ -94,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         "model's configuration alone. Options of `atmanrl fit` override the config: --model.policy.path=...",
         allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("-c", "--config", type=Path, action="append", required=True, help="of `atmanrl fit`")
+    parser.add_argument("-c", "--config", type=user_path, action="append", required=True, help="of `atmanrl fit`")
     parser.add_argument("--devices", type=int, required=True, help="how many, over all nodes")
     parser.add_argument("--memory", required=True, help="of a device, such as 80GB or 80GiB")
     parser.add_argument("--flops", required=True, help="FLOP/s of a device without sparsity, such as 989T (H100, bf16)")
@@ -104,6 +101,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--prompt_tokens", type=float, default=160.0, help="on average (default: 160)")
     parser.add_argument("--completion_tokens", type=float, default=250.0, help="on average (default: 250)")
     parser.add_argument("--problems", type=int, help="training problems, where the task does not say")
-    parser.add_argument("--model_config", type=Path, help="the model's config.json, in place of the hub's")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--model_config", type=user_path, help="the model's config.json, in place of the hub's")
+    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     return parser

@@ -10,12 +10,13 @@ from rich.table import Table
 from atmanrl import escape
 from atmanrl.plan.estimate import USABLE, Plan, advice
 from atmanrl.plan.units import bytes_text, seconds_text
+from atmanrl.terminal import print_whole
 
 
 def show(plan: Plan, console: Console) -> None:
     """Print parameters, memory, time, and whether it fits."""
     for table in (_parameters(plan), _memory(plan), _time(plan)):
-        console.print(table)
+        print_whole(console, table)
     for line in lines(plan):
         console.print(escape.terminal(line), markup=False, highlight=False, soft_wrap=True)
 

@@ -5,6 +5,9 @@ open, those functions are wrapped: they build the model's own mask (causal, padd
 bias. The model's code is not touched, sliding windows and cache offsets stay right, and threads that set no bias see
 no difference.
 
+Under the hook masks are float32 at least, whatever the model computes in, and so are the scores that they are added to:
+`lean` sees to it itself, `FloatScores` to what `eager` and `sdpa` do.
+
 The mask reaches softmax attention only. In a hybrid (Qwen3-Next, LFM2, ...) the linear-attention and convolution layers
 carry reasoning to the answer past the mask, so saliency there speaks of the attention layers alone. Models without any
 softmax attention (Mamba, RWKV) and those that make the mask boolean (Falcon with alibi, MPT) are refused by `guard.check`.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +29,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
+from atmanrl.forward import widened
+from atmanrl.probe.float_scores import FloatScores
 from atmanrl.probe.lean import lean_attention
 
 BACKENDS = ("lean", "eager", "sdpa")
@@ -66,27 +71,57 @@ class Bias:
 
 
 _BIAS: ContextVar[Bias | None] = ContextVar("atmanrl_attention_bias", default=None)
+_HOOKS: ContextVar[int] = ContextVar("atmanrl_attention_hooks", default=0)
+"""How many hooks are open in this thread."""
+_LOWEST = torch.finfo(torch.float32).min
+"""Where nothing is attended to. Of float64 too: eager attention rounds scores to float32, where float64's own is -inf."""
 
 
 def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
     def mask(batch_size: int, q_length: int, kv_length: int, **kwargs: Any) -> Tensor | None:
+        sizes = {"batch_size": batch_size, "q_length": q_length, "kv_length": kv_length}
+        if not _HOOKS.get():
+            return build(**sizes, **kwargs)
+        dtype = widened(kwargs.get("dtype", torch.float32))
+        kwargs |= {"dtype": dtype, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        own = build(**sizes, **kwargs)
+        assert own is not None
+        if own.dtype == torch.bool:
+            own = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill_(~own, _LOWEST)
+        elif dtype == torch.float64:
+            own = own.clamp(min=_LOWEST)
         bias = _BIAS.get()
-        if bias is not None:
-            kwargs |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-        own = build(batch_size=batch_size, q_length=q_length, kv_length=kv_length, **kwargs)
-        if own is not None and own.dtype == torch.float64:
-            # eager attention rounds scores to float32: float64's least number becomes -inf there, a row of padding NaN
-            own = own.clamp(min=torch.finfo(torch.float32).min)
         if bias is None:
             return own
-        assert own is not None
-        dtype = kwargs.get("dtype", torch.float32)
-        if own.dtype == torch.bool:
-            own = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill_(~own, torch.finfo(dtype).min)
         q, kv = int(kwargs.get("q_offset", 0)), int(kwargs.get("kv_offset", 0))
         return own + bias.placed(range(q, q + q_length), range(kv, kv + kv_length)).to(dtype)
 
     return mask
+
+
+def _input_with_gradient(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+    """The input of the first layer, in need of a gradient where the bias is.
+
+    The weights are frozen, so in the first layer the mask alone would need one. CUDA's memory-efficient attention looks at
+    query, key and value to see whether a backward pass follows; if none of them needs a gradient its backward pass reads
+    what was never written (pytorch #148476).
+    """
+    bias = _BIAS.get()
+    wanted = torch.is_grad_enabled() and bias is not None and bias.values.requires_grad and not embedded.requires_grad
+    return embedded.detach().requires_grad_() if wanted else embedded
+
+
+@contextmanager
+def _in_float(model: Any, backend: str) -> Iterator[None]:
+    """The model's own attention as the probe needs it."""
+    embedding = model.get_input_embeddings()
+    handle = embedding.register_forward_hook(_input_with_gradient) if backend == "sdpa" else None
+    try:
+        with FloatScores() if backend != "lean" else nullcontext():
+            yield
+    finally:
+        if handle is not None:
+            handle.remove()
 
 
 _LOCK = threading.Lock()
@@ -120,11 +155,11 @@ def backends(model: Any) -> tuple[str, ...]:
     return BACKENDS if all(getattr(part, "_supports_sdpa", True) for part in model.modules()) else ("eager",)
 
 
-def choose_backend(model: Any, device: torch.device) -> str:
-    """The backend to probe a model with: the first that it can run of lean, eager on a CPU, of sdpa, lean, eager elsewhere.
+def choose_backend(model: Any) -> str:
+    """The backend to probe a model with: the first of `BACKENDS` that it can run.
 
-    On a CPU that is the order of their speed (`experiments/benchmarks/probe_scaling.py`); on a GPU sdpa has a kernel for a
-    bias with a gradient.
+    On a CPU that is the order of their speed (`experiments/benchmarks/probe_scaling.py`). On a GPU `lean` computes products
+    in the model's own dtype, and `sdpa` in float32.
 
     Raises:
         ProbeError: the model can run none of them.
@@ -135,8 +170,7 @@ def choose_backend(model: Any, device: torch.device) -> str:
             f"{type(model).__name__} cannot leave {model.config._attn_implementation} attention, which takes no bias with a "
             "gradient: load it with attn_implementation: eager to probe it."
         )
-    order = BACKENDS if device.type == "cpu" else ("sdpa", "lean", "eager")
-    return next(name for name in order if name in possible)
+    return possible[0]
 
 
 @contextmanager
@@ -160,8 +194,12 @@ def attention_hook(model: Any, backend: str) -> Iterator[None]:
     try:
         if found != backend:
             model.set_attn_implementation(backend)
-        with _registered(backend):
-            yield
+        _HOOKS.set(_HOOKS.get() + 1)
+        try:
+            with _registered(backend), _in_float(model, backend):
+                yield
+        finally:
+            _HOOKS.set(_HOOKS.get() - 1)
     finally:
         if model.config._attn_implementation != found:
             model.set_attn_implementation(found)

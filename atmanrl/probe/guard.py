@@ -55,9 +55,10 @@ def _check_layers(model: Any) -> None:
     reached: dict[int, bool] = {}
 
     def detach(_: nn.Module, args: Any, kwargs: Any) -> Any:
+        # attention must not meet a mask that alone needs a gradient, see `attention._input_with_gradient`
         if args:
-            return (args[0].detach(), *args[1:]), kwargs
-        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach()}
+            return (args[0].detach().requires_grad_(), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": kwargs["hidden_states"].detach().requires_grad_()}
 
     def note(layer: nn.Module, _: Any, output: Any) -> None:
         output = output if isinstance(output, Tensor) else output[0]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from atmanrl.errors import UserError
-from atmanrl.forward import wanted_rows
+from atmanrl.forward import wanted_rows, widened, without_autocast
 
 KEEP = 2**21
 """Probabilities of one layer are kept for the backward pass up to this many (8 MiB in float32)."""
@@ -66,6 +66,7 @@ def lean_attention(
         what = ", ".join(other) or ("dropout" if dropout else "no float mask")
         raise UserError(f"{type(module).__name__} needs what lean attention does not have ({what}); take eager.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key, value = (_computed(each) for each in (query, key, value))
     past = key.shape[2] - query.shape[2] if _CONSTANT_PAST.get() else 0
     where = wanted_rows(module)
     if where is None:
@@ -84,13 +85,21 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: floa
     return mixed
 
 
+def _computed(states: Tensor) -> Tensor:
+    """Queries, keys or values in the dtype in which products are computed: autocast's, where it is on."""
+    kind = states.device.type
+    if torch.is_autocast_enabled(kind) and states.dtype != torch.float64:
+        return states.to(torch.get_autocast_dtype(kind))
+    return states
+
+
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
     """Softmax of the biased scores, `[B, K, H/K * R, S]`, in float32 or better."""
     batch, heads, rows, width = query.shape
     grouped = query.reshape(batch, key.shape[1], -1, width)
-    scores = torch.matmul(grouped * scale, key.transpose(2, 3))
+    scores = torch.matmul(grouped * scale, key.transpose(2, 3)).to(widened(query.dtype))
     scores.view(batch, heads, rows, -1).add_(bias)
-    return scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    return scores.softmax(-1)
 
 
 class _Attention(torch.autograd.Function):
@@ -99,8 +108,9 @@ class _Attention(torch.autograd.Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, past: int
     ) -> Tensor:  # fmt: skip
         batch, heads, rows, _ = query.shape
-        probabilities = _probabilities(query, key, bias, scale)
-        out = torch.matmul(probabilities.to(value.dtype), value)
+        with without_autocast(query):
+            probabilities = _probabilities(query, key, bias, scale)
+            out = torch.matmul(probabilities.to(value.dtype), value)
         kept = probabilities if probabilities.numel() <= KEEP else None
         ctx.save_for_backward(query, key, value, bias, out, kept)
         ctx.scale, ctx.past = scale, past
@@ -108,6 +118,11 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        with without_autocast(gradient):
+            return _Attention._gradients(ctx, gradient)
+
+    @staticmethod
+    def _gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, bias, out, kept = ctx.saved_tensors
         probabilities = _probabilities(query, key, bias, ctx.scale) if kept is None else kept
         batch, heads, rows, width = query.shape
@@ -116,7 +131,8 @@ class _Attention(torch.autograd.Function):
         value_gradient = _of_keys(probabilities.to(value.dtype), gradient, ctx.past) if to_value else None
         # softmax's gradient: p (dp - sum p dp), and the sum is that of the output with its gradient
         scores = torch.matmul(gradient, value.transpose(2, 3)).to(probabilities.dtype)
-        scores.sub_((gradient * out).sum(-1, keepdim=True)).mul_(probabilities)
+        wide = probabilities.dtype
+        scores.sub_((gradient.to(wide) * out.to(wide)).sum(-1, keepdim=True)).mul_(probabilities)
         bias_gradient = None
         if to_bias:
             bias_gradient = scores.view(batch, heads, rows, -1).sum(1, keepdim=True).to(bias.dtype)

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import nn
 
+from atmanrl.distributed import fail_together
 from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
@@ -43,8 +44,7 @@ class MaskProbe(LightningModule):
         orientation: of the reward, see `probe.mask.oriented`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         batch_tokens: most reasoning, delimiter and answer tokens, padding counted, in one forward pass.
-        attention: `lean` (see `probe.lean`), `eager` or `sdpa`; `auto` takes the first that the model can run of `lean`,
-            `eager` on a CPU, and of `sdpa`, `lean`, `eager` elsewhere.
+        attention: `lean` (see `probe.lean`), `eager` or `sdpa`; `auto` takes the first of them that the model can run.
         cache_prompts: read a problem's prompt once for all its rollouts, where the model's cache can be shared.
         keep_masks: whether results hold the masks themselves.
         shape: of the mask: `full` is the paper's, see `probe.mask.Entries`.
@@ -117,7 +117,7 @@ class MaskProbe(LightningModule):
                 # a trained policy repeats itself: rollouts that are alike, token for token, are solved once
                 distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
                 found = Found(probed, [distinct[each] for each in targets], device)
-                backend = choose_backend(policy.model, device) if self.attention == "auto" else self.attention
+                backend = choose_backend(policy.model) if self.attention == "auto" else self.attention
                 with frozen(policy.model), attention_hook(policy.model, backend):
                     check(policy.model)
                     objective = Objective(
@@ -167,6 +167,10 @@ class MaskProbe(LightningModule):
                 f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}."
             )
         return found
+
+    def configure_callbacks(self) -> list[Callback]:
+        """On several processes, one that ends all of them where one fails."""
+        return fail_together(self.trainer)
 
     def configure_model(self) -> None:
         """Load the policy, when the probe stands alone."""

@@ -105,9 +105,10 @@ class Objective:
             if not torch.isfinite(losses).all():
                 raise ProbeError(NOT_FINITE)
             if grad is not None:
-                if not losses.requires_grad:
+                slope = torch.autograd.grad(losses.sum(), part, allow_unused=True)[0] if losses.requires_grad else None
+                if slope is None:
                     raise ProbeError(f"{type(self.model).__name__} ignores the attention bias: it cannot be probed.")
-                grad[index] = torch.autograd.grad(losses.sum(), part)[0]
+                grad[index] = slope
             loss[chosen] = losses.detach().to(loss.dtype)
             logprobs[chosen, : scores.shape[1]] = scores.detach().to(logprobs.dtype)
         return Evaluation(loss, grad, logprobs)

@@ -14,13 +14,16 @@ from jsonargparse import ActionYesNo
 from rich.console import Console
 
 from atmanrl import escape
+from atmanrl.cli_errors import INTERRUPTED
 from atmanrl.cli_parser import RunParser
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.errors import UserError
+from atmanrl.files import user_path
+from atmanrl.folders import locked
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe_command import results
-from atmanrl.probe_command.folder import Folder, content
+from atmanrl.probe_command.folder import COMMAND, Folder, content
 from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch
@@ -33,12 +36,11 @@ Writes traces.jsonl, summary.json and index.html into a folder. A run that was i
 same command is given again."""
 
 
-def main(args: list[str]) -> None:
-    """Probe a file of traces.
+def main(args: list[str]) -> int:
+    """Probe a file of traces; returns the exit status, 130 where the user interrupts.
 
     Raises:
         UserError: the folder holds results of other settings, or the traces or the model cannot be used.
-        SystemExit: with status 130, when the user interrupts.
     """
     parser = _parser()
     given = parser.parse_args(args)
@@ -50,14 +52,16 @@ def main(args: list[str]) -> None:
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
+        given.out = user_path(str(given.out))
         folder = Folder(given.out, _settings(parser, given))
         if not folder.finished:
-            with folder.locked():
+            with locked(given.out, COMMAND):
                 _run(given, probe, folder, command)
         _tell(folder)
     except KeyboardInterrupt:
         print(f"atmanrl: interrupted; this goes on where it stood: {shlex.join(command)}", file=sys.stderr)
-        raise SystemExit(130) from None
+        return INTERRUPTED
+    return 0
 
 
 def _parser() -> RunParser:
@@ -115,6 +119,7 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
         policy.dtype_name = choose_dtype(given.dtype, device, policy)
         policy.build().to(device)
         usable = rows.probeable(policy, probe)
+        done = folder.rewind(size, len(usable), [row.line for row in usable])
         folder.begin(rows.skipped, rows.total, str(device), policy.dtype_name)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):

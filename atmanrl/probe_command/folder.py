@@ -7,25 +7,64 @@ of a run is to give the latter its final name, so a folder with `traces.jsonl` i
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
 
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
+from atmanrl.folders import check_fillable, mark
+from atmanrl.records import read_record
 
 Json = dict[str, Any]
+Count = Annotated[int, Field(ge=0)]
+
+COMMAND = "probe"
+"""Whose mark and lock the folder bears."""
 
 NAMES = {
     "traces_sha256": "the content of the traces file",
     "model_sha256": "the content of the model's folder",
 }
 """Settings that the user did not type."""
+
+
+class Skipped(TypedDict):
+    """A row that was left out, and why."""
+
+    line: int
+    reason: str
+
+
+class Progress(TypedDict):
+    """`progress.json`: what a run that is under way depends on, and how far it has come."""
+
+    settings: Json
+    traces: Count
+    skipped: list[Skipped]
+    device: str
+    dtype: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Spread(TypedDict):
+    """Mean and sample standard deviation, None where there are too few values."""
+
+    mean: FiniteFloat | None
+    std: FiniteFloat | None
+
+
+class Summary(Progress):
+    """`summary.json`: what a finished run has found."""
+
+    probed: Count
+    saliency: Spread
 
 
 class Folder:
@@ -36,41 +75,24 @@ class Folder:
         settings: all that the results depend on. Whoever goes on must have the same.
 
     Raises:
-        UserError: the folder holds results of other settings, or files that no run of this command has left.
+        UserError: the folder holds results of other settings, files that no run of this command has left, or files that
+            were changed since so that they cannot be used.
     """
 
     def __init__(self, path: Path, settings: Json) -> None:
+        self.path, self.settings = path, settings
         self.results, self.part = path / "traces.jsonl", path / "traces.part.jsonl"
         self.summary, self.page, self._progress = path / "summary.json", path / "index.html", path / "progress.json"
-        self.settings = settings
+        names = (each.name for each in (self.results, self.part, self.summary, self.page, self._progress))
+        check_fillable(path, COMMAND, names)
         self.finished = self.results.exists()
-        record = self.summary if self.finished else self._progress
-        self.progress: Json | None = _object(record) if record.exists() else None
+        record, schema = (self.summary, Summary) if self.finished else (self._progress, Progress)
+        advice = "choose another --out"
+        self.progress: Json | None = dict(read_record(record, schema, advice)) if record.exists() else None
         if self.progress is None and (left := next((p for p in (self.results, self.part) if p.exists()), None)):
-            raise UserError(
-                f"{left} exists already, without the {record.name} of the run that wrote it; choose another --out."
-            )
+            raise UserError(f"{left} exists already, without the {record.name} of the run that wrote it; {advice}.")
         if self.progress is not None:
-            _same(self.progress.get("settings", {}), settings, path)
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second process from writing here; the lock goes with the process, however that ends.
-
-        Raises:
-            UserError: another process is at work.
-        """
-        self.page.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.page.parent, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(handle)
-            raise UserError(f"another process is probing into {self.page.parent}.") from error
-        try:
-            yield
-        finally:
-            os.close(handle)
+            _same(self.progress["settings"], settings, path)
 
     def begin(self, skipped: list[Json], traces: int, device: str, dtype: str) -> None:
         """Note what a new run is about to do; a run that goes on keeps its note.
@@ -84,6 +106,7 @@ class Folder:
                 "settings": self.settings, "traces": traces, "skipped": skipped, "device": device, "dtype": dtype,
                 "seconds": 0.0,
             }  # fmt: skip
+            mark(self.path, COMMAND)
             self._note()
         now = {"device": device.split(":")[0], "dtype": dtype}
         for name, value in now.items():
@@ -103,18 +126,28 @@ class Folder:
         self.progress["seconds"] += seconds
         self._note()
 
-    def rewind(self, size: int, total: int) -> int:
-        """Cut off a batch that was not finished; returns how many of `total` results, in batches of `size`, are whole.
+    def rewind(self, size: int, total: int, lines: Sequence[int] | None = None) -> int:
+        """Cut off a batch that was not finished; returns how many results, in batches of `size`, are whole.
 
-        A batch is probed as a whole or not at all: its composition decides the last digits of the results.
+        A batch is probed as a whole or not at all: its composition decides the last digits of the results. A result that
+        is damaged or does not stand in its place is cut off too, with all that follow.
+
+        Args:
+            size: of a batch.
+            total: of all results.
+            lines: the lines of the traces file that they belong to, in order, where these are known.
         """
         if not self.part.exists():
             return 0
         ends: list[int] = []
+        before = 0
         with self.part.open("rb") as file:
-            for line in file:
-                if not (line.endswith(b"\n") and _is_object(line)) or len(ends) == total:
+            for text in file:
+                line = _line(text)
+                in_place = line > before if lines is None else lines[len(ends) : len(ends) + 1] == [line]
+                if not in_place or len(ends) == total:
                     break
+                before = line
                 ends.append(file.tell())
         done = len(ends) if len(ends) == total else len(ends) // size * size
         os.truncate(self.part, ends[done - 1] if done else 0)
@@ -128,16 +161,16 @@ class Folder:
 
     def finish(self, summary: Json, page: str) -> None:
         """Write summary and page, and give the results their final name."""
-        with written_aside(self.page) as file:
+        with atomic_write(self.page) as file:
             file.write(page)
-        with written_aside(self.summary) as file:
+        with atomic_write(self.summary) as file:
             file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
         os.replace(self.part, self.results)
         self._progress.unlink(missing_ok=True)
         self.finished = True
 
     def _note(self) -> None:
-        with written_aside(self._progress) as file:
+        with atomic_write(self._progress) as file:
             file.write(json.dumps(self.progress, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -176,18 +209,11 @@ def _flat(settings: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _object(path: Path) -> Json:
+def _line(text: bytes) -> int:
+    """The line of the traces file that a result belongs to; 0 where the text is no whole result."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; choose another --out.") from error
-    if not isinstance(found, dict) or not isinstance(found.get("settings"), dict):
-        raise UserError(f"{path} was not written by `atmanrl probe`; choose another --out.")
-    return found
-
-
-def _is_object(line: bytes) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
+        result = json.loads(text) if text.endswith(b"\n") else None
     except ValueError:
-        return False
+        return 0
+    line = result.get("line") if isinstance(result, dict) else None
+    return line if type(line) is int else 0

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from atmanrl import escape
-from atmanrl.errors import UserError, say_error, say_note
+from atmanrl.errors import say_note
+from atmanrl.files import user_path
 from atmanrl.report.runs import comparable, load_tested, title
 from atmanrl.report.table1 import render, write_json
+from atmanrl.terminal import print_whole
 
 
 def table(args: Sequence[str]) -> int:
     """Print the table and write it as JSON; returns the exit status."""
     parser = argparse.ArgumentParser(prog="atmanrl table", description="Print Table 1 for runs that have been tested.")
-    parser.add_argument("runs", nargs="+", type=Path, help="runs' folders; a row is named by its folder")
+    parser.add_argument("runs", nargs="+", type=user_path, help="runs' folders; a row is named by its folder")
     parser.add_argument("--baseline", default="baseline", help="the row that others are compared with")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
     given = parser.parse_args(args)
 
-    def work() -> None:
-        runs = load_tested(given.runs)
-        rows = {run.name: run.row for run in runs if run.row is not None}
-        notes = comparable(runs)
-        made = render(rows, title(given.baseline))
-        if given.json:
-            write_json(rows, given.json)
-        _say(notes)
-        Console().print(made)
-
-    return _answer(work)
+    runs = load_tested(given.runs)
+    rows = {run.name: run.row for run in runs if run.row is not None}
+    notes = comparable(runs)
+    made = render(rows, title(given.baseline))
+    if given.json:
+        write_json(rows, given.json)
+    _say(notes)
+    print_whole(Console(), made)
+    return 0
 
 
 def report(args: Sequence[str]) -> int:
@@ -43,8 +42,10 @@ def report(args: Sequence[str]) -> int:
         "same problems answered by all runs side by side. Saliency is shown where RUN/probe/traces.jsonl knows it "
         "(`atmanrl probe --model RUN/policy --traces RUN/eval/test.jsonl --out RUN/probe`).",
     )
-    parser.add_argument("runs", nargs="+", type=Path, help="runs' folders; a row is named by its folder")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the report; an earlier report is replaced")
+    parser.add_argument("runs", nargs="+", type=user_path, help="runs' folders; a row is named by its folder")
+    parser.add_argument(
+        "--out", type=user_path, required=True, help="folder for the report; an earlier report is replaced"
+    )
     parser.add_argument("--baseline", help="name of the run that others are compared with (default: the last one)")
     parser.add_argument("--examples", type=int, default=12, help="problems shown side by side (default: 12)")
     parser.add_argument("--title", default="AtManRL: a report", help="of the page")
@@ -52,36 +53,24 @@ def report(args: Sequence[str]) -> int:
     if given.examples < 0:
         parser.error("--examples must be 0 or more")
 
-    def work() -> None:
-        from atmanrl.report.gather import gather
-        from atmanrl.report.table1 import in_terminal
-        from atmanrl.report.table1_formats import caption
-        from atmanrl.report.words import spare_torch
-        from atmanrl.report.write import may_write, write
+    from atmanrl.report.gather import gather
+    from atmanrl.report.table1 import in_terminal
+    from atmanrl.report.table1_formats import caption
+    from atmanrl.report.words import spare_torch
+    from atmanrl.report.write import may_write, write
 
-        may_write(given.out)  # before the work, not after
-        spare_torch()
-        found = gather(given.runs, given.baseline, given.examples)
-        written = write(found, given.out, given.title)
-        console = Console()
-        if found.table1:
-            console.print(in_terminal(found.table1))
-            console.print(escape.terminal(caption(found.table1)), style="dim", markup=False, highlight=False)
-        _say(found.notes)
-        others = ", ".join(path.name for path in written[1:])
-        told = f"{written[0]} written" + (f", and beside it {others}." if others else ".")
-        console.print(escape.terminal(told), markup=False, highlight=False, soft_wrap=True)
-
-    return _answer(work)
-
-
-def _answer(work: Callable[[], None]) -> int:
-    """Does it; what a user can mend is said in a line."""
-    try:
-        work()
-    except (UserError, OSError) as error:
-        say_error(error)
-        return 1
+    may_write(given.out)  # before the work, not after
+    spare_torch()
+    found = gather(given.runs, given.baseline, given.examples)
+    written = write(found, given.out, given.title)
+    console = Console()
+    if found.table1:
+        print_whole(console, in_terminal(found.table1))
+        console.print(escape.terminal(caption(found.table1)), style="dim", markup=False, highlight=False)
+    _say(found.notes)
+    others = ", ".join(path.name for path in written[1:])
+    told = f"{written[0]} written" + (f", and beside it {others}." if others else ".")
+    console.print(escape.terminal(told), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

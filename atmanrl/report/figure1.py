@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from atmanrl import escape
 from atmanrl.errors import UserError
+from atmanrl.files import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,8 +71,8 @@ def draw(
 
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
     """Write a figure; the ending of `path` says in which format. Its folder is made where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=dpi)
 
 
 def _losses(axis: Any, losses: Sequence[tuple[int, float]]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from atmanrl import escape
 from atmanrl.errors import UserError
+from atmanrl.files import atomic_file
 from atmanrl.report.curves import PANELS, Curve
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ def save(figure: Figure, path: Path, fonttype: str = "none") -> None:
     import matplotlib
 
     with matplotlib.rc_context(_STYLE | {"svg.fonttype": fonttype}):  # type: ignore[arg-type]
-        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
+        with atomic_file(path) as temporary:
+            figure.savefig(temporary, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else {})
 
 
 def inline(figure: Figure, name: str, label: str) -> str:

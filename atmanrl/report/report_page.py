@@ -12,9 +12,6 @@ from atmanrl.report.table1 import Table1
 from atmanrl.report.table1_formats import caption
 from atmanrl.report.trace_page import template
 
-MARK = '<meta name="generator" content="atmanrl report">'
-"""Stands in every report's page, so that a report replaces nothing but an earlier report."""
-
 LEGEND = (("number", "number"), ("symbol", "symbol"), ("stop", "stop word"), ("other", "other"))
 """The classes of words with what the legend calls them."""
 
@@ -50,7 +47,7 @@ def page(contents: Contents) -> str:
     """The HTML document. Every text is escaped; `plots` alone are taken for markup."""
     table1, scale = contents.table1, contents.comparisons.scale
     made = template("report_page.html.jinja").render(
-            mark=Markup(MARK), title=contents.title, intro=contents.intro, notes=contents.notes,
+            title=contents.title, intro=contents.intro, notes=contents.notes,
             columns=list(table1.columns.values()) if table1 else [], caption=caption(table1) if table1 else "",
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],
             plots=[Markup(plot) for plot in contents.plots], plots_caption=contents.plots_caption,

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atmanrl import escape
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.report.intervals import Floats, interval
 from atmanrl.report.runs import FIGURES, ReportError, Row, at_k, columns, load_row
 
@@ -206,7 +206,7 @@ def write_json(rows: Mapping[str, Row], path: Path) -> None:
 
 def dump(value: Mapping[str, Any], path: Path) -> None:
     """Strict JSON, indented, in one move; NaN as null."""
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
 
 

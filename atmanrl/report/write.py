@@ -6,17 +6,19 @@ from pathlib import Path
 
 from atmanrl import __version__
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
+from atmanrl.folders import check_fillable, mark
 from atmanrl.report import figure2, figure3, table1_formats
 from atmanrl.report.answers import PROBED
 from atmanrl.report.comparisons import TYPICAL
 from atmanrl.report.curves import PANELS
 from atmanrl.report.gather import Report
 from atmanrl.report.intervals import SEED
-from atmanrl.report.report_page import MARK, Contents, page
-from atmanrl.report.runs import ReportError
+from atmanrl.report.report_page import Contents, page
 from atmanrl.report.table1 import dump
 
+COMMAND = "report"
+"""Whose mark a report's folder bears."""
 FILES = (
     "index.html", "table1.md", "table1.tex", "table1.json",
     *(f"figure{number}.{ending}" for number in range(2, 3 + TYPICAL) for ending in ("png", "svg")),
@@ -28,15 +30,9 @@ def may_write(out: Path) -> None:
     """Refuses a folder in which a report would replace what no report wrote.
 
     Raises:
-        ReportError: `out` is no folder, or holds a file of one of the names in `FILES` without a report's page.
+        FileError: `out` is no folder, or holds a file of one of the names in `FILES` and is no report's.
     """
-    if out.exists() and not out.is_dir():
-        raise ReportError(f"{out} is a file; give --out a folder.")
-    index = out / "index.html"
-    if index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace"):
-        return
-    if taken := [name for name in FILES if (out / name).exists()]:
-        raise ReportError(f"{out} holds {', '.join(taken)}, written by something else; give another --out.")
+    check_fillable(out, COMMAND, FILES)
 
 
 def write(report: Report, out: Path, heading: str) -> list[Path]:
@@ -48,7 +44,7 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
         The files written, `index.html` first.
 
     Raises:
-        ReportError: as `may_write`.
+        FileError: as `may_write`.
         OSError: a file cannot be written.
     """
     may_write(out)
@@ -71,13 +67,14 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
         plots_caption=_plots_caption(report), comparisons=report.comparisons, comparisons_caption=_answers_caption(report),
         classes=report.classes,
     )  # fmt: skip
-    # the page first: it marks the folder as a report's, should the rest be interrupted
+    # first, should the rest be interrupted
+    mark(out, COMMAND)
     texts = {"index.html": page(contents)}
     if report.table1:
         texts["table1.md"] = table1_formats.markdown(report.table1)
         texts["table1.tex"] = table1_formats.latex(report.table1)
     for name, text in texts.items():
-        with written_aside(out / name) as file:
+        with atomic_write(out / name) as file:
             file.write(text)
     written = [out / name for name in texts]
     if report.table1:

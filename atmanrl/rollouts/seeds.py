@@ -21,10 +21,23 @@ def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: i
     return torch.from_numpy(generator.random(count))
 
 
+def cumulated(probabilities: Tensor) -> Tensor:
+    """Sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; all of them sum to 1, or to less than 16.
+
+    They are summed as integers, in units of 2^-59: the order of summation has no effect, and so CUDA has a deterministic
+    kernel, which for floating-point numbers it has not.
+    """
+    units = 2.0**59
+    return (probabilities.double() * units).long().cumsum(-1).double() / units
+
+
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`.
+    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`, a part of their sum.
 
     A token of probability zero is never drawn.
     """
-    cdf = probabilities.double().cumsum(-1)
-    return torch.searchsorted(cdf, uniform[:, None] * cdf[:, -1:], right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)
+    cdf = cumulated(probabilities)
+    total = cdf[:, -1:]
+    # rounded up, a number next to 1 would ask for more than there is
+    asked = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cdf, asked, right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)

@@ -20,7 +20,7 @@ from typing import Any
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.jsonl import RowError
 from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
@@ -58,7 +58,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:
     """Write a JSONL file beside `path` and move it there, so that no reader ever sees half of it."""
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         for rollout in rollouts:
             file.write(jsonl.dumps(to_json(rollout)) + "\n")
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
+from atmanrl.rollouts.seeds import cumulated
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Truncation:
             logits = logits.masked_fill(logits < lowest, -torch.inf)
         if self.top_p < 1:
             ranked, order = logits.sort(dim=-1, stable=True)
-            small = ranked.softmax(-1).cumsum(-1) <= 1 - self.top_p
+            small = cumulated(ranked.softmax(-1)).float() <= 1 - self.top_p
             small[:, -1] = False
             logits = logits.masked_fill(torch.zeros_like(small).scatter(1, order, small), -torch.inf)
         if self.min_p is not None:

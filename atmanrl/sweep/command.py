@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl import escape
-from atmanrl.errors import say_error
+from atmanrl.files import user_path
+from atmanrl.folders import locked
 from atmanrl.sweep.space import Sweep, SweepError, load
 
 
@@ -24,9 +25,6 @@ def main(args: Sequence[str]) -> int:
     given = _parser().parse_args(own)
     try:
         return _run(load(given.file), given, more)
-    except SweepError as error:
-        say_error(error)
-        return 1
     except KeyboardInterrupt:
         print("atmanrl: interrupted; the same command goes on.", file=sys.stderr)
         return 130
@@ -39,6 +37,8 @@ def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
         raise SweepError("sweeps need Optuna: pip install 'atmanrl[sweep]'.")
     from atmanrl.sweep import results
     from atmanrl.sweep.study import Options, Study, rows
+    from atmanrl.sweep.trial import COMMAND
+    from atmanrl.terminal import print_whole
 
     console = Console()
     folder = given.out or Path("runs") / "sweeps" / given.file.stem
@@ -50,12 +50,16 @@ def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
         results.write_csv(folder / "sweep.csv", rows(study))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # trials are ended as on Ctrl-C
-    study = Study(sweep, Options(folder, given.jobs, given.trials, given.seed, not given.skip_test, tuple(more)), say)
-    study.run()
-    found, best = rows(study), study.best()
-    results.write_csv(folder / "sweep.csv", found)
+    # a killed sweep's process may take a moment to end
+    with locked(folder, COMMAND, patience=10.0):
+        study = Study(
+            sweep, Options(folder, given.jobs, given.trials, given.seed, not given.skip_test, tuple(more)), say
+        )
+        study.run()
+        found, best = rows(study), study.best()
+        results.write_csv(folder / "sweep.csv", found)
     number = None if best is None else best.number
-    console.print(results.table(sweep, found, number))
+    print_whole(console, results.table(sweep, found, number))
     if best is None:
         raise SweepError(f"no trial of {folder} has succeeded; the trials' folders hold their logs, trial.log.")
     drawn = results.draw(folder / "sweep.png", sweep, found, number)
@@ -73,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="atmanrl sweep", usage="atmanrl sweep FILE [options] [-- options of every trial]",
         description="Run the trials of a sweep's file (W&B's format); the same command goes on after an interruption.",
     )  # fmt: skip
-    parser.add_argument("file", type=Path, help="such as configs/sweeps/reward_weight.yaml")
-    parser.add_argument("--out", type=Path, help="the sweep's folder (default: runs/sweeps/ and the file's name)")
+    parser.add_argument("file", type=user_path, help="such as configs/sweeps/reward_weight.yaml")
+    parser.add_argument("--out", type=user_path, help="the sweep's folder (default: runs/sweeps/ and the file's name)")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: 1)")
     parser.add_argument("--trials", type=int, help="most trials in all, those of earlier starts counted")
     parser.add_argument("--seed", type=int, default=0, help="of random points (default: 0)")

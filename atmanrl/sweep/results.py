@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from atmanrl import escape
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_file, atomic_write
 from atmanrl.sweep.space import Range, Sweep
 
 Rows = Sequence[dict[str, Any]]
@@ -29,7 +29,7 @@ def write_csv(path: Path, rows: Rows) -> None:
     """All trials with all their figures; failed ones with their error."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     names.sort(key=("seconds", "folder", "error").__contains__)  # these three stand last
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         writer = csv.DictWriter(file, names)
         # a name is a cell, too
         writer.writerow({name: escape.csv_cell(name) for name in names})
@@ -83,9 +83,8 @@ def draw(path: Path, sweep: Sweep, rows: Rows, best: int | None) -> bool:
                 axes.set_xscale("log")
             axes.set_xlabel(escape.figure(parameter), fontsize=8)
             axes.set_title(escape.figure(f"{name} ({sweep.goal})" if name == sweep.metric else name), fontsize=9)
-    aside = path.with_name(path.name + ".part")
-    figure.savefig(aside, dpi=150, format="png")
-    aside.replace(path)
+    with atomic_file(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
     return True
 
 

@@ -20,10 +20,17 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
-from atmanrl.sweep.lock import locked
+from atmanrl.errors import first_line
+from atmanrl.folders import check_fillable, check_replaceable, mark
 from atmanrl.sweep.space import Choice, Range, Sweep, SweepError
-from atmanrl.sweep.trial import Trial, command_line
+from atmanrl.sweep.trial import COMMAND, Trial, command_line
+
+FILES = ("sweep.db", "sweep.csv", "sweep.png")
+"""What a sweep writes into its folder, besides its trials' folders."""
+DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+"""What Optuna raises where its database cannot be read or written."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class Options:
 
 
 class Study:
-    """One sweep in its folder.
+    """One sweep in its folder, which the caller keeps other sweeps out of (`folders.locked`).
 
     Args:
         sweep: what the file says.
@@ -56,19 +63,29 @@ class Study:
         say: is told one line about every trial that ends.
 
     Raises:
-        SweepError: the folder holds another sweep, or nothing says how many trials there are.
+        SweepError: the folder holds another sweep, its database is damaged, or nothing says how many trials there are.
+        FileError: the folder holds files or trials that no sweep has made.
     """
 
     def __init__(self, sweep: Sweep, options: Options, say: Callable[[str], None] = print) -> None:
         self.sweep, self.options, self.say = sweep, options, say
-        options.folder.mkdir(parents=True, exist_ok=True)
         self.limit = self._limit()
+        check_fillable(options.folder, COMMAND, FILES)
+        for folder in options.folder.glob("trial_*"):
+            check_replaceable(folder, COMMAND)
+        mark(options.folder, COMMAND)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{(options.folder / 'sweep.db').resolve()}", study_name="sweep", load_if_exists=True,
-            sampler=self._sampler(0), direction=sweep.goal,
-        )  # fmt: skip
-        self._same_as_before()
+        database = options.folder / "sweep.db"
+        try:
+            self.study = optuna.create_study(
+                storage=f"sqlite:///{database.resolve()}", study_name="sweep", load_if_exists=True,
+                sampler=self._sampler(0), direction=sweep.goal,
+            )  # fmt: skip
+            self._same_as_before()
+        except DATABASE_ERRORS as error:
+            raise SweepError(
+                f"{database} cannot be used ({first_line(error)}); restore it, or choose another --out."
+            ) from error
         self.spaces: dict[str, Choice | Range] = dict(sweep.parameters)
         if sweep.method == "grid":
             points = sweep.grid()
@@ -89,29 +106,28 @@ class Study:
         if not begun:  # else they were checked before, and a folder's sweep keeps its options
             self._check_options()
         running: dict[int, tuple[optuna.trial.Trial, Trial]] = {}
-        with locked(self.options.folder / "sweep.lock") as lock:
-            try:
-                while True:
-                    while len(running) < self.options.jobs and (asked := self._next(stale)) is not None:
-                        trial = self._trial(asked)
-                        if trial.stage is None:  # killed between its last command and the word to Optuna
-                            self._finish(asked, trial, 0)
-                            continue
-                        trial.start(lock)
-                        running[asked.number] = asked, trial
-                    if not running:
-                        return
-                    time.sleep(0.05)
-                    for number, (asked, trial) in list(running.items()):
-                        status = trial.poll()
-                        if status == 0 and trial.stage is not None:
-                            trial.start(lock)
-                        elif status is not None:
-                            del running[number]
-                            self._finish(asked, trial, status)
-            finally:
-                for _, trial in running.values():
-                    trial.stop()
+        try:
+            while True:
+                while len(running) < self.options.jobs and (asked := self._next(stale)) is not None:
+                    trial = self._trial(asked)
+                    if trial.stage is None:  # killed between its last command and the word to Optuna
+                        self._finish(asked, trial, 0)
+                        continue
+                    trial.start()
+                    running[asked.number] = asked, trial
+                if not running:
+                    return
+                time.sleep(0.05)
+                for number, (asked, trial) in list(running.items()):
+                    status = trial.poll()
+                    if status == 0 and trial.stage is not None:
+                        trial.start()
+                    elif status is not None:
+                        del running[number]
+                        self._finish(asked, trial, status)
+        finally:
+            for _, trial in running.values():
+                trial.stop()
 
     def finished(self) -> list[FrozenTrial]:
         """Trials that have ended, in their order."""

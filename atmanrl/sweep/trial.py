@@ -6,20 +6,25 @@ import csv
 import ctypes
 import json
 import math
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import Field
+from typing_extensions import TypedDict
 
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write, remove
+from atmanrl.folders import check_replaceable, locked, mark
+from atmanrl.records import read_record
 from atmanrl.sweep.space import Sweep
 
+COMMAND = "sweep"
+"""Whose mark the folders of a sweep and of its trials bear."""
 _DIE = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -41,6 +46,14 @@ def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str]) 
         "${args}": [option(name, value) for name, value in parameters.items()],
     }
     return [word for part in sweep.command for word in macros.get(part, [part])] + list(more)
+
+
+class Notes(TypedDict):
+    """`trial.json`: a trial's parameters, the commands that are done, and the seconds that they took."""
+
+    parameters: dict[str, Any]
+    done: list[Literal["fit", "test"]]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Trial:
@@ -67,30 +80,36 @@ class Trial:
         self.process: subprocess.Popen[bytes] | None = None
         self.began = 0.0
         if (folder / "trial.json").is_file():
-            self.notes |= json.loads((folder / "trial.json").read_text(encoding="utf-8"))
+            advice = f"restore it, or remove {folder} to begin this trial anew"
+            self.notes |= read_record(folder / "trial.json", Notes, advice)
 
     @property
     def stage(self) -> str | None:
         """What is to be done next; None if all is done."""
         return next((stage for stage in self.stages if stage not in self.notes["done"]), None)
 
-    def start(self, inherited: int | None = None) -> None:
-        """Begin the next command; `inherited` is a file descriptor that it keeps open while it lives."""
+    def start(self) -> None:
+        """Begin the next command.
+
+        Raises:
+            FileError: the trial's folder is not a sweep's, or a run is still at work there.
+        """
         command = list(self.command)
         if self.stage == "test":
             command[command.index("fit")] = "test"
-            command.append(f"--ckpt_path={self.folder / 'checkpoints' / 'last.ckpt'}")
-        elif self.is_run and (self.folder / "checkpoints" / "last.ckpt").is_file():
+            command.append("--ckpt_path=last")
+        elif self.is_run and any((self.folder / "checkpoints").glob("update_*.ckpt")):
             command.append("--ckpt_path=last")  # what was interrupted goes on from its checkpoint
-        elif self.folder.exists():
-            shutil.rmtree(self.folder)
+        else:
+            self._clear()
+        mark(self.folder, COMMAND)
         self._write()
         with (self.folder / "trial.log").open("ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=_die_with_parent, pass_fds=() if inherited is None else (inherited,),
+                preexec_fn=_die_with_parent,
             )  # fmt: skip
         self.began = time.monotonic()
 
@@ -139,8 +158,15 @@ class Trial:
                     found[f"test/{name}"] = float(value)
         return found
 
+    def _clear(self) -> None:
+        """Empty the folder of a trial that begins anew."""
+        check_replaceable(self.folder, COMMAND)
+        if self.folder.exists():
+            with locked(self.folder, "fit", patience=10.0):  # a killed sweep's trial may take a moment to end
+                remove(self.folder)
+
     def _write(self) -> None:
-        with written_aside(self.folder / "trial.json") as file:
+        with atomic_write(self.folder / "trial.json") as file:
             file.write(json.dumps(self.notes, indent=2) + "\n")
 
 

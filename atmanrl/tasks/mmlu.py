@@ -103,19 +103,20 @@ class MMLU(Task):
         return problems
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` names the right letter and no other."""
-        return same_letter(answer, problem.gold)
+        """Whether `answer` names the right letter and no other; the texts of the choices in it are passed over."""
+        return same_letter(answer, problem.gold, problem.columns.get("choices", ()))
 
     def can_read(self, answer: str, problem: Problem) -> bool:
         """Whether `answer` names one letter."""
-        return parse_letter(answer) is not None
+        return parse_letter(answer, problem.columns.get("choices", ())) is not None
 
 
 def _problem(row: Row) -> Problem:
     """The question with its four choices below it, and the letter of the right one."""
     choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, row.choices, strict=True)]
     place = f"{row.subject}/{row.number}" if row.subject else str(row.number)
-    return Problem(f"mmlu/{row.part}/{place}", "\n".join([row.question, *choices]), LETTERS[row.gold])
+    question = "\n".join([row.question, *choices])
+    return Problem(f"mmlu/{row.part}/{place}", question, LETTERS[row.gold], columns={"choices": row.choices})
 
 
 def _chosen(subjects: Iterable[str], categories: Iterable[str]) -> frozenset[str]:

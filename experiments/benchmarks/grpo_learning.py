@@ -31,7 +31,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from atmanrl.policy import Policy
 from experiments.benchmarks.grpo_learning_figure import draw
 from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, trl_trainer
@@ -127,7 +127,7 @@ def write(results: dict[str, Any], path: Path) -> None:
         "python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "trl", "lightning")}
     }  # fmt: skip
     results["summary"] = summary(runs, results["setting"]["every"]) if len(runs) > 1 else None
-    with written_aside(path) as file:
+    with atomic_write(path) as file:
         file.write(json.dumps(results, indent=2) + "\n")
 
 

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from atmanrl.callbacks import RunCheckpoint, RunLogger, checkpoint
 from atmanrl.callbacks import checkpoint_files as files
 from atmanrl.callbacks.checkpoint_files import CheckpointFile, damage, newest_whole
-from atmanrl.callbacks.interruption import Interrupted
 from atmanrl.distributed.checkpoint import CheckpointError
-from atmanrl.errors import UserError
+from atmanrl.errors import Interrupted, UserError
+from atmanrl.files import temporary_path
 
 
 class Small(LightningModule):
@@ -185,7 +185,7 @@ def test_a_sharded_checkpoint_is_judged_by_its_manifest(tmp_path):
 
 def test_what_lies_beyond_the_start_is_set_aside(whole, tmp_path, capsys):
     folder = copied(whole, tmp_path)
-    (folder / "update_00006.ckpt.part").write_bytes(b"torn")
+    temporary_path(folder / "update_00006.ckpt").write_bytes(b"torn")
     hollow(folder / "update_00004.ckpt")
     train(tmp_path, Small(), 4, ckpt_path=str(newest_whole(folder)))
     assert names(tmp_path) == ["last.ckpt", "update_00002.ckpt", "update_00004.ckpt", "update_00004.ckpt.stale"]
@@ -273,18 +273,18 @@ def test_a_file_that_is_no_checkpoint(tmp_path):
         CheckpointFile(lambda *_: None).load_checkpoint(tmp_path / "x.ckpt")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("slurm", [False, True])
-def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, monkeypatch, number, slurm):
+def test_a_signal_ends_the_run_after_its_update(whole, tmp_path, monkeypatch, number, status, slurm):
     """With SLURM, Lightning would save at once and call `scontrol requeue`."""
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)]
     for name, value in {"JOB_NAME": "run", "JOB_ID": "1", "NTASKS": "1", "PROCID": "0", "LOCALID": "0"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     plugins = [SLURMEnvironment(auto_requeue=True)] if slurm else None
     does = lambda: os.kill(os.getpid(), number)  # noqa: E731
-    with pytest.raises(Interrupted, match=rf"{number.name}: saved after update 5; .*--ckpt_path=last"):
+    with pytest.raises(Interrupted, match=rf"{number.name}: saved after update 5; .*--ckpt_path=last") as end:
         train(tmp_path, begun(whole, at=4, does=does), 8, plugins=plugins)
-    assert names(tmp_path)[-1] == "update_00005.ckpt"
+    assert names(tmp_path)[-1] == "update_00005.ckpt" and end.value.status == status
     assert not list(tmp_path.glob("hpc_ckpt*"))
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1)] == before
     again = Small()

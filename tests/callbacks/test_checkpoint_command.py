@@ -10,6 +10,7 @@ import torch
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.files import temporary_path
 
 SMALL = [
     "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=16", "--data.val_problems=2",
@@ -36,7 +37,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path, tiny_fol
     for name in ("rollouts/update_00001.jsonl", "rollouts/update_00009.jsonl", "eval/validation_00009.json"):
         (dead / name).parent.mkdir(parents=True, exist_ok=True)
         (dead / name).write_text("of the dead run")
-    (dead / "rollouts/update_00002.jsonl.part").write_text("to")
+    temporary_path(dead / "rollouts/update_00002.jsonl").write_text("to")
     (dead / "config.yaml").write_text("seed_everything: 0\n")
     (dead / "metrics.csv").write_text("epoch,reward,step\n0,1.0,0\n0,1.0,1\n0,1.")
     assert fit(dead, tiny_folder, 3, "--ckpt_path=last") == 0

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atmanrl.callbacks import PolicyExport, RunLogger
+from atmanrl.folders import mark
 from atmanrl.policy import Policy
 
 
@@ -45,6 +46,7 @@ def test_export_replaces_an_older_one_and_loads_with_the_same_logits(tmp_path, t
     policy = Policy(str(tiny_folder)).build()
     (tmp_path / "policy").mkdir()
     (tmp_path / "policy/old").write_text("old")
+    mark(tmp_path / "policy", "fit")
     trainer = SimpleNamespace(default_root_dir=str(tmp_path), is_global_zero=True)
     PolicyExport().on_fit_end(trainer, SimpleNamespace(policy=policy))
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")

@@ -15,7 +15,6 @@ from atmanrl.probe.target import Target
 
 SHAPES = [(3, 1, 1, 1), (9, 6, 2, 2), (3, 4, 1, 3), (6, 9, 1, 1)]  # prompt, reasoning, delimiter, answer
 ROLLOUTS = cases(SHAPES, VOCAB)
-CPU = torch.device("cpu")
 RUNS = [(name, backend) for name, a in ARCHITECTURES.items() for backend in a.backends]
 
 
@@ -71,7 +70,7 @@ def test_answers_and_gradients_under_a_mask(name, backend):
     expected = references(name)
     assert max((masked - unmasked).abs().max() for masked, _, unmasked in expected) > 0.05
     model = ARCHITECTURES[name].build(backend)
-    assert backend in backends(model) and choose_backend(model, CPU) == ARCHITECTURES[name].backends[0]
+    assert backend in backends(model) and choose_backend(model) == ARCHITECTURES[name].backends[0]
     flat = masks()
     with frozen(model), attention_hook(model, backend):
         check(model)
@@ -118,6 +117,6 @@ def test_the_reference_gradient_is_a_slope(name):
 @pytest.mark.parametrize(("name", "backend"), [(n, b) for n, a in IGNORING.items() for b in a.backends])
 def test_models_that_ignore_the_mask_are_refused(name, backend):
     model = IGNORING[name].build(backend)
-    with attention_hook(model, choose_backend(model, CPU)):
+    with attention_hook(model, choose_backend(model)):
         with pytest.raises(ProbeError, match=rf"^{type(model).__name__} ignores the attention bias .*cannot be probed"):
             check(model)

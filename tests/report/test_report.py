@@ -21,11 +21,16 @@ def report(out, *runs, **options):
     return main(["report", *map(str, runs), f"--out={out}", *(f"--{key}={value}" for key, value in given.items())])
 
 
+def names(folder):
+    """The files in a report's folder but for its mark."""
+    return {path.name for path in folder.iterdir()} - {".atmanrl-report"}
+
+
 def test_a_report_of_two_runs(make, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     out = tmp_path / "out"
     assert report(out, make("ours", 1), make("base_line", 5), examples=3) == 0
-    assert {path.name for path in out.iterdir()} == set(FILES)
+    assert names(out) == set(FILES)
     said = capsys.readouterr()
     assert str(out / "index.html") in said.out and said.err == ""
     parsed = Strict((out / "index.html").read_text())
@@ -124,7 +129,7 @@ def test_a_run_that_was_not_tested_still_has_its_curves(make, tmp_path, capsys):
     assert "a was not tested and has no row in Table 1: run `atmanrl test`" in capsys.readouterr().err
     assert list(json.loads((tmp_path / "out" / "table1.json").read_text())["rows"]) == ["b"]
     assert report(tmp_path / "only", make("c", tested=False)) == 0
-    assert {path.name for path in (tmp_path / "only").iterdir()} == {"index.html", "figure2.png", "figure2.svg"}
+    assert names(tmp_path / "only") == {"index.html", "figure2.png", "figure2.svg"}
 
 
 def test_a_baseline_that_was_not_tested(make):
@@ -140,9 +145,7 @@ def test_without_matplotlib(make, tmp_path, monkeypatch, capsys):
     assert report(tmp_path / "out", run) == 0
     assert "pip install 'atmanrl[figures]'" in capsys.readouterr().err
     # the earlier report's figures would pass for this one's
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        name for name in FILES if not name.startswith("figure")
-    }
+    assert names(tmp_path / "out") == {name for name in FILES if not name.startswith("figure")}
     assert "pip install" in Strict((tmp_path / "out" / "index.html").read_text()).text
 
 
@@ -155,7 +158,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else(make, tmp_path, capsys):
     strange.mkdir()
     (strange / "index.html").write_text("<p>somebody's page")
     assert report(strange, run) == 1
-    assert "index.html, written by something else; give another --out" in capsys.readouterr().err
+    assert "index.html, which `atmanrl report` has not made; choose another folder" in capsys.readouterr().err
     assert [path.name for path in strange.iterdir()] == ["index.html"]
     assert report(strange / "index.html", run) == 1 and "is a file" in capsys.readouterr().err
 

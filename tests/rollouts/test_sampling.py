@@ -12,7 +12,7 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, sample
 from atmanrl.rollouts.cache import ROOM
-from atmanrl.rollouts.seeds import inverse_cdf, uniforms
+from atmanrl.rollouts.seeds import cumulated, inverse_cdf, uniforms
 from atmanrl.rollouts.truncation import Truncation
 
 PROMPTS = [[1, 20, 30, 40], [1, 25], [1, *range(50, 61)]]
@@ -146,7 +146,7 @@ def test_first_tokens_follow_the_softmax(policy):
 
 
 @given(
-    st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1)), min_size=1, max_size=12).filter(any),
+    st.lists(st.one_of(st.just(0.0), st.floats(2**-20, 1, width=32)), min_size=1, max_size=12).filter(any),
     st.one_of(st.sampled_from([0.0, 0.5, 1 - 2**-53]), st.floats(0, 1, exclude_max=True)),
 )
 def test_the_inverse_cdf_against_numpy(weights, number):
@@ -155,6 +155,22 @@ def test_the_inverse_cdf_against_numpy(weights, number):
     cdf = np.cumsum(weights)
     assert token == np.searchsorted(cdf, number * cdf[-1], side="right")
     assert weights[token] > 0
+
+
+def test_the_inverse_cdf_over_a_large_vocabulary():
+    """Against sums in float64, by numpy: the same tokens, and nothing that a float32 softmax can hold is lost."""
+    generator = torch.Generator().manual_seed(0)
+    shares = (torch.randn(64, 128_000, generator=generator) * 3).softmax(-1)
+    numbers = torch.rand(64, generator=generator, dtype=torch.float64)
+    cdf = np.cumsum(shares.double().numpy(), axis=-1)
+    expected = [np.searchsorted(row, u * row[-1], side="right") for row, u in zip(cdf, numbers.numpy(), strict=True)]
+    assert inverse_cdf(shares, numbers).tolist() == expected
+    torch.testing.assert_close(cumulated(shares), torch.from_numpy(cdf), rtol=0, atol=1e-12)
+
+
+def test_a_number_next_to_one_draws_a_token_that_has_a_probability():
+    weights = torch.tensor([[0.7, 0.3 + 2**-22, 0.0], [1.0, 2.0**-23, 0.0], [0.1, 0.1, 0.0]])
+    assert inverse_cdf(weights, torch.full((3,), 1 - 2**-53, dtype=torch.float64)).tolist() == [1, 1, 1]
 
 
 LOGITS = st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=12, unique=True)

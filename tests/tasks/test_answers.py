@@ -1,6 +1,7 @@
 import ast
 import string
 import time
+import unicodedata
 from decimal import Decimal
 from fractions import Fraction
 
@@ -14,10 +15,23 @@ from atmanrl.tasks.answers import MAX_CHARACTERS, parse_number, same_number
 # The module's docstring promises these; each line is a Python string and what is read in it.
 DOCUMENTED = [
     (ast.literal_eval(text), value)
-    for text, value in (line.rsplit(maxsplit=1) for line in answers.__doc__.splitlines() if line.startswith("    '"))
+    for text, value in (
+        line.rsplit(maxsplit=1) for line in answers.__doc__.splitlines() if line.startswith(("    '", '    "'))
+    )
 ]
 # Characters that mean something to the parser, so that hypothesis reaches its corners.
 nasty = st.text("0123456789.,-+/eE$ \n\\{}frac\u2212\u202f\u00bd\uff17#%*")
+
+
+def is_minus(character):
+    name = unicodedata.name(character, "")
+    if any(
+        word in name for word in ("BULLET", "HYPHENATION", "SUPER", "SUBSCRIPT", "COMBINING", "SOFT", "WITH", "PLUS")
+    ):
+        return False
+    return name.endswith(("MINUS SIGN", "HYPHEN", "HYPHEN-MINUS", "EN DASH", "FIGURE DASH")) and "DOUBLE" not in name
+
+
 numbers = st.one_of(st.integers(-(10**30), 10**30), st.decimals(-(10**9), 10**9, places=3))
 
 
@@ -67,6 +81,45 @@ def test_documented_case(text, value):
         ("\u00b2", None),
         ("seventy 2", 2),
         ("#####72", 72),
+        ("\\frac{3}{-4}", Fraction(-3, 4)),
+        ("-\\frac{-3}{4}", Fraction(3, 4)),
+        ("\\frac 1 2", Fraction(1, 2)),
+        ("\\frac1{2}", Fraction(1, 2)),
+        ("\\frac123", Fraction(1, 2)),
+        ("\\dfrac{\\text{3}}{\\mathbf{4}}", Fraction(3, 4)),
+        ("$\\frac{1{,}000}{3}$", Fraction(1000, 3)),
+        ("$1\\,\\frac12$", Fraction(3, 2)),
+        ("1,000 1/2", Fraction(2001, 2)),
+        ("3 * \\frac{1}{2}", 3),
+        ("(-3)/4", Fraction(-3, 4)),
+        ("$3$/$4$", Fraction(3, 4)),
+        ("\u00b3\u2044\u2084", Fraction(3, 4)),
+        ("The answer is -\u00bd", Fraction(-1, 2)),
+        ("5 \u00d7 10\u00b3", 5000),
+        ("5 * 10^3", 5000),
+        ("10^{-2}", Fraction(1, 100)),
+        ("1e3 \u00d7 10^3", 10**6),
+        ("1 \u00d7 10^9999", None),
+        ("2\u00b3", None),
+        ("-$**3**$", -3),
+        ('-"3"', -3),
+        ("-`3`", -3),
+        ("-<b>3</b>", -3),
+        ("-\\left(3\\right)", -3),
+        ("\\-3", -3),
+        ("is **- 3**", -3),
+        ("- -3", -3),
+        ("-US$3", -3),
+        ("-USD 3", -3),
+        ("Negative **3**", -3),
+        ("1\u202f00", 1),
+        ("1'0000", None),
+        ("5'10", 5),
+        ("\U0001d7d5\U0001d7d0", 72),
+        ("7\ufe0f\u20e3", 7),
+        ("7\u200b2", 72),
+        ("&frac12;", Fraction(1, 2)),
+        ("&#" + "9" * 5000 + ";", None),
         ("inf", None),
     ],
 )
@@ -200,3 +253,24 @@ def test_every_task_takes_its_gold_answer_in_every_frame_and_no_other(task, fram
 @given(st.sampled_from(JUDGES), st.text(), st.sampled_from(["7", "B"]))
 def test_no_task_fails_on_any_answer(task, answer, gold):
     assert task.is_right(answer, Problem("x", "?", gold)) in (True, False)
+
+
+@pytest.mark.parametrize("dash", sorted({c for c in map(chr, range(0x2E80)) if is_minus(c)}), ids=ascii)
+def test_every_minus_sign_and_hyphen_of_unicode_is_a_sign(dash):
+    assert parse_number(f"{dash}3") == -3
+    assert parse_number(f"x = {dash}\\frac34") == Fraction(-3, 4)
+
+
+@pytest.mark.parametrize("character", [c for c in map(chr, range(0x110000)) if unicodedata.category(c) == "Nd"][::10])
+def test_the_digits_of_every_script_are_read(character):
+    digits = "".join(chr(ord(character) + i) for i in (7, 2))
+    assert parse_number(digits) == 72
+
+
+@pytest.mark.parametrize(
+    "character", [c for c in map(chr, range(0x3000)) if "VULGAR FRACTION" in unicodedata.name(c, "")]
+)
+def test_every_fraction_that_is_one_character_is_read(character):
+    value = Fraction(unicodedata.numeric(character)).limit_denominator(10)
+    assert parse_number(character) == value
+    assert parse_number(f"-2{character}") == -(2 + value)

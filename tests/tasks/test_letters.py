@@ -87,8 +87,8 @@ def test_small_words_after_a_label_do_not_matter(name, rest):
     "text",
     [
         "A" * 300_000, "A " * 150_000, "(A" * 150_000, "A,B" * 100_000, "answer " * 50_000, "answer" + " " * 300_000,
-        "answer" + "\n" * 300_000 + "x", "\n" * 300_000 + "A", "not " * 80_000 + "A", "B or " * 60_000, "\\boxed{" * 40_000,
-        "( " * 150_000 + "A", "is " * 100_000, "a) " * 100_000,
+        "answer" + "\n" * 300_000 + "x",  "\n" * 300_000 + "A", "not " * 80_000 + "A", "B or " * 60_000, "\\boxed{" * 40_000,
+        "( " * 150_000 + "A", "is " * 100_000, "a) " * 100_000, "A," * 150_000, "B, C, " * 50_000,
     ],
     ids=lambda text: f"{text[:8]!a}*{len(text)}",
 )  # fmt: skip
@@ -111,3 +111,23 @@ def test_no_text_takes_long(text):
 )
 def test_same_letter(answer, gold, expected):
     assert same_letter(answer, gold) is expected
+
+
+@pytest.mark.parametrize("text", ["A,", "B, C, ", "(A) or ", "answer A and ", "A\n", "B or C\n", "d) ", "A A "])
+def test_the_work_on_a_list_of_letters_grows_with_its_length(text, monkeypatch):
+    """Counted, not timed: each attempt to go on in a list is one call of the pattern."""
+    work = []
+
+    class Counting:
+        def match(self, string, start, pattern=letters._ANOTHER):
+            work.append(1)
+            return pattern.match(string, start)
+
+    monkeypatch.setattr(letters, "_ANOTHER", Counting())
+    counts = []
+    for repeats in (200, 400):
+        work.clear()
+        parse_letter(text * repeats)
+        counts.append(len(work))
+    assert counts[1] <= 2 * counts[0] + 2
+    assert counts[1] <= len(text) * 400

@@ -30,8 +30,10 @@ def test_a_row_becomes_a_problem(tmp_path):
     task = MMLU(write(tmp_path, test=[rows[0], "", rows[1]]))
     first, second = task.problems("test")
     text = "Which colour\nis it?\nA. red\nB. blue\nC. green\nD. black"
-    assert first == Problem("mmlu/test/virology/0", text, "C")
-    assert second == Problem("mmlu/test/high_school_physics/1", "Which?\nA. 1\nB. 2\nC. \nD. 4", "D")
+    columns = {"choices": ("red", "blue", "green", "black")}
+    assert first == Problem("mmlu/test/virology/0", text, "C", columns=columns)
+    columns = {"choices": ("1", "2", "", "4")}
+    assert second == Problem("mmlu/test/high_school_physics/1", "Which?\nA. 1\nB. 2\nC. \nD. 4", "D", columns=columns)
     assert task.prompt(first) == f"{text}\n\n{LETTER_INSTRUCTION}" and LETTER_INSTRUCTION != INSTRUCTION
     assert MMLU(task.path, instruction="").prompt(first) == text
     assert task.is_right(" (c) green", first)
@@ -190,3 +192,32 @@ def test_the_real_files(shared_data):
     assert all(task.is_right(p.gold, p) for p in test)
     parts = [MMLU(str(folder), categories=[category]).problems("test") for category in CATEGORIES]
     assert sorted(p.id for part in parts for p in part) == sorted(p.id for p in test)
+
+
+def test_the_texts_of_the_choices_are_passed_over(tmp_path):
+    choices = ["paralysis of the face", "Vitamin C", "If A is true, then B is false.", "A city in France"]
+    task = MMLU(write(tmp_path, test=[row(choices=choices, answer=0)]))
+    (problem,) = task.problems("test")
+    for frame in (
+        "{} {}",
+        "**{}** {}",
+        "{}. {}",
+        "({}) {}",
+        "The answer is {}: {}",
+        "{} - {}",
+        "I choose {} because {}",
+    ):
+        for letter, choice in zip("ABCD", choices, strict=True):
+            assert task.is_right(frame.format(letter, choice), problem) == (letter == "A")
+            assert task.can_read(frame.format(letter, choice.lower()), problem)
+    for choice in choices:
+        for frame in ("{}", "The answer is {}.", "**{}**", "It is {}"):
+            assert not task.can_read(frame.format(choice), problem)
+            assert not task.can_read(frame.format(choice).lower(), problem)
+
+
+def test_a_choice_that_is_a_letter_stays_one(tmp_path):
+    task = MMLU(write(tmp_path, test=[row(choices=["A", "B", "AB", "O"], answer=1)]))
+    (problem,) = task.problems("test")
+    assert task.is_right("B", problem) and task.is_right("(B)", problem)
+    assert not task.is_right("AB", problem)

@@ -1,0 +1,121 @@
+"""A run's folder: one run in it, one process at work, and a `config.yaml` that says what ran."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+
+from atmanrl.cli_errors import mendable
+from atmanrl.errors import UserError
+from atmanrl.files import atomic_write, remove, remove_leftovers
+from atmanrl.folders import is_marked, locked, mark, mark_path
+from atmanrl.notes import say
+
+COMMAND = "fit"
+"""Whose mark and lock a run's folder bears."""
+OWN = ("metrics.csv", "policy", "checkpoints/*", "rollouts/*", "eval/validation_*")
+"""What training leaves in a run's folder, as patterns; `config.yaml` alone is a start that came to nothing."""
+
+
+class RunFolder(SaveConfigCallback):
+    """Keeps a run's folder: nothing of a run there is touched but by the command that goes on with it.
+
+    `config.yaml` is written when the first update begins, when everything that can be refused has been accepted; if that
+    update fails, the folder is as it was.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any) -> None:
+        super().__init__(parser, config, **options)
+        self.folder, self.updates = Path(), 0
+        self._written, self._before = False, b""
+        self._lock = ExitStack()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the folder for this run, before anything is written there.
+
+        Raises:
+            UserError: another process trains there, it holds a run that this command does not go on with, or it cannot
+                be written to. Every process of the run raises it.
+        """
+        if stage != "fit":
+            return
+        self.folder = Path(trainer.default_root_dir)
+        refusal = None
+        if trainer.is_global_zero:
+            try:
+                self._lock.enter_context(locked(self.folder, COMMAND))
+                self._check()
+            except (UserError, OSError) as error:
+                refusal = mendable(error)
+        refusal = trainer.strategy.broadcast(refusal)
+        if refusal is not None:
+            self._lock.close()
+            raise UserError(refusal)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:  # fmt: skip
+        """Write the config, once: here all that is loaded has been looked at."""
+        if trainer.is_global_zero and not self._written:
+            path = self.folder / self.config_filename
+            self._before = path.read_bytes() if path.exists() else b""
+            self._written = True
+            mark(self.folder, COMMAND)
+            with atomic_write(path) as file:
+                file.write(self.parser.dump(self.config, skip_none=False))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Count: from here on the config stays."""
+        self.updates += 1
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say so where nothing was left to do."""
+        if not self.updates:
+            say(
+                f"the run in {self.folder} is done already, after update {trainer.global_step} of {trainer.max_steps}; a "
+                "larger --trainer.max_steps goes on with it."
+            )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the folder as it was, if the first update failed."""
+        if self._written and not self.updates:
+            path = self.folder / self.config_filename
+            if self._before:
+                path.write_bytes(self._before)
+            else:
+                remove(path)
+                remove(mark_path(self.folder, COMMAND))
+        self._lock.close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the folder back."""
+        self._lock.close()
+
+    def _check(self) -> None:
+        checkpoint = self.config.get("ckpt_path")
+        config = self.folder / self.config_filename
+        left = [path for pattern in OWN for path in self.folder.glob(pattern)]
+        own = checkpoint == "last" or Path(checkpoint or "").resolve().parent == (self.folder / "checkpoints").resolve()
+        if left and checkpoint and not own:
+            raise UserError(
+                f"{self.folder} already holds a run, and {checkpoint} is no checkpoint of it; choose another "
+                "--trainer.default_root_dir, or go on with that run by --ckpt_path=last."
+            )
+        if not checkpoint and (left or (config.exists() and not is_marked(self.folder, COMMAND))):
+            raise UserError(
+                f"{self.folder} already holds a run ({(left or [config])[0].relative_to(self.folder)}); choose another "
+                "--trainer.default_root_dir, or go on with that run by --ckpt_path=last."
+            )
+        # the lock is ours, so whoever was writing these is dead
+        remove_leftovers(
+            self.folder, self.config_filename, "metrics.csv", "policy", mark_path(self.folder, COMMAND).name
+        )
+        for name in ("checkpoints", "rollouts", "eval"):
+            remove_leftovers(self.folder / name)

@@ -1,0 +1,48 @@
+"""Print to terminals of any encoding and any width."""
+
+from __future__ import annotations
+
+import codecs
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LOOKALIKES = {
+    "–": "-", "—": "-", "−": "-", "±": "+/-", "×": "x", "·": ".", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "≈": "~",
+    "‘": "'", "’": "'", "“": '"', "”": '"', "█": "#", "▇": "#", "▆": "#", "▅": "+", "▄": "+", "▃": "-", "▂": "-", "▁": ".",
+}  # fmt: skip
+HANDLER = "atmanrl.lookalike"
+"""Name of the codec error handler that writes what an encoding lacks in its own characters."""
+
+
+def encodable(text: str, encoding: str | None) -> str:
+    """The text with what an encoding lacks replaced: by what looks alike, or else by its escape."""
+    encoding = encoding or "utf-8"
+    return text.encode(encoding, HANDLER).decode(encoding)
+
+
+def write_anything(stream: TextIO) -> None:
+    """Let a stream replace what its encoding lacks, see `encodable`, instead of raising an error."""
+    if isinstance(stream, TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
+        stream.reconfigure(errors=HANDLER)
+
+
+def print_whole(console: Console, renderable: Any) -> None:
+    """Print a table with all its figures: a terminal that is too narrow breaks its lines, rather than cut figures off."""
+    from rich.measure import Measurement  # which `atmanrl --help` does not wait for
+
+    width = Measurement.get(console, console.options.update(width=10_000), renderable).minimum
+    console.print(renderable, width=max(width, console.width), crop=False, no_wrap=False)
+
+
+def _lookalike(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    written = (_LOOKALIKES.get(c) or c.encode("ascii", "backslashreplace").decode("ascii") for c in characters)
+    return "".join(written), error.end
+
+
+codecs.register_error(HANDLER, _lookalike)
