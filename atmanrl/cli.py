@@ -38,6 +38,23 @@ from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
 from atmanrl.notes import say
 
+_LOOP = "it needs Lightning's own training loop, and a run has one of its own"
+CALLBACKS_NOT_HERE = {
+    "StochasticWeightAveraging": _LOOP,
+    "WeightAveraging": _LOOP,
+    "EMAWeightAveraging": _LOOP,
+    "BackboneFinetuning": _LOOP,
+    "GradientAccumulationScheduler": "model.minibatch_queries and model.micro_batch_tokens say what a step is made of",
+    "LearningRateFinder": "the loss of a policy's update says nothing of its learning rate",
+    "BatchSizeFinder": "model.micro_batch_tokens bounds the memory of an update",
+}
+"""Callbacks of Lightning that a run cannot have, and why."""
+NOT_HERE = {
+    "barebones": (True, "a run keeps its log, its evaluations and its checkpoints"),
+    "enable_checkpointing": (False, "a run writes a checkpoint at its end, and trainer.fast_dev_run keeps nothing"),
+}
+"""Options of the trainer that a run cannot have, and why."""
+
 
 class RunCLI(LightningCLI):
     """Lightning's command line, where `trainer.default_root_dir` is the run's folder with a fixed layout."""
@@ -84,6 +101,8 @@ class RunCLI(LightningCLI):
                 raise UserError(f"{folder} holds no checkpoint: give --ckpt_path the path of one.")
             say(f"going on from {found}." if found else f"{folder} holds no checkpoint yet: the run begins anew.")
             given["ckpt_path"] = None if found is None else str(found)
+        elif given.get("ckpt_path") in ("best", "hpc"):
+            raise UserError(f"--ckpt_path={given['ckpt_path']}: give last, or the path of a checkpoint.")
         elif given.get("ckpt_path"):
             given["ckpt_path"] = str(checkpoint_path(Path(given["ckpt_path"]).expanduser()))
         return given
@@ -99,6 +118,9 @@ class RunCLI(LightningCLI):
                 "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
                 "for none."
             )
+        for name, (refused, reason) in NOT_HERE.items():
+            if options[name] is refused:
+                raise UserError(f"trainer.{name}={str(refused).lower()}: {reason}; leave it out.")
         folder = str(self._run_folder())
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
@@ -107,6 +129,9 @@ class RunCLI(LightningCLI):
         if self.config.subcommand == "fit":
             loggers = [RunLogger(folder), *loggers]
         callbacks = _listed(options["callbacks"])
+        for name in (type(callback).__name__ for callback in callbacks):
+            if name in CALLBACKS_NOT_HERE:
+                raise UserError(f"trainer.callbacks: no {name} here, since {CALLBACKS_NOT_HERE[name]}; leave it out.")
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
         return super().instantiate_trainer(

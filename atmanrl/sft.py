@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
 from atmanrl.forward import logits_at, positions, token_logprobs
+from atmanrl.horizon import check_interval, needed_updates
 from atmanrl.policy import Policy
 from atmanrl.tasks import DELIMITER, Task
 
@@ -101,6 +102,7 @@ class SFTDataModule(LightningDataModule):
         """Batches of like lengths."""
         examples = self.examples[: -self.val_problems]
         sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
+        check_interval(self.trainer, len(sampler))
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
             examples, batch_sampler=sampler, collate_fn=self.collate, generator=torch.Generator().manual_seed(self.seed),  # type: ignore[arg-type]
@@ -172,7 +174,7 @@ class SFTModule(LightningModule):
         optimizer = torch.optim.AdamW(
             self.policy.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = needed_updates(self.trainer, "")
 
         def scale(step: int) -> float:
             if step < self.warmup_steps:

@@ -1,4 +1,4 @@
-"""Checkpoints by updates, and the trained policy as a Hugging Face folder."""
+"""Checkpoints by updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -28,13 +28,11 @@ from atmanrl.callbacks.checkpoint_files import (
 from atmanrl.callbacks.interruption import Interruption
 from atmanrl.callbacks.resume import Resumption
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
-from atmanrl.distributed import everyone, processes, whole
+from atmanrl.distributed import everyone, processes
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import Interrupted, UserError
-from atmanrl.files import atomic_folder, flush, remove, remove_leftovers, take_place, temporary_path
-from atmanrl.folders import check_replaceable, mark
+from atmanrl.files import flush, remove, remove_leftovers, take_place, temporary_path
 from atmanrl.notes import say
-from atmanrl.policy import Policy, PolicyError
 
 
 class RunCheckpoint(Checkpoint):
@@ -263,48 +261,3 @@ class RunCheckpoint(Checkpoint):
         here = [path for number, path in found if number <= update]
         if here and len(here) < len(found):
             self._link(here[0])
-
-
-FOLDER = "policy"
-"""Where a run's folder holds the trained policy."""
-
-
-class PolicyExport(Callback):
-    """Writes `policy/` in Hugging Face format when training ends.
-
-    Args:
-        dtype: of the exported weights; None keeps that of the training.
-    """
-
-    def __init__(self, dtype: str | None = None) -> None:
-        self.dtype = dtype
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse, before anything is trained, to replace what is not an older export.
-
-        Raises:
-            FileError: `policy` in the run's folder is somebody else's.
-        """
-        if stage == "fit" and trainer.is_global_zero:
-            check_replaceable(Path(trainer.default_root_dir) / FOLDER, "fit")
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write a new folder, then let it take the place of an older export.
-
-        Raises:
-            PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
-        """
-        policy = getattr(pl_module, "policy", None)
-        if not isinstance(policy, Policy):
-            return
-        policy = whole(policy)
-        if not trainer.is_global_zero:
-            return
-        folder = Path(trainer.default_root_dir) / FOLDER
-        check_replaceable(folder, "fit")
-        try:
-            with atomic_folder(folder) as temporary:
-                policy.save(temporary, self.dtype)
-                mark(temporary, "fit")
-        except PolicyError as error:
-            raise PolicyError(f"{error}. The checkpoints are whole: make room, then `atmanrl export` one.") from error

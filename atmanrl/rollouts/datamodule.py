@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from atmanrl.distributed import Processes, everyone, inference_copy, processes
 from atmanrl.errors import UserError
+from atmanrl.horizon import check_interval, planned_updates
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
@@ -185,6 +186,7 @@ class RolloutDataModule(LightningDataModule):
         """One batch of problems an update; the last, smaller batch of an epoch is left out."""
         rows = self._rows("train", "fit")
         order = EpochOrder(len(rows), self.seed, self._updates_done, processes(), self.queries_per_device)
+        check_interval(self.trainer, order.updates)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
             cast("Dataset[Row]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
@@ -225,7 +227,7 @@ class RolloutDataModule(LightningDataModule):
             first = processes().rank * len(batch)
             rows = [rollout.row for rollout in answered.rollouts[:: answered.group_size]]
             answered.places = {row: first + i for i, row in enumerate(rows)}
-        answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
+        answered.updates = (planned_updates(self.trainer) if self.trainer.training else None) or -1
         return answered
 
     def answer(
