@@ -1,19 +1,22 @@
 """What the tests share: a tiny random policy, and the places of real data."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import settings
 from lightning import seed_everything
 
 ROOT = Path(__file__).parents[1]
 BLANK = ROOT / "experiments/laptop/blank"
 
 torch.set_num_threads(1)  # on busy cores more threads make tiny forward passes a hundred times slower
-settings.register_profile("busy", deadline=None)  # a machine that is busy elsewhere is no failure
-settings.load_profile("busy")
+if find_spec("hypothesis"):  # which the tests on a GPU do without
+    from hypothesis import settings
+
+    settings.register_profile("busy", deadline=None)  # a machine that is busy elsewhere is no failure
+    settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +27,15 @@ def environment():
     for name in set(os.environ) - set(before):
         del os.environ[name]
     os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """Where tests marked `gpu` run: on CUDA, unless ATMANRL_GPU_TESTS_ON names another device to try them on."""
+    name = os.environ.get("ATMANRL_GPU_TESTS_ON", "cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here (ATMANRL_GPU_TESTS_ON=cpu tries these tests on a CPU)")
+    return torch.device(name)
 
 
 @pytest.fixture(scope="session")

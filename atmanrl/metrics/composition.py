@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from spacy.language import Language
-from spacy.tokens import Doc
 from torch import Tensor
 from torchmetrics import Metric
 
-from atmanrl.metrics.tagger import TokenClass, build_tagger, classify
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,8 @@ class Composition:
 
 def count_tokens(doc: Doc) -> Composition:
     """Counts the classes in a document from `build_tagger`; pure."""
+    from atmanrl.metrics.tagger import TokenClass, classify  # loads spaCy, which a machine that trains need not have
+
     counts = np.bincount(classify(doc), minlength=len(TokenClass)).tolist()
     return Composition(
         tokens=sum(counts) - counts[TokenClass.SPACE],
@@ -66,6 +68,8 @@ def count_tokens(doc: Doc) -> Composition:
 @cache
 def _shared_tagger(pipeline: str | None) -> Language:
     """One tagger a process and pipeline: built on first use, so that metrics pickle and deep-copy without it."""
+    from atmanrl.metrics.tagger import build_tagger
+
     return build_tagger(pipeline)
 
 

@@ -138,7 +138,10 @@ def _no_gradient(model: Any, where: str) -> str:
 
 
 def _tiny_ids(model: Any) -> Tensor:
-    return torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    """Four tokens, without padding: its embedding is zero, and so small a norm has no finite gradient in float16."""
+    config = model.config.get_text_config()
+    ids = [i for i in range(5) if i != getattr(config, "pad_token_id", None)][:4]
+    return torch.tensor([ids], device=model.device) % config.vocab_size
 
 
 def _tiny_pass(model: Any, bias: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past
 from atmanrl.probe.target import Target
-from atmanrl.rollouts.sampling import left_padded
+from atmanrl.rollouts.decoding import left_padded
 
 
 @dataclass

@@ -7,16 +7,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.table import Table
-from rich.text import Text
 
 from atmanrl import escape
 from atmanrl.files import atomic_write
 from atmanrl.report.intervals import Floats, interval
 from atmanrl.report.runs import FIGURES, ReportError, Row, at_k, columns, load_row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+    from rich.text import Text
 
 __all__ = ["FIGURES", "WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
 
@@ -169,6 +171,9 @@ def in_terminal(table1: Table1) -> Table:
     interval. The baseline's own row, and the one named `warm start` (where the methods began, so no result of theirs),
     show figures alone.
     """
+    from rich.table import Table  # for the terminal alone; a machine that trains need not have it
+    from rich.text import Text
+
     # a name is no markup
     names = {method: Text(escape.line(method), style="dim" if method == WARM_START else "") for method in table1.rows}
     cells = [
@@ -187,6 +192,8 @@ def in_terminal(table1: Table1) -> Table:
 
 
 def _shown(cell: Cell) -> Text:
+    from rich.text import Text
+
     text = Text(f"{cell.shown} ({cell.shown_change})" if cell.shown_change else cell.shown)
     return text.append(f"\n{cell.shown_interval}", style="dim") if cell.shown_interval else text
 

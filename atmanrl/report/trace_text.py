@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from rich.cells import cell_len
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from atmanrl import escape
 from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 100
@@ -25,6 +27,8 @@ def coloured(view: TraceView) -> Text:
     Raises:
         UserError: the trace has not one saliency for each piece.
     """
+    from rich.text import Text  # for the terminal alone; a machine that trains need not have it
+
     text = Text()
     text.append(escape.line(header(view)) + "\n", style="bold")
     for piece, share, _ in spans(view, colour_scale([view])):
@@ -38,6 +42,8 @@ def plain(view: TraceView) -> str:
     Raises:
         UserError: the trace has not one saliency for each piece.
     """
+    from rich.cells import cell_len
+
     lines = [escape.line(header(view))]
     above = beneath = ""
     for text, share in _units(spans(view, colour_scale([view]))):

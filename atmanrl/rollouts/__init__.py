@@ -2,16 +2,20 @@
 
 from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
 from atmanrl.rollouts.datamodule import RolloutDataModule
-from atmanrl.rollouts.sampling import Completion, sample
+from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions
+from atmanrl.rollouts.sampling import HFSampler, sample
 from atmanrl.rollouts.split import Parts, split
 from atmanrl.rollouts.truncation import Truncation
 
 __all__ = [
     "Completion",
+    "HFSampler",
     "Parts",
     "Rollout",
     "RolloutBatch",
     "RolloutDataModule",
+    "Sampler",
+    "SamplingOptions",
     "Sequences",
     "Truncation",
     "sample",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import Parts
 from atmanrl.tasks import Problem
 

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loops.progress import _ProcessedTracker
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
-from atmanrl.distributed import Processes, everyone, inference_copy, processes
+from atmanrl.distributed import everyone, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.horizon import check_interval, planned_updates
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
+from atmanrl.rollouts.order import Block, EpochOrder
 from atmanrl.rollouts.resampling import Row, resample, reserves
-from atmanrl.rollouts.sampling import sample
+from atmanrl.rollouts.sampler import Sampler, SamplingOptions
+from atmanrl.rollouts.sampling import HFSampler
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.rollouts.split import split
-from atmanrl.rollouts.truncation import Truncation
 from atmanrl.tasks import DELIMITER, Problem, Task
-
-ALONE = Processes(0, 1)
 
 
 class ProblemBatch(list[Row]):
@@ -45,52 +43,8 @@ class TraceBatch(list[tuple[str, int, dict[str, Any]]]):
         return self
 
 
-class EpochOrder(DistributedSampler[int]):
-    """A permutation for each epoch, by seed and epoch alone; after a restart it goes on where the run stood.
-
-    An update takes the next problems of the permutation, the first process the first of them, and so on: the update is
-    the same on any number of processes. What does not fill an update is left out. It keeps its full length after a
-    restart, so that the trainer's count of batches stays right. (A `DistributedSampler`, so that Lightning leaves it.)
-
-    Args:
-        size: of the dataset.
-        seed: of the permutations.
-        done: how many updates of the epoch a restarted run has behind it.
-        among: the processes; each: problems of an update on each of them.
-    """
-
-    def __init__(self, size: int, seed: int, done: Callable[[], int], among: Processes = ALONE, each: int = 1) -> None:
-        self.size, self.seed, self.done, self.among, self.each = size, seed, done, among, each
-        self.updates = size // (each * among.count)
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return self.updates * self.each
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator).tolist()
-        whole = self.each * self.among.count
-        for update in range(self.done(), self.updates):
-            start = update * whole + self.among.rank * self.each
-            yield from order[start : start + self.each]
-
-
-class Block(DistributedSampler[int]):
-    """This process's block of a dataset, in order; nothing is answered twice to make blocks equal."""
-
-    def __init__(self, size: int, among: Processes) -> None:
-        self.indices, self.epoch = among.share(size), 0
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices)
-
-
 class RolloutDataModule(LightningDataModule):
-    """Rollouts sampled from the live policy, or read from a file of stored traces.
+    """Rollouts of the live policy, by a sampler, or read from a file of stored traces.
 
     Sampling happens in `on_after_batch_transfer`, which runs once a batch, on the device, right before the step.
 
@@ -112,6 +66,10 @@ class RolloutDataModule(LightningDataModule):
         eval_samples: rollouts of each problem in evaluation.
         eval_queries: problems answered, or stored traces taken, at once in evaluation.
         seed: of the order of problems, of the held-out draw and of every sampled token.
+        sampler: what answers the prompts; None takes `HFSampler` as it is by default.
+
+    Attributes:
+        sampling: the options that the sampler gets.
     """
 
     def __init__(
@@ -132,20 +90,19 @@ class RolloutDataModule(LightningDataModule):
         eval_samples: int = 4,
         eval_queries: int = 32,
         seed: int = 0,
+        sampler: Sampler | None = None,
     ) -> None:
         super().__init__()
         if (task is None) == (traces is None):
             raise UserError("give either data.task (rollouts of the live policy) or data.traces (stored ones).")
         for name, value in {
-            "queries_per_device": queries_per_device, "max_new_tokens": max_new_tokens, "val_problems": val_problems,
-            "test_problems": test_problems, "eval_samples": eval_samples, "eval_queries": eval_queries,
+            "queries_per_device": queries_per_device, "val_problems": val_problems, "test_problems": test_problems,
+            "eval_samples": eval_samples, "eval_queries": eval_queries,
         }.items():  # fmt: skip
             if value < 1:
                 raise UserError(f"data.{name} is {value}; give at least 1.")
         if group_size < 2:
             raise UserError(f"data.group_size is {group_size}; a group's advantage needs at least 2 rollouts.")
-        if not 0 < temperature < math.inf:
-            raise UserError(f"data.temperature is {temperature}; give a number above 0.")
         if resample_zero_spread < 0:
             raise UserError(
                 f"data.resample_zero_spread is {resample_zero_spread}; give a number of rounds, 0 for none."
@@ -158,15 +115,18 @@ class RolloutDataModule(LightningDataModule):
         self.task, self.traces = task, traces
         self.queries_per_device, self.group_size = queries_per_device, group_size
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
-        self.truncation, self.stop = Truncation(top_k, top_p, min_p), stop or []
+        self.sampling = SamplingOptions(max_new_tokens, temperature, top_k, top_p, min_p, tuple(stop or ()))
+        self.sampler = HFSampler() if sampler is None else sampler
         self.resample_zero_spread = resample_zero_spread
         self.val_problems, self.test_problems = val_problems, test_problems
         self.eval_samples, self.eval_queries = eval_samples, eval_queries
         self.seed = seed
         self.rows: dict[str, list[Row]] = {}
+        self._synced_update: int | None = None
 
     def setup(self, stage: str) -> None:
         """Read the task's problems and hold some out. A row is a problem's number in its split's file."""
+        self._synced_update = None  # another command may bring other weights
         if self.task is None:
             return
         if stage in ("fit", "validate") and "train" not in self.rows:
@@ -221,6 +181,9 @@ class RolloutDataModule(LightningDataModule):
         if not isinstance(batch, ProblemBatch):
             return batch
         with self.trainer.precision_plugin.forward_context(), inference_copy(policy):
+            if self._synced_update != self.trainer.global_step:
+                self.sampler.sync(policy)
+                self._synced_update = self.trainer.global_step
             answered = self._answered(policy, batch, self.trainer)
         answered.update = self.trainer.global_step
         if self.trainer.training:
@@ -244,7 +207,7 @@ class RolloutDataModule(LightningDataModule):
             ])
             for row, _ in problems
         ])  # fmt: skip
-        completions = sample(policy, prompt_ids, uniform, self.temperature, self.truncation, self.stop)
+        completions = self.sampler.sample(policy, prompt_ids, uniform, self.sampling)
         rollouts = []
         for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
             for s, completion in enumerate(group):

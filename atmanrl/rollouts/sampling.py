@@ -1,49 +1,130 @@
-"""Sampling completions from the live policy: the prompt is read once for a group, finished rows are dropped."""
+"""`HFSampler`: completions sampled by the live policy itself, a Hugging Face model."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.forward import evaluating, head_at, positions, token_logprobs
+from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
-from atmanrl.rollouts.cache import repeat_with_room
-from atmanrl.rollouts.ends import Ends
-from atmanrl.rollouts.seeds import inverse_cdf
+from atmanrl.rollouts.decoding import Decoded, decode_dynamic, prefill
+from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions
+from atmanrl.rollouts.static_decoding import Step, decode_static, decode_step, why_not_static
+from atmanrl.rollouts.stop_criteria import StopCriteria
 from atmanrl.rollouts.truncation import ALL_TOKENS, Truncation
 
+CompileMode = Literal["default", "reduce-overhead", "cudagraphs"]
+log = logging.getLogger("atmanrl")
 
-@dataclass(frozen=True)
-class Completion:
-    """What the policy said.
 
-    Attributes:
-        ids: token ids, the end-of-sequence token included where it came.
-        logprobs: of each token, at the sampling temperature.
-        finished: whether it came to an end, by an end-of-sequence token or a stop string, and was not cut off.
+class HFSampler(Sampler):
+    """Samples from the live policy: the prompt is read once for a group, and finished rows are dropped.
+
+    The tokens of a completion depend on its random numbers alone, whatever the options here; log-probabilities agree to
+    rounding.
+
+    Args:
+        cache: `dynamic` grows with the tokens and drops a row with its last token. `static` is preallocated, drops
+            rows now and then, and is refused for models that keep another state than keys and values. `auto` is static
+            where the model permits.
+        compile: what is made of a decoding step with a static cache. `cudagraphs` captures it as it is, one launch in
+            place of over a thousand (needs a CUDA device). `default` compiles it by inductor. `reduce-overhead`, or
+            true, does both; on a CPU it compiles alone. false runs it as it is.
+
+    Raises:
+        UserError: a step is to be compiled with a dynamic cache.
     """
 
-    ids: list[int]
-    logprobs: list[float]
-    finished: bool
+    def __init__(
+        self, cache: Literal["dynamic", "static", "auto"] = "dynamic", compile: bool | CompileMode = False
+    ) -> None:
+        if compile and cache == "dynamic":
+            raise UserError("data.sampler's option compile needs a cache of fixed shape: give cache: static, or auto.")
+        self.cache = cache
+        self.mode: CompileMode | None = "reduce-overhead" if compile is True else compile or None
+        self._step: Step | None = None
+        self._told = False
+
+    @torch.no_grad()
+    def sample(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, options: SamplingOptions
+    ) -> list[list[Completion]]:
+        """Complete each of Q prompts G times (see `Sampler.sample`).
+
+        The policy is in eval mode meanwhile; each module is left in the mode that it had.
+
+        Raises:
+            UserError: a prompt and `max_new_tokens` do not fit into the model's context, the model gives NaN, or it
+                cannot decode in the way that was asked for.
+        """
+        queries, group, limit = uniforms.shape
+        longest = max(map(len, prompts))
+        if longest + limit > policy.context_length:
+            raise UserError(
+                f"a prompt of {longest} tokens and max_new_tokens={limit} exceed the model's context of "
+                f"{policy.context_length} tokens; lower data.max_new_tokens."
+            )
+        with evaluating(policy.model):
+            decoded = self._decoded(policy, prompts, uniforms.to(policy.device), options)
+        _check(decoded.logprobs, group)
+        completions = [
+            Completion(ids[:length].tolist(), scores[:length].tolist(), finished)
+            for ids, scores, length, finished in zip(
+                decoded.tokens.cpu(), decoded.logprobs.cpu(), decoded.lengths.tolist(), decoded.finished.tolist(),
+                strict=True,
+            )
+        ]  # fmt: skip
+        return [completions[q * group : (q + 1) * group] for q in range(queries)]
+
+    def _decoded(
+        self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, options: SamplingOptions
+    ) -> Decoded:
+        criteria, read = StopCriteria(policy, options.stop), prefill(policy, prompts)
+        if self.cache == "dynamic" or not self._is_static(policy, read.cache):
+            return decode_dynamic(policy, read, uniforms, options, criteria)
+        on_cuda = policy.device.type == "cuda"
+        if self.mode == "cudagraphs" and not on_cuda:
+            raise UserError(
+                f"data.sampler's option compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
+                "give compile: false, or default for inductor."
+            )
+        graphs = on_cuda and self.mode in ("cudagraphs", "reduce-overhead")
+        return decode_static(policy, read, uniforms, options, criteria, self._compiled(), graphs)
+
+    def _is_static(self, policy: Policy, cache: Any) -> bool:
+        """Whether the policy can decode with a static cache. Where it cannot, `auto` says so once.
+
+        Raises:
+            UserError: it cannot, and `static` was asked for.
+        """
+        reason = why_not_static(policy, cache)
+        if reason is None:
+            return True
+        if self.cache == "static":
+            raise UserError(
+                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set data.sampler's option "
+                "cache: dynamic."
+            )
+        if not self._told:
+            log.warning("%s is sampled with a dynamic cache: %s.", type(policy.model).__name__, reason)
+            self._told = True
+        return False
+
+    def _compiled(self) -> Step:
+        """The decoding step, compiled once if the mode says so.
+
+        Sizes of batch and cache become symbols when they change for the first time: two or three compilations in all.
+        """
+        if self._step is None:
+            self._step = decode_step if self.mode in (None, "cudagraphs") else torch.compile(decode_step)
+        return self._step
 
 
-def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both `[B, S]`, of rows padded on the left."""
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(rows):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    return ids.to(device), mask.to(device)
-
-
-@torch.no_grad()
 def sample(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
@@ -52,92 +133,20 @@ def sample(
     truncation: Truncation = ALL_TOKENS,
     stop: Sequence[str] = (),
 ) -> list[list[Completion]]:
-    """Complete each of Q prompts G times.
+    """Complete each of Q prompts G times by `HFSampler` as it is by default.
 
     Args:
-        policy: built; it is in eval mode while it samples, and each module is left in the mode in which it was found.
+        policy: built.
         prompts: token ids of Q prompts.
         uniform: `[Q, G, T]`, one number in [0, 1) for every token that may be drawn (see `seeds.uniforms`).
-        temperature: of the softmax; log-probabilities are taken at it too.
-        truncation: which tokens may be drawn. Log-probabilities are those of the whole softmax all the same, as in
-            TRL: the policy that learns is compared with them, and it is not truncated.
-        stop: a completion ends with the token that completes one of these strings in its text.
-
-    Returns:
-        Q lists of G completions of at most T tokens.
-
-    Raises:
-        UserError: a prompt and T tokens do not fit into the model's context, or the model gives NaN.
+        temperature: of the softmax.
+        truncation: which tokens may be drawn.
+        stop: strings that end a completion.
     """
-    queries, group, limit = uniform.shape
-    longest = max(map(len, prompts))
-    if longest + limit > policy.context_length:
-        raise UserError(
-            f"a prompt of {longest} tokens and max_new_tokens={limit} exceed the model's context of "
-            f"{policy.context_length} tokens; lower data.max_new_tokens."
-        )
-    device = policy.device
-    ends = Ends(policy, stop)
-    with evaluating(policy.model):
-        tokens, logprobs, lengths, ended = _decode(
-            policy, prompts, uniform.to(device).flatten(0, 1), group, temperature, truncation, ends
-        )
-    _check(logprobs, group)
-    completions = [
-        Completion(ids[:length].tolist(), scores[:length].tolist(), finished)
-        for ids, scores, length, finished in zip(
-            tokens.cpu(), logprobs.cpu(), lengths.tolist(), ended.tolist(), strict=True
-        )
-    ]
-    return [completions[q * group : (q + 1) * group] for q in range(queries)]
-
-
-def _decode(
-    policy: Policy, prompts: Sequence[Sequence[int]], uniform: Tensor, group: int, temperature: float,
-    truncation: Truncation, ends: Ends,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Tokens and log-probabilities `[B, T]`, lengths and whether they came to an end `[B]`, of B = Q x G completions."""
-    model, device = policy.model, policy.device
-    rows, limit = uniform.shape
-    ids, mask = left_padded(prompts, policy.pad_id, device)
-    width = ids.shape[1]
-    last = torch.zeros_like(mask, dtype=torch.bool)
-    last[:, -1] = True
-    with head_at(model, last):
-        out = model(input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=True)
-    logits = out.logits[0].repeat_interleave(group, dim=0)
-    cache = out.past_key_values
-    repeat_with_room(cache, group)
-    position = mask.sum(1, keepdim=True).repeat_interleave(group, dim=0)
-    mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1).repeat_interleave(group, dim=0)
-
-    tokens = torch.full((rows, limit), policy.pad_id, dtype=torch.long, device=device)
-    logprobs = torch.zeros(rows, limit, device=device)
-    lengths = torch.full((rows,), limit, dtype=torch.long, device=device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=device)
-    active = torch.arange(rows, device=device)
-    for t in range(limit):
-        scaled = logits.float() / temperature
-        drawn = inverse_cdf(truncation(scaled).softmax(-1), uniform[active, t])
-        tokens[active, t] = drawn
-        logprobs[active, t] = token_logprobs(scaled, drawn)
-        over = ends(tokens, active, t)
-        if over.any():
-            done = active[over]
-            lengths[done], ended[done] = t + 1, True
-            keep = (~over).nonzero()[:, 0]
-            if not len(keep):
-                break
-            cache.batch_select_indices(keep)
-            active, mask, position, drawn = active[keep], mask[keep], position[keep], drawn[keep]
-        if t + 1 == limit:
-            break
-        out = model(
-            input_ids=drawn[:, None], attention_mask=mask[:, : width + t + 1], position_ids=position + t,
-            past_key_values=cache, use_cache=True,
-        )  # fmt: skip
-        logits, cache = out.logits[:, -1], out.past_key_values
-    return tokens, logprobs, lengths, ended
+    options = SamplingOptions(
+        uniform.shape[2], temperature, truncation.top_k, truncation.top_p, truncation.min_p, tuple(stop)
+    )
+    return HFSampler().sample(policy, prompts, uniform, options)
 
 
 def _check(logprobs: Tensor, group: int) -> None:

@@ -25,7 +25,7 @@ from atmanrl.jsonl import RowError
 from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
-from atmanrl.rollouts.sampling import Completion
+from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem
 from atmanrl.trace_schema import check_fields

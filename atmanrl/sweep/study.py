@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ FILES = ("sweep.db", "sweep.csv", "sweep.png")
 """What a sweep writes into its folder, besides its trials' folders."""
 DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
 """What Optuna raises where its database cannot be read or written."""
+
+MOST_POINTS = 10_000
+"""Of a grid that are tried: each is a run, and a row in the database before the first one begins."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +92,9 @@ class Study:
             ) from error
         self.spaces: dict[str, Choice | Range] = dict(sweep.parameters)
         if sweep.method == "grid":
-            points = sweep.grid()
-            self.spaces = {n: Choice(tuple(p[n] for p in points)) for n in sweep.parameters}
-            for point in points:
-                self.study.enqueue_trial({n: _text(v) for n, v in point.items()}, skip_if_exists=True)
+            for point in islice(sweep.grid(), self.limit):
+                drawn = {n: _text(v) if isinstance(self.spaces[n], Choice) else v for n, v in point.items()}
+                self.study.enqueue_trial(drawn, skip_if_exists=True)
 
     def run(self) -> None:
         """Run what is left to be run.
@@ -150,7 +153,13 @@ class Study:
     def _limit(self) -> int:
         wanted = [n for n in (self.options.trials or self.sweep.run_cap,) if n is not None]
         if self.sweep.method == "grid":
-            return min([len(self.sweep.grid()), *wanted])
+            limit = min([self.sweep.size, *wanted])
+            if limit > MOST_POINTS:
+                raise SweepError(
+                    f"{self.sweep.path}: the grid has {self.sweep.size} points; give --trials or run_cap, {MOST_POINTS} at "
+                    "most, or the method random."
+                )
+            return limit
         if not wanted:
             raise SweepError(f"{self.sweep.path}: {self.sweep.method} has no end; give --trials or run_cap.")
         return wanted[0]

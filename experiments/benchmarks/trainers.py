@@ -1,9 +1,10 @@
 """Our trainer and TRL's `GRPOTrainer` with equal settings, for the benchmarks that compare them.
 
-Equal are: the weights and their float32, the problems of every update, the optimizer (made by the same function), the
-constant learning rate, gradient clipping at 1, passes, rollouts of a minibatch, clip range, loss, plain advantages, no
-KL term, the chat template, temperature 1 over the whole vocabulary. Both run without gradient checkpointing,
-compilation, progress bars, logs to disk and loader processes, with transformers' default attention and dynamic cache.
+Equal are: the weights and their float32 (computed with in bf16 by both where the setting says so), the problems of
+every update, the optimizer (made by the same function), the constant learning rate, gradient clipping at 1, passes,
+rollouts of a minibatch, clip range, loss, plain advantages, no KL term, the chat template, temperature 1 over the
+whole vocabulary. Both run without gradient checkpointing, compilation, progress bars, logs to disk and loader
+processes, with transformers' default attention and dynamic cache.
 
 Different by design, and no part of the setting:
 
@@ -48,6 +49,8 @@ class Setting:
         iterations: passes over an update's rollouts.
         minibatch: problems' worth of rollouts in an optimizer step.
         epsilon: clip range.
+        device: `cpu` or `cuda`.
+        bf16: whether both compute in bf16 on their float32 weights.
     """
 
     policy: str
@@ -62,6 +65,8 @@ class Setting:
     iterations: int = 2
     minibatch: int = 2
     epsilon: float = 0.2
+    device: str = "cpu"
+    bf16: bool = False
 
     @property
     def steps(self) -> int:
@@ -122,7 +127,8 @@ def atmanrl_trainer(
         minibatch_queries=setting.minibatch, epsilon=setting.epsilon, seed=setting.seed,
     )  # fmt: skip
     trainer = Trainer(
-        accelerator="cpu", devices=1, max_steps=setting.updates, limit_val_batches=0, logger=False, callbacks=[Watched()],
+        accelerator=setting.device, devices=1, precision="bf16-mixed" if setting.bf16 else "32-true",
+        max_steps=setting.updates, limit_val_batches=0, logger=False, callbacks=[Watched()],
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
     )  # fmt: skip
     return partial(trainer.fit, module, datamodule=setting.data())
@@ -171,9 +177,9 @@ def trl_trainer(setting: Setting, folder: str, watch: Watch) -> Callable[[], obj
         steps_per_generation=setting.queries // setting.minibatch, num_generations=setting.group,
         num_iterations=setting.iterations, max_completion_length=setting.tokens,
         max_steps=setting.updates * setting.steps, lr_scheduler_type="constant", max_grad_norm=1.0, temperature=1.0,
-        beta=0.0, epsilon=setting.epsilon, loss_type="grpo", scale_rewards="none", bf16=False,
-        gradient_checkpointing=False, use_cpu=True, seed=setting.seed, shuffle_dataset=False, save_strategy="no",
-        report_to="none", logging_steps=setting.steps, disable_tqdm=True, dataloader_pin_memory=False,
+        beta=0.0, epsilon=setting.epsilon, loss_type="grpo", scale_rewards="none", bf16=setting.bf16,
+        gradient_checkpointing=False, use_cpu=setting.device == "cpu", seed=setting.seed, shuffle_dataset=False,
+        save_strategy="no", report_to="none", logging_steps=setting.steps, disable_tqdm=True, dataloader_pin_memory=False,
     )  # fmt: skip
     rows = [{"prompt": [{"role": "user", "content": p.question}], "problem_id": key} for key, p in problems.items()]
     trainer = Timed(

@@ -10,8 +10,9 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from atmanrl.errors import UserError
-from atmanrl.rollouts import RolloutBatch, RolloutDataModule
-from atmanrl.rollouts.datamodule import EpochOrder, ProblemBatch
+from atmanrl.rollouts import Completion, RolloutBatch, RolloutDataModule, Sampler
+from atmanrl.rollouts.datamodule import ProblemBatch
+from atmanrl.rollouts.order import EpochOrder
 from atmanrl.tasks import WordProblems
 
 TASK = WordProblems(train_size=26, test_size=9, instruction="")
@@ -148,14 +149,17 @@ def test_answers_stand_in_whole_groups(tiny_policy):
     assert len({tuple(r.completion.ids) for r in batch.rollouts}) == 12
 
 
-def test_the_task_judges_what_follows_the_delimiter(tiny_policy, monkeypatch):
-    from atmanrl.rollouts import Completion, datamodule
-
+def test_the_task_judges_what_follows_the_delimiter(tiny_policy):
     problem = TASK.problems("train")[0]
     texts = [f"so ##### {problem.gold}", f"so {problem.gold}", f"##### {int(problem.gold) + 1} not {problem.gold}"]
     ids = [tiny_policy.tokenizer(text).input_ids for text in texts]
-    monkeypatch.setattr(datamodule, "sample", lambda *_: [[Completion(i, [0.0] * len(i), True) for i in ids]])
-    batch = data().answer(tiny_policy, [(0, problem)], "train", 0, 3)
+
+    class Parrot(Sampler):
+        def sample(self, policy, prompts, uniforms, options):
+            assert options.max_new_tokens == uniforms.shape[2] == 4 and len(prompts) == 1
+            return [[Completion(i, [0.0] * len(i), True) for i in ids]]
+
+    batch = data(sampler=Parrot()).answer(tiny_policy, [(0, problem)], "train", 0, 3)
     assert [r.right for r in batch.rollouts] == [True, False, False]
     assert [r.parts.cot for r in batch.rollouts] == ["so ", texts[1], ""]
 

@@ -6,7 +6,7 @@ import json
 import pytest
 import yaml
 from conftest import ROOT
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atmanrl.sweep.space import Choice, Range, SweepError, load
@@ -66,7 +66,7 @@ def test_kinds_without_a_distribution(tmp_path):
     assert (a, d) == (Choice(([1, 2],)), Choice(("x",)))
     assert (b, c) == (Range(1, 4, whole=True), Range(1, 4.5))
     grid = load(written(tmp_path, parameters={"b": {"min": 1, "max": 3}})).grid()
-    assert grid == [{"b": 1}, {"b": 2}, {"b": 3}]
+    assert list(grid) == [{"b": 1}, {"b": 2}, {"b": 3}]
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,98 @@ def test_what_is_no_sweep(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs/sweeps").glob("*.yaml")), ids=lambda p: p.stem)
 def test_the_shipped_sweeps_are_wandbs(path):
     sweep = load(path)
-    assert sweep.grid() and not sweep.ignored
+    assert sweep.size == len(list(sweep.grid())) > 0 and not sweep.ignored
     utils = pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     text = path.read_text()
     assert utils.load_sweep_config(str(path)) == yaml.safe_load(text)
     assert json.dumps(sweep.identity())
+
+
+def said(path, text):
+    """What is said about a file that is no sweep's."""
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SweepError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}") and len(message) < 600 and "\n" not in message
+    return message
+
+
+HEAD = "method: random\nmetric: {name: loss}\ncommand: [a, '${args}']\nparameters:\n  x: "
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("{values: [2024-01-01]}", "of type date; write a text in quotes"),
+        ("{value: 2024-99-99}", "a value that cannot be read"),
+        ("{values: !!set {a, b}}", "of type set"),
+        ("{value: !!binary aGk=}", "of type bytes"),
+        ("{values: !!omap [a: 1]}", "of type tuple"),
+        ("{values: [{2024-01-01: 1}]}", "the key datetime.date(2024, 1, 1) is no text"),
+        ("{values: &a [*a]}", "the alias *a stands within its own anchor"),
+        ("{values: !!python/name:os.system x}", "is not YAML"),
+        ("{value: 1" + "0" * 5000 + "}", "a value that cannot be read"),
+        ("{value: 1" + "0" * 400 + "}", "a number beyond all range"),
+        ("{min: 1, max: 1" + "0" * 400 + "}", "a number beyond all range"),
+        ("{min: 1, max: 1" + "0" * 300 + "}", "is too far for numbers to be drawn"),
+        ("{min: -1e308, max: 1e308}", "is too far for numbers to be drawn"),
+        ("{min: 1e999, max: .inf}", "parameters.x.min is inf"),
+        ("{min: 1, max: 1e4, distribution: log_uniform}", "beyond all range"),
+        ("{value: " + "[" * 3000 + "]" * 3000 + "}", "brackets more than 32 deep"),
+        ("{value: '" + "x" * (1 << 20) + "'}", "1048576 are the most"),
+        ('{value: "\\ud800"}', "half of a surrogate pair"),
+        ('{value: "a\\0b"}', "holds a NUL"),
+        ("{min: '1e-6', max: 1}", "parameters.x.min is '1e-6'; give a number"),
+    ],
+)
+def test_values_that_no_option_can_have(value, sentence, tmp_path):
+    assert sentence in said(tmp_path / "s.yaml", HEAD + value)
+
+
+def test_aliases_that_repeat_themselves_are_refused_small(tmp_path):
+    levels = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+    for one, before in zip("bcdefgh", "abcdefg", strict=True):
+        levels.append(f"{one}: &{one} [{', '.join(['*' + before] * 9)}]")
+    assert "more than 100000 values" in said(tmp_path / "s.yaml", "\n".join([*levels, "method: *h"]))
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + "{values: &v [1, 2]}\n  y: {values: *v}")
+    assert load(path).parameters["y"] == Choice((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-6", 1e-6),
+        ("1e6", 1e6),
+        ("-2E+3", -2e3),
+        (".5e1", 5.0),
+        ("1.e2", 100.0),
+        ("1.5", 1.5),
+        ("3", 3),
+        ("1_0.5", 10.5),
+    ],
+)
+def test_numbers_are_those_of_today(text, value, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(HEAD + f"{{values: [{text}]}}\n  y: {{min: {text}, max: 1e30}}")
+    found = load(path).parameters
+    assert found["x"].values == (value,) and type(found["x"].values[0]) is type(value)
+    assert found["y"].low == value and yaml.safe_load(option("a", value).removeprefix("--a=")) == value
+
+
+def test_a_grid_of_a_billion_points_is_not_built(tmp_path):
+    sweep = load(written(tmp_path, parameters={"a": {"min": 1, "max": 10**9}, "b": {"values": ["x", "y"]}}))
+    assert sweep.size == 2 * 10**9
+    assert list(itertools.islice(sweep.grid(), 3)) == [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 2, "b": "x"}]
+
+
+@settings(max_examples=300)
+@given(text=st.one_of(st.text(), st.text("{}[]&*a:-!#|>1e. \n'\"\t?,%@").map(lambda text: HEAD + text)))
+def test_any_file_is_a_sweep_or_a_sentence(text, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        json.dumps(load(path).identity())
+    except SweepError as error:
+        assert str(error).startswith(f"{path}") and len(str(error)) < 900

@@ -1,0 +1,81 @@
+"""The probe on the device in every precision, against the CPU in float64."""
+
+import pytest
+import torch
+from laptop import FOLDER, PRECISIONS, cosine, policy_in, rollouts, targets
+
+from atmanrl import explain
+from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver
+from atmanrl.probe.attention import attention_hook
+from atmanrl.probe.guard import check
+from atmanrl.probe.module import frozen
+from atmanrl.probe.objective import Objective
+
+pytestmark = pytest.mark.gpu
+
+
+def gradient(policy, backend: str, equal: bool = False, cached: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """The guard's checks, then losses and gradients of all masks, at values about the paper's start."""
+    with frozen(policy.model), attention_hook(policy.model, backend):
+        check(policy.model)
+        objective = Objective(policy.model, targets(policy, equal), 10.0, policy.pad_id, 10_000, cached)
+        drawn = torch.rand(objective.entries.packing.total, generator=torch.Generator().manual_seed(0))
+        values = (-0.3 - 0.2 * drawn).to(policy.device)
+        if next(policy.model.parameters()).dtype == torch.float64:
+            values = values.double()
+        found = objective.evaluate(values, torch.arange(len(objective.targets), device=policy.device))
+    assert found.loss.isfinite().all() and found.gradient.isfinite().all()
+    return found.loss.cpu(), found.gradient.cpu()
+
+
+@pytest.fixture(scope="module")
+def exact() -> tuple[torch.Tensor, torch.Tensor]:
+    with policy_in("float64", torch.device("cpu")) as policy:
+        return gradient(policy, "eager", cached=False)
+
+
+@pytest.fixture(scope="module")
+def exact_and_tiny(tiny_folder) -> dict[bool, torch.Tensor]:
+    with policy_in("float64", torch.device("cpu"), tiny_folder) as policy:
+        return {equal: gradient(policy, "eager", equal, cached=False)[0] for equal in (False, True)}
+
+
+@pytest.mark.parametrize("backend", ["lean", "eager", "sdpa"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_losses_and_gradients_of_the_masks_are_those_of_float64(device, exact, precision, backend):
+    with policy_in(precision, device) as policy:
+        loss, found = gradient(policy, backend)
+    assert (loss - exact[0]).abs().max() < (1e-3 if precision == "float32" else 0.3)  # of 2 to 11 nats
+    assert cosine(found, exact[1]) > 0.999
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "whole"])
+@pytest.mark.parametrize("equal", [True, False], ids=["equal", "unequal"])
+@pytest.mark.parametrize("backend", ["lean", "eager", "sdpa"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_prompts_of_any_length_give_finite_gradients(
+    device, tiny_folder, exact_and_tiny, precision, backend, equal, cached
+):
+    with policy_in(precision, device, tiny_folder) as policy:
+        loss, _ = gradient(policy, backend, equal, cached)
+    assert ((loss - exact_and_tiny[equal]).abs() / exact_and_tiny[equal]).max() < 0.05
+
+
+@pytest.mark.parametrize("solver", [PaperSolver(steps=12, lr=3e-2), AdaptiveSolver(steps=60, lr=5e-3)], ids=type)
+def test_a_solver_finds_on_the_device_what_it_finds_on_the_cpu(device, solver):
+    rewards = []
+    for where in (device, torch.device("cpu")):
+        with policy_in("float32", where) as policy:
+            result = MaskProbe(solver=solver).solve(policy, rollouts(policy))
+        rewards.append(result.reward.cpu())
+        assert result.loss_final.mean() < result.loss_initial.mean()
+    assert (rewards[0] - rewards[1]).abs().max() < 1e-3
+
+
+def test_explain_runs_where_it_is_told_to(device):
+    asked = {"solver": PaperSolver(steps=3), "device": str(device)}
+    texts = ("What is 3 + 4?", " 3 + 4 = 7.", "7")
+    found = explain(str(FOLDER), None, *texts, **asked)
+    there = explain(str(FOLDER), None, *texts, solver=PaperSolver(steps=3), device="cpu", dtype="float64")
+    assert found.loss_initial == pytest.approx(there.loss_initial, abs=0.1)
+    assert found.mask.device.type == "cpu"
