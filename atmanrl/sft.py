@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -17,6 +18,7 @@ from atmanrl.errors import UserError
 from atmanrl.forward import logits_at, positions, token_logprobs
 from atmanrl.horizon import check_interval, needed_updates
 from atmanrl.policy import Policy
+from atmanrl.rollouts.order import digest
 from atmanrl.tasks import DELIMITER, Task
 
 
@@ -97,6 +99,13 @@ class SFTDataModule(LightningDataModule):
                 f"data.val_problems is {self.val_problems}; of the task's {len(self.examples)} problems hold out at "
                 "least 1 and fewer than all."
             )
+
+    def order_options(self) -> dict[str, Any]:
+        """What the order of examples hangs on, by option; a run that goes on cannot change it."""
+        return {
+            "data.batch_size": self.batch_size, "data.seed": self.seed, "data.val_problems": self.val_problems,
+            "data.task (a digest of its problems)": digest(self.task.problems("train")),
+        }  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of like lengths."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning import LightningModule, Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -157,6 +160,33 @@ class Resumption:
                 f"{name} {_change(was, now)}, and cannot change on the way: give the old value, or begin another run from "
                 "the trained policy (--model.policy.path=RUN/policy)."
             )
+
+
+def note_changes(folder: Path, update: int, before: str, now: str) -> None:
+    """Add a line to `resumed.jsonl` in a run's folder where its config changes: after which update, and what.
+
+    Args:
+        folder: of the run.
+        update: the last one of the old config.
+        before: the old `config.yaml`.
+        now: the new one, which takes its place.
+    """
+    was, given = flat(yaml.safe_load(before)), flat(yaml.safe_load(now))
+    changed = {
+        name: [was.get(name), given.get(name)]
+        for name in sorted(was.keys() | given.keys())
+        if was.get(name) != given.get(name) and name != "ckpt_path"
+    }
+    if changed:
+        with (folder / "resumed.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"after_update": update, "changed": changed}) + "\n")
+
+
+def flat(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Options by their whole names, such as `data.init_args.seed`."""
+    if not isinstance(options, dict) or not options:
+        return {prefix: options}
+    return {n: v for key, value in options.items() for n, v in flat(value, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def digest_of_weights(module: LightningModule) -> str:

@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from atmanrl.callbacks.resume import note_changes
 from atmanrl.cli_errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, remove, remove_leftovers
@@ -66,8 +67,11 @@ class RunFolder(SaveConfigCallback):
             self._before = path.read_bytes() if path.exists() else b""
             self._written = True
             mark(self.folder, COMMAND)
+            config = self.parser.dump(self.config, skip_none=False)
             with atomic_write(path) as file:
-                file.write(self.parser.dump(self.config, skip_none=False))
+                file.write(config)
+            if self._before and trainer.global_step:
+                note_changes(self.folder, trainer.global_step, self._before.decode("utf-8", "replace"), config)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
