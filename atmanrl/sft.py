@@ -20,6 +20,7 @@ from atmanrl.horizon import check_interval, needed_updates
 from atmanrl.policy import Policy
 from atmanrl.rollouts.order import digest
 from atmanrl.tasks import DELIMITER, Task
+from atmanrl.tasks.base import readable_problems
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SFTDataModule(LightningDataModule):
         policy: Policy = self.trainer.lightning_module.policy.build()  # type: ignore[operator,union-attr]
         self.pad_id = policy.pad_id
         self.examples = []
-        for problem in self.task.problems("train"):
+        for problem in readable_problems(self.task, "train"):
             if problem.solution is None:
                 raise UserError(
                     f"{problem.id} has no worked solution: {type(self.task).__name__} cannot be used for SFT."

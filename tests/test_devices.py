@@ -104,12 +104,12 @@ def test_explain_leaves_a_loaded_model_where_and_as_it_is(tiny_policy, gpus):
 
 
 def test_a_probing_run_goes_on_with_the_device_and_dtype_it_was_begun_with(tmp_path):
-    Folder(tmp_path, {"device": "auto"}).begin([], 1, "cuda:0", "bfloat16")
-    Folder(tmp_path, {"device": "auto"}).begin([], 1, "cuda:1", "bfloat16")
+    Folder(tmp_path, {"device": "auto"}).begin([], [], 1, "cuda:0", "bfloat16")
+    Folder(tmp_path, {"device": "auto"}).begin([], [], 1, "cuda:1", "bfloat16")
     with pytest.raises(UserError, match="computed with --device=cuda, which would be cpu here: give --device=cuda, or"):
-        Folder(tmp_path, {"device": "auto"}).begin([], 1, "cpu", "bfloat16")
+        Folder(tmp_path, {"device": "auto"}).begin([], [], 1, "cpu", "bfloat16")
     with pytest.raises(UserError, match="--dtype=bfloat16, which would be float32 here"):
-        Folder(tmp_path, {"device": "auto"}).begin([], 1, "cuda", "float32")
+        Folder(tmp_path, {"device": "auto"}).begin([], [], 1, "cuda", "float32")
 
 
 @pytest.mark.parametrize("allowed", [False, True])

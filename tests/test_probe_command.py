@@ -36,11 +36,8 @@ BAD = [
     ({"prompt": "?", "cot": "a"}, "'gold'"),
     ({"prompt": "?", "cot": "a", "gold": 1}, "'gold' must be a text"),
     ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' holds no text that can be used"),
-    ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
-    ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
     ({"prompt": "?", "cot": "a", "gold": " "}, "' ' has no token"),
     ({"prompt": "?", "cot": "a " * 3000, "gold": "1"}, "exceed the model's context"),
-    ({"prompt": "?", "completion": "so 1", "gold": "1"}, "no delimiter #####"),
     ({"prompt": "?", "cot": "so ##### 1", "gold": "1"}, "'cot' holds the delimiter"),
     ({"prompt": "?", "completion_ids": [99999], "gold": "1"}, "vocabulary of 768"),
 ]
@@ -174,7 +171,7 @@ def half(whole, out, size: int, tail: bytes = b"") -> None:
     mark(out, "probe")
     (out / "traces.part.jsonl").write_bytes((whole / "traces.jsonl").read_bytes()[:size] + tail)
     summary = json.loads((whole / "summary.json").read_text())
-    keys = ("settings", "traces", "skipped", "device", "dtype", "seconds")
+    keys = ("settings", "traces", "skipped", "without_saliency", "device", "dtype", "seconds")
     (out / "progress.json").write_text(json.dumps({k: summary[k] for k in keys}))
 
 
@@ -318,6 +315,30 @@ def test_bad_rows_are_skipped_and_listed(tiny_folder, tmp_path, capsys, solves):
     assert [t["line"] for t in read(tmp_path / "out")] == [1, len(rows) - 1, len(rows)]
 
 
+SILENT = [
+    ({"prompt": "?", "cot": " \n", "gold": "1"}, "reasoning before the delimiter is empty"),
+    ({"prompt": "?", "completion": "##### 1", "gold": "1"}, "reasoning before the delimiter is empty"),
+    ({"prompt": "?", "completion": "so 1", "gold": "1"}, "no delimiter #####"),
+    ({"prompt": "?", "cot": "so", "answer": None, "completion_ids": [5, 6], "gold": "1"}, "no delimiter #####"),
+]
+
+
+def test_a_rollout_without_a_saliency_is_no_bad_row(tiny_folder, tmp_path, capsys):
+    rows = [GOOD[0], *[row for row, _ in SILENT], GOOD[1]]
+    assert probe(tiny_folder, write(tmp_path / "t.jsonl", rows), tmp_path / "out") == 0
+    summary, said = json.loads((tmp_path / "out/summary.json").read_text()), capsys.readouterr().out
+    assert (summary["traces"], summary["probed"], summary["skipped"]) == (6, 2, [])
+    assert [row["line"] for row in summary["without_saliency"]] == [2, 3, 4, 5]
+    for row, (_, reason) in zip(summary["without_saliency"], SILENT, strict=True):
+        assert reason in row["reason"] and f"no saliency: line {row['line']}: {row['reason']}" in said
+    assert "2 of 6 traces probed, 4 without a saliency" in said
+    assert [t["line"] for t in read(tmp_path / "out")] == [1, 6]
+    assert probe(tiny_folder, tmp_path / "t.jsonl", tmp_path / "out") == 0  # finished, and told again
+    path = write(tmp_path / "silent.jsonl", [row for row, _ in SILENT])
+    assert probe(tiny_folder, path, tmp_path / "silent") == 0
+    assert json.loads((tmp_path / "silent/summary.json").read_text())["probed"] == 0 and read(tmp_path / "silent") == []
+
+
 def test_nothing_that_can_be_probed(tiny_folder, tmp_path, capsys):
     path = write(tmp_path / "t.jsonl", [row for row, _ in BAD[:3]])
     assert probe(tiny_folder, path, tmp_path / "out", "--skip_bad_rows") == 1
@@ -360,7 +381,7 @@ def test_help(capsys):
 
 def test_a_folder_needs_the_settings_it_was_begun_with(tmp_path):
     folder = Folder(tmp_path, {"a": {"b": 1}, "traces": "x"})
-    folder.begin([], 1, "cpu", "float32")
+    folder.begin([], [], 1, "cpu", "float32")
     assert Folder(tmp_path, {"a": {"b": 1}, "traces": "moved"}).progress["traces"] == 1
     with pytest.raises(UserError, match=r"--a\.b was 1 there and is None here"):
         Folder(tmp_path, {"a": {}, "traces": "x"})

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, user_path
-from atmanrl.plan.estimate import Hardware, Lengths, Plan, plan
+from atmanrl.plan.estimate import Plan, plan
+from atmanrl.plan.hardware import Hardware, Lengths
 from atmanrl.plan.settings import from_config
 from atmanrl.plan.shape import read_config, shape_of
 from atmanrl.plan.table import show
@@ -80,7 +81,7 @@ def _hardware(given: argparse.Namespace) -> Hardware:
     bandwidth = parse_bytes(given.bandwidth, "--bandwidth") if given.bandwidth else speed / FLOPS_PER_BYTE
     return Hardware(
         given.devices, parse_bytes(given.memory, "--memory"), speed, bandwidth, parse_bytes(given.link, "--link"),
-        given.efficiency,
+        given.efficiency, given.launch_us * 1e-6,
     )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--bandwidth", help="of a device's memory, such as 3.35TB/s (default: one byte for 295 FLOPs)")
     parser.add_argument("--link", default="50GB/s", help="between devices (default: 50GB/s)")
     parser.add_argument("--efficiency", type=float, default=0.4, help="share of the FLOP/s reached (default: 0.4)")
+    parser.add_argument("--launch_us", type=float, default=20.0, help="least time of a kernel, in us (default: 20)")
     parser.add_argument("--prompt_tokens", type=float, default=160.0, help="on average (default: 160)")
     parser.add_argument("--completion_tokens", type=float, default=250.0, help="on average (default: 250)")
     parser.add_argument("--problems", type=int, help="training problems, where the task does not say")

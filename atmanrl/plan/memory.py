@@ -51,8 +51,17 @@ def gathered_layers_bytes(model: ModelShape, compute_bytes: int) -> float:
     return compute_bytes * (2 * layer + model.embedding_parameters + model.head_parameters)
 
 
+def copy_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> float:
+    """Weights, and adapters, which are fp32, in the dtype of computation where it is narrower, for sampling and probing.
+
+    See `distributed.inference_copy`: what is narrow already is shared.
+    """
+    weights = model.parameters if weight_bytes > compute_bytes else 0
+    return float(compute_bytes * (weights + (model.adapter_parameters if compute_bytes < FP32 else 0)))
+
+
 def cast_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> float:
-    """Autocast keeps the converted matrices that learn until the pass is over; norms and embedding stay as they are."""
+    """Of an update's pass: the cast matrices that learn are kept until it is over; norms and embedding are not cast."""
     if weight_bytes == compute_bytes or model.adapter_parameters:
         return float(compute_bytes * model.adapter_parameters if model.adapter_parameters else 0)
     head = model.head_parameters or model.vocabulary * model.hidden

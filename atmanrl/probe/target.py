@@ -8,7 +8,7 @@ from typing import Any
 from atmanrl.models.tokenizing import text_ids
 from atmanrl.probe.attention import ProbeError
 from atmanrl.rollouts.batch import Rollout
-from atmanrl.rollouts.split import decode
+from atmanrl.rollouts.offsets import decode
 from atmanrl.tasks import DELIMITER
 
 

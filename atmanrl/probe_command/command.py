@@ -28,8 +28,11 @@ from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch
 
+UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
+"""Rows that were not probed: their key in `summary.json`, and what is said of each."""
+
 LISTED = 20
-"""Most skipped rows in the terminal; `summary.json` has them all."""
+"""Most rows of either kind in the terminal; `summary.json` has them all."""
 
 DESCRIPTION = """Measure the saliency of stored traces: how much each token of the reasoning matters to the gold answer.
 Writes traces.jsonl, summary.json and index.html into a folder. A run that was interrupted or killed goes on when the
@@ -111,7 +114,8 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
     """Probe what is left, and finish the folder."""
     size = given.batch_size
     progress = folder.progress
-    total = progress["traces"] - len(progress["skipped"]) if progress else 0
+    unprobed = sum(len(progress[name]) for name in UNPROBED) if progress else 0
+    total = progress["traces"] - unprobed if progress else 0
     done = folder.rewind(size, total)
     if not progress or done < total:
         rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows)
@@ -120,7 +124,9 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
         policy.build().to(device)
         usable = rows.probeable(policy, probe)
         done = folder.rewind(size, len(usable), [row.line for row in usable])
-        folder.begin(rows.skipped, rows.total, str(device), policy.dtype_name)
+        folder.begin(rows.skipped, rows.without_saliency, rows.total, str(device), policy.dtype_name)
+        if not usable:
+            folder.append([], 0.0)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
@@ -131,7 +137,7 @@ def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> No
                 bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
     assert folder.progress is not None
     summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
-    summary |= {"skipped": folder.progress["skipped"], "settings": folder.settings}
+    summary |= {**{name: folder.progress[name] for name in UNPROBED}, "settings": folder.settings}
     summary |= {"versions": results.versions(), "command": command}
     summary |= {name: folder.progress[name] for name in ("device", "dtype")}
     summary["seconds"] = round(folder.progress["seconds"], 3)
@@ -144,14 +150,16 @@ def _tell(folder: Folder) -> None:
     summary = folder.progress
     assert summary is not None
     console = Console(file=sys.stdout)
-    for bad in summary["skipped"][:LISTED]:
-        line = escape.terminal(f"skipped line {bad['line']}: {bad['reason']}")
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if len(summary["skipped"]) > LISTED:
-        more = escape.terminal(f"... {len(summary['skipped']) - LISTED} more: {folder.summary}")
-        console.print(more, highlight=False, markup=False, soft_wrap=True)
+    for name, said in UNPROBED.items():
+        lines = [f"{said} line {row['line']}: {row['reason']}" for row in summary[name]]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"... {len(lines) - LISTED} more: {folder.summary}"]
+        for line in lines:
+            console.print(escape.terminal(line), highlight=False, markup=False, soft_wrap=True)
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
     text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
+    if summary["without_saliency"]:
+        text += f", {len(summary['without_saliency'])} without a saliency"
     if mean is not None:
         text += f", mean saliency {mean:.4f}" + (f" (standard deviation {spread:.4f})" if spread is not None else "")
     console.print(escape.terminal(f"{text}: {folder.page}"), highlight=False, markup=False, soft_wrap=True)

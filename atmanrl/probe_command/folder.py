@@ -36,7 +36,7 @@ NAMES = {
 
 
 class Skipped(TypedDict):
-    """A row that was left out, and why."""
+    """A row that was not probed, and why."""
 
     line: int
     reason: str
@@ -48,6 +48,7 @@ class Progress(TypedDict):
     settings: Json
     traces: Count
     skipped: list[Skipped]
+    without_saliency: list[Skipped]
     device: str
     dtype: str
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -94,8 +95,15 @@ class Folder:
         if self.progress is not None:
             _same(self.progress["settings"], settings, path)
 
-    def begin(self, skipped: list[Json], traces: int, device: str, dtype: str) -> None:
+    def begin(self, skipped: list[Json], without_saliency: list[Json], traces: int, device: str, dtype: str) -> None:
         """Note what a new run is about to do; a run that goes on keeps its note.
+
+        Args:
+            skipped: bad rows with their reasons.
+            without_saliency: rollouts that have none, with their reasons.
+            traces: all rows of the file.
+            device: what the probe runs on.
+            dtype: of the weights.
 
         Raises:
             UserError: the results so far were computed on another kind of device or in another dtype (which `auto` may
@@ -103,8 +111,8 @@ class Folder:
         """
         if self.progress is None:
             self.progress = {
-                "settings": self.settings, "traces": traces, "skipped": skipped, "device": device, "dtype": dtype,
-                "seconds": 0.0,
+                "settings": self.settings, "traces": traces, "skipped": skipped,
+                "without_saliency": without_saliency, "device": device, "dtype": dtype, "seconds": 0.0,
             }  # fmt: skip
             mark(self.path, COMMAND)
             self._note()

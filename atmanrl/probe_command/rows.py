@@ -24,6 +24,10 @@ class Row:
     rollout: Rollout
 
 
+class NoSaliencyError(TraceError):
+    """A rollout that has no saliency, as rewards know it: it never came to its delimiter, or thought nothing before it."""
+
+
 class Rows:
     """The traces of a file.
 
@@ -35,6 +39,7 @@ class Rows:
     Attributes:
         found: line numbers and objects of the traces whose form is right.
         skipped: line and reason of each bad row, in the order of the lines.
+        without_saliency: line and reason of each rollout that is no bad row, but has no saliency.
 
     Raises:
         TraceError: the file cannot be read or holds no trace, or a row is bad.
@@ -43,6 +48,7 @@ class Rows:
     def __init__(self, path: Path, limit: int | None, skip_bad_rows: bool) -> None:
         self.path, self.skip_bad_rows = path, skip_bad_rows
         self.skipped: list[dict[str, Any]] = []
+        self.without_saliency: list[dict[str, Any]] = []
         self.found = list(traces.read(path, limit, self._fault))
         self.total = len(self.found) + len(self.skipped)
         if not self.total:
@@ -52,19 +58,22 @@ class Rows:
         """Tokenize the traces and check what only their tokens show; `policy` is built.
 
         Raises:
-            TraceError: a row is bad, or none can be probed.
+            TraceError: a row is bad, or all are.
         """
         rows = []
         for index, (line, trace) in enumerate(self.found):
             try:
                 rollout = traces.from_json(trace, index, policy, "")
                 _check(trace, rollout, policy, probe)
+            except NoSaliencyError as error:
+                self.without_saliency.append({"line": line, "reason": str(error)})
+                continue
             except UserError as error:
                 self._fault(line, str(error).removeprefix(": "))
                 continue
             rows.append(Row(line, rollout))
         self.skipped.sort(key=lambda bad: bad["line"])
-        if not rows:
+        if not rows and not self.without_saliency:
             first = self.skipped[0]
             raise TraceError(
                 f"none of the {self.total} traces of {self.path} can be probed; line {first['line']}: {first['reason']}"
@@ -85,9 +94,9 @@ def _check(trace: dict[str, Any], rollout: Rollout, policy: Policy, probe: MaskP
     if not whole and DELIMITER in trace["cot"]:
         raise TraceError(f"field 'cot' holds the delimiter {DELIMITER}; give such a text as 'completion'.")
     if rollout.parts.answer is None:
-        raise TraceError(f"the completion has no delimiter {DELIMITER}.")
+        raise NoSaliencyError(f"the completion has no delimiter {DELIMITER}.")
     if not rollout.can_be_probed:
-        raise TraceError("the reasoning before the delimiter is empty.")
+        raise NoSaliencyError("the reasoning before the delimiter is empty.")
     try:
         wanted = target(rollout, policy.tokenizer, policy.eos_ids[0] if probe.include_eos else None)
     except ProbeError as error:

@@ -60,7 +60,10 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
         raise ReportError(f"{path} is not UTF-8 (byte {error.start + 1}); restore it, or remove it.") from error
     notes = []
     whole, _, rest = text.rpartition("\n")
-    rows = list(csv.reader(whole.splitlines()))
+    try:
+        rows = list(csv.reader(whole.splitlines()))
+    except csv.Error as error:
+        raise ReportError(f"{path} cannot be read as CSV ({error}); restore it, or remove it.") from error
     if rest.strip():
         notes.append(f"The last row of {path} is half written and was passed over.")
     if not rows:
@@ -74,6 +77,8 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
             given = dict(zip(header, row, strict=True))
             # the log counts updates from 0; a file without that column has one row an update
             update = float(given["step"]) + 1 if given.get("step") else float(number - 1)
+            if not math.isfinite(update):
+                raise ValueError(f"step is {given['step']}")
             for name, points in found.items():
                 if given[name] and math.isfinite(value := float(given[name])):
                     points[update] = value

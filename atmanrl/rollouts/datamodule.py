@@ -26,6 +26,7 @@ from atmanrl.rollouts.sampling import HFSampler
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.rollouts.split import split
 from atmanrl.tasks import DELIMITER, Problem, Task
+from atmanrl.tasks.base import readable_problems
 
 
 class ProblemBatch(list[Row]):
@@ -143,7 +144,7 @@ class RolloutDataModule(LightningDataModule):
         if self.task is None:
             return
         if stage in ("fit", "validate") and "train" not in self.rows:
-            rows = self._fitting(self._shuffled(self.task.problems("train")))
+            rows = self._fitting(self._shuffled(readable_problems(self.task, "train")))
             update = self.queries_per_device * processes().count
             if len(rows) < self.val_problems + update:
                 raise UserError(
@@ -153,7 +154,7 @@ class RolloutDataModule(LightningDataModule):
                 )
             self.rows["val"], self.rows["train"] = rows[: self.val_problems], rows[self.val_problems :]
         if stage in ("test", "predict") and "test" not in self.rows:
-            rows = self._shuffled(self.task.problems("test"))
+            rows = self._shuffled(readable_problems(self.task, "test"))
             # only with `drop` do others take the place of problems that are too long
             self.rows["test"] = self._fitting(rows if self.too_long == "drop" else rows[: self.test_problems])
             self.rows["test"] = self.rows["test"][: self.test_problems]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atmanrl.rollouts.offsets import offsets, special_ids
 from atmanrl.tasks import DELIMITER
 
 
@@ -29,35 +31,21 @@ class Parts:
     straddle: str = ""
 
 
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Text of token ids, special tokens left out and spaces as they are."""
-    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text
-
-
 def split(tokenizer: Any, ids: Sequence[int], delimiter: str = DELIMITER) -> Parts:
     """Split token ids at the first delimiter of their text, by character offsets.
 
-    Offsets come from decoding prefixes, so this holds for any tokenizer: also where a token straddles the delimiter or
-    where a character is made of several byte tokens.
+    This holds for any tokenizer: also where a token straddles the delimiter or a character is made of several tokens.
     """
-    text = decode(tokenizer, ids)
+    known = offsets(tokenizer, ids)
+    text = known.text
     start = text.find(delimiter)
     if start < 0:
-        length = len(ids)
-        while length and ids[length - 1] in tokenizer.all_special_ids:
+        special, length = special_ids(tokenizer), len(ids)
+        while length and ids[length - 1] in special:
             length -= 1
         return Parts(text, text, None, length)
-    low, high = 0, len(ids)  # the shortest prefix of tokens that holds the whole delimiter has `high` of them
-    while high - low > 1:
-        middle = (low + high) // 2
-        if delimiter in decode(tokenizer, ids[:middle]):
-            high = middle
-        else:
-            low = middle
-    cot_length = high
-    before = text
-    while len(before) > start or not text.startswith(before):  # a prefix may end within a character
+    cot_length = bisect_right(known.ends, start) - 1
+    while not known.whole[cot_length]:
         cot_length -= 1
-        before = decode(tokenizer, ids[:cot_length])
-    return Parts(text, text[:start], text[start + len(delimiter) :].strip(), cot_length, text[len(before) : start])
+    straddle = text[known.ends[cot_length] : start]
+    return Parts(text, text[:start], text[start + len(delimiter) :].strip(), cot_length, straddle)

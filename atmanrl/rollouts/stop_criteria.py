@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.policy import Policy
-from atmanrl.rollouts.split import decode
+from atmanrl.rollouts.offsets import decode
 
 MARGIN = 8
 """Tokens that are decoded before those of a stop string: a text's first tokens may read otherwise than within a text."""

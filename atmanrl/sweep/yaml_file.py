@@ -96,8 +96,8 @@ def _check_size(text: str) -> None:
     for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in (anchor for anchor, _ in open_nodes):
-                raise RowError(f"the alias *{short(event.anchor)} stands within its own anchor.")
-            count += sizes.get(event.anchor, 1)
+                raise RowError(f"the alias *{short(str(event.anchor))} stands within its own anchor.")
+            count += sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.NodeEvent):
             count += 1
             if isinstance(event, yaml.CollectionStartEvent):

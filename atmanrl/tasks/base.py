@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from atmanrl.errors import UserError
+from atmanrl.jsonl import is_text
 
 DELIMITER = "#####"
 """What stands between the reasoning and the answer, for every task (the paper, section 3.1)."""
@@ -75,3 +76,21 @@ class Task(ABC):
     def prompt(self, problem: Problem) -> str:
         """The user's turn: the question and, if there is one, the instruction."""
         return f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question
+
+
+def readable_problems(task: Task, split: Split) -> Sequence[Problem]:
+    """A task's problems, all of whose texts can be tokenized and written; checked before the first one is drawn.
+
+    Raises:
+        TaskError: a text holds half of a surrogate pair, is far too long or is none; or the data cannot be read.
+    """
+    problems = task.problems(split)
+    for problem in problems:
+        for name in ("id", "question", "gold", "solution"):
+            value = getattr(problem, name)
+            if not is_text(value) and not (name == "solution" and value is None):
+                raise TaskError(
+                    f"{type(task).__name__}: `{name}` of {split} problem {problem.id!a:.80} is no text that can be used "
+                    f"({value!a:.80}); mend the task's data."
+                )
+    return problems

@@ -4,8 +4,9 @@
 
 For three Llamas with random weights: bytes of weights, gradients and AdamW's moments; the most memory that a forward and
 backward pass of the update, and a gradient of the probe, take above what stood there before; seconds of sampling, of a
-probe's gradient and of an update's step. The machine is described to the plan by two measurements alone, taken anew for
-each shape: the FLOP/s of one matrix product, and the bandwidth of one copy (efficiency 1). Times are processor time of one
+probe's gradient and of an update's step. The machine is described to the plan by three measurements alone, taken anew for
+each shape: the FLOP/s of one matrix product, the bandwidth of one copy (efficiency 1), and the time of a kernel, by sampling
+from a model that is too small to compute anything. Times are processor time of one
 thread, the shortest of a few, so that other programs on the machine disturb them little. Every figure is given as
 predicted / measured.
 """
@@ -28,9 +29,12 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from atmanrl.forward import scores_at
 from atmanrl.plan import memory
-from atmanrl.plan.estimate import Hardware, Lengths, plan, probe_operations, sampling_seconds, update_operations
+from atmanrl.plan.estimate import plan
+from atmanrl.plan.hardware import Hardware, Lengths
+from atmanrl.plan.launches import forward_launches
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
+from atmanrl.plan.times import probe_operations, sampling_seconds, update_operations
 from atmanrl.policy import Policy
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen
@@ -76,12 +80,16 @@ def best_seconds(work: Callable[[], Any], repeats: int) -> float:
 
 
 def machine(repeats: int) -> Hardware:
-    """FLOP/s of a product of two 1024 x 1024 matrices, bytes/s of reading half a copy of 64 MiB."""
+    """FLOP/s of a product of two 1024 x 1024 matrices, bytes/s of reading half a copy of 64 MiB, seconds of a kernel."""
     a = torch.randn(1024, 1024)
     speed = 2 * 1024**3 / best_seconds(lambda: a @ a, 5 * repeats)
     b = torch.randn(2**24)
     bandwidth = 2 * b.nbytes / best_seconds(lambda: b.clone(), 5 * repeats)
-    return Hardware(1, 2**40, speed, bandwidth, efficiency=1.0)
+    nothing = policy_of({"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 4, "head_dim": 2})
+    steps = torch.zeros(1, 1, COMPLETION)
+    launch = best_seconds(lambda: sample(nothing, [[3]], steps), repeats) / COMPLETION
+    launch /= forward_launches(shape_of(nothing.model.config))
+    return Hardware(1, 2**40, speed, bandwidth, efficiency=1.0, launch_seconds=launch)
 
 
 def ratio(predicted: float, measured: float) -> dict[str, float]:
@@ -110,6 +118,7 @@ def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
         "shape": changes,
         "flops_per_second": hardware.flops_per_second,
         "bandwidth_bytes_per_second": hardware.bandwidth_bytes_per_second,
+        "launch_seconds": hardware.launch_seconds,
         "parameters": ratio(shape.parameters, sum(p.numel() for p in model.parameters())),
     }
     found |= _update(policy, settings, planned, hardware, lengths, repeats)
@@ -144,9 +153,10 @@ def _update(
     step()
     held = sum(p.nbytes + (0 if p.grad is None else p.grad.nbytes) for p in model.parameters())
     held += sum(s.nbytes for state in optimizer.state.values() for s in state.values() if s.ndim)
+    standing = planned.resident + planned.memory_by_part["gradients"]
     worst = planned.memory_by_part["activations of the update"] + planned.memory_by_part["logits of the update"]
     return {
-        "bytes of weights, gradients and moments": ratio(planned.resident, held),
+        "bytes of weights, gradients and moments": ratio(standing, held),
         "bytes of an update's pass": ratio(worst, above(passes)),
         "seconds of an update": ratio(
             hardware.compute_seconds(update_operations(shape, settings, lengths)), best_seconds(step, repeats)

@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 from experiments.gpu.record import TRACEBACK, Record
 from experiments.gpu.summary import table
 
@@ -127,7 +127,7 @@ def main() -> int:
         seconds = [left * STEPS[name] / shares for name in several]
         print(f"{', '.join(several)}: up to {sum(seconds):.0f} s", flush=True)
         results["steps"] |= children(several, seconds, args)
-        with written_aside(args.json) as file:
+        with atomic_write(args.json) as file:
             file.write(json.dumps(results, indent=1) + "\n")
         rest = [name for name in rest if name not in several]
     print(table(results))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atmanrl.files import written_aside
+from atmanrl.files import atomic_write
 
 TRACEBACK = 4000
 """Characters of a traceback that are kept, its end."""
@@ -86,5 +86,5 @@ class Record:
         return found | {"skipped": self.skipped}
 
     def _write(self) -> None:
-        with written_aside(self.path) as file:
+        with atomic_write(self.path) as file:
             file.write(json.dumps(self.as_dict(), indent=1) + "\n")

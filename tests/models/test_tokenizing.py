@@ -10,7 +10,7 @@ from atmanrl import explain
 from atmanrl.policy import Policy, PolicyError
 from atmanrl.probe.solvers import PaperSolver
 from atmanrl.rollouts import traces
-from atmanrl.rollouts.split import decode
+from atmanrl.rollouts.offsets import decode
 
 TEXT = "Is </s> a tag, <s> or <pad>?"
 DATED = (

@@ -7,9 +7,11 @@ import torch
 from test_shape_and_flops import tiny
 from transformers import AutoModelForCausalLM
 
+from atmanrl.distributed import inference_copy
 from atmanrl.forward import LOGITS_AT_ONCE, logits_at
 from atmanrl.plan import memory
 from atmanrl.plan.shape import shape_of
+from atmanrl.policy import LoRA, Policy
 from atmanrl.probe.mask import Entries
 
 
@@ -69,6 +71,19 @@ def test_a_cache_has_its_bytes(model):
     out = model(torch.ones(3, 11, dtype=torch.long), use_cache=True)
     found = sum(layer.keys.nbytes + layer.values.nbytes for layer in out.past_key_values.layers)
     assert memory.cache_bytes(shape_of(model.config), 3, 11, 4) == found
+
+
+@pytest.mark.parametrize(("dtype", "lora"), [("float32", None), ("float32", LoRA(r=2)), ("bfloat16", LoRA(r=2))])
+def test_the_copy_of_the_weights_has_its_bytes(tiny_folder, dtype, lora):
+    if lora is not None:
+        pytest.importorskip("peft")
+    policy = Policy(str(tiny_folder), dtype=dtype, lora=lora).build()
+    policy.computed_in = torch.bfloat16
+    own = {p.data_ptr() for p in policy.parameters()}
+    with inference_copy(policy):
+        found = sum(p.nbytes for p in policy.parameters() if p.data_ptr() not in own)
+    assert memory.copy_bytes(shape_of(policy.model.config, lora), 4 if dtype == "float32" else 2, 2) == found
+    assert memory.copy_bytes(shape_of(policy.model.config, lora), 4, 4) == 0
 
 
 def test_masks_have_their_entries():

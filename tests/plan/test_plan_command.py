@@ -1,13 +1,15 @@
 """`atmanrl plan` on every shipped config, what it answers, and wrong input."""
 
 import json
+import math
 
 import pytest
 from conftest import ROOT
 from test_shape_and_flops import tiny
 
 from atmanrl.__main__ import main
-from atmanrl.plan.estimate import Hardware, Lengths, plan
+from atmanrl.plan.estimate import plan
+from atmanrl.plan.hardware import Hardware, Lengths
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import ModelShape, shape_of
 from atmanrl.plan.units import bytes_text, parse_bytes, parse_flops, seconds_text
@@ -52,10 +54,11 @@ def test_an_option_of_the_run_overrides_its_config(model_config, tmp_path):
 @pytest.mark.parametrize(
     ("options", "bytes_of_a_parameter"),
     [
-        ([], 16),
-        (["--trainer.strategy=fsdp2"], 8),
-        (["--trainer.strategy=atmanrl.distributed.FSDP2Strategy"], 8),
-        (["--trainer.precision=bf16-true"], 8),
+        ([], 16),  # of two processes by DDP, with its buckets
+        (["--devices=1"], 12),
+        (["--trainer.strategy=fsdp2"], 6),
+        (["--trainer.strategy=atmanrl.distributed.FSDP2Strategy"], 6),
+        (["--devices=1", "--model.policy.dtype=bfloat16"], 6),
     ],
 )
 def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model_config, tmp_path):
@@ -70,10 +73,12 @@ def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model
     ("arguments", "sentence"),
     [
         (["--devices=0"], "--devices is 0"),
+        (["--trainer.precision=bf16-true"], "give --trainer.precision=32-true and --model.policy.dtype=bfloat16"),
         (["--memory=80XB"], "--memory '80XB'"),
         (["--memory=0GB"], "--memory '0GB'"),
         (["--flops=fast"], "--flops 'fast'"),
         (["--efficiency=2"], "--efficiency is 2.0"),
+        (["--launch_us=-1"], "--launch_us is -1"),
         (["--config=nowhere.yaml"], "no file nowhere.yaml"),
         (["--model_config=nowhere.json"], "no file nowhere.json"),
         (["--prompt_tokens=0"], "--prompt_tokens"),
@@ -117,7 +122,7 @@ def on(devices, memory="80GB"):
 
 
 def test_the_papers_model_by_hand():
-    """fp32 weights, gradients and two moments of 3.2 billion weights; 7373 // (8 x 4) updates in an epoch."""
+    """fp32 weights, two moments and DDP's buckets of 3.2 billion weights; 7373 // (8 x 4) updates in an epoch."""
     found = plan(PAPER, paper(), on(4), Lengths())
     assert found.resident == 16 * PAPER.parameters
     assert found.updates == 5 * (7373 // 32)
@@ -126,10 +131,48 @@ def test_the_papers_model_by_hand():
     assert found.seconds_by_phase["probing"] > found.seconds_by_phase["update"]
 
 
+def test_the_papers_model_on_one_gpu():
+    """28 layers of 40 kernels and 49 more, 20 microseconds each, for every token of the longest of 64 completions."""
+    found = plan(PAPER, paper(), on(1), Lengths())
+    assert found.resident == 12 * PAPER.parameters
+    token = (28 * 40 + 49) * 20e-6
+    assert found.seconds_by_phase["sampling"] == pytest.approx(token * 250 * (1 + 0.39 * math.log(64)), rel=0.01)
+    assert 15 < found.seconds_by_phase["sampling"] < 30
+    longer = plan(PAPER, paper(), on(1), Lengths(completion=600))  # none is longer than data.max_new_tokens
+    assert longer.seconds_by_phase["sampling"] == pytest.approx(token * 1024, rel=0.01)
+
+
+def test_gradients_and_the_copy_of_the_weights_are_never_there_together():
+    found = plan(PAPER, paper(), on(1), Lengths())
+    parts, peaks = found.memory_by_part, found.peak_by_phase
+    assert parts["gradients"] == 4 * PAPER.parameters and parts["copy of the weights"] == 2 * PAPER.parameters
+    cache = (
+        64 * (160 + 1024 + 64) * 28 * 2 * 1024 * 2
+    )  # rollouts, positions, layers, keys and values, 8 heads of 128, bf16
+    assert parts["caches of sampling"] == cache
+    rest = found.resident + parts["copy of the weights"]
+    assert peaks["sampling"] == rest + cache + parts["logits of sampling"]
+    assert peaks["probing"] == rest + parts["masks and their solver"] + parts["activations of the probe"]
+    assert peaks["update"] > found.resident + parts["gradients"]
+    exact = plan(PAPER, paper(compute_bytes=4), on(1), Lengths()).memory_by_part
+    assert exact["copy of the weights"] == 0 and exact["caches of sampling"] == 2 * cache
+
+
+def test_old_logprobs_are_computed_again_in_mixed_precision(model_config, tmp_path):
+    """As `GRPOModule.rescore` does by itself."""
+    seconds = []
+    for precision in ("32-true", "bf16-mixed"):
+        out = tmp_path / f"{precision}.json"
+        laptop = ["plan", f"--config={ROOT / 'configs/laptop.yaml'}", *MACHINE, "--flops=1G", f"--json={out}"]
+        assert main([*laptop, f"--model_config={model_config}", f"--trainer.precision={precision}"]) == 0
+        seconds.append(json.loads(out.read_text())["seconds_by_phase"]["update"])
+    assert seconds[1] == pytest.approx(seconds[0] * 7 / 6, rel=0.05)  # two passes of three forwards each, and one more
+
+
 def test_what_changes_memory_and_time():
     alone = plan(PAPER, paper(), on(48), Lengths())
     shared = plan(PAPER, paper(sharded=True), on(48), Lengths())
-    assert shared.resident == pytest.approx(alone.resident / 48)
+    assert shared.resident == pytest.approx((alone.resident - alone.memory_by_part["buckets of DDP"]) / 48)
     assert shared.seconds_by_phase["update"] > alone.seconds_by_phase["update"]
     saving = plan(PAPER, paper(checkpointing=True), on(48), Lengths())
     assert saving.peak_by_phase["update"] < alone.peak_by_phase["update"]

@@ -14,6 +14,7 @@ class Pieces:
     """A tokenizer of given pieces of text, the longest match first; its ids are numbers in the list."""
 
     all_special_ids = (0,)
+    added_tokens_decoder: dict[int, object] = {}
 
     def __init__(self, *pieces: str) -> None:
         self.pieces = ["", *pieces]
@@ -28,6 +29,9 @@ class Pieces:
             ids.append(self.pieces.index(piece))
             text = text[len(piece) :]
         return SimpleNamespace(input_ids=ids)
+
+    def convert_ids_to_tokens(self, token_id: int) -> str:
+        return self.pieces[token_id]
 
     def decode(self, ids, **_) -> str:
         return "".join(self.pieces[i] for i in ids)

@@ -80,3 +80,17 @@ def test_no_global_state(tmp_path):
     before = dict(matplotlib.rcParams)
     figure2.save(figure2.draw(curves()), tmp_path / "figure.svg")
     assert dict(matplotlib.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("accuracy,step\n0.5,nan\n0.5,1\n", "line 2: step is nan"),
+        ("accuracy,step\n0.5,inf\n0.5,1\n", "line 2: step is inf"),
+        ("accuracy,step\n0.5," + "1" * 131_073 + "\n0.5,1\n", "cannot be read as CSV"),
+    ],
+)
+def test_what_no_run_writes_into_its_metrics(tmp_path, text, sentence):
+    (tmp_path / "metrics.csv").write_text(text)
+    with pytest.raises(ReportError, match=sentence):
+        read_curves(tmp_path)

@@ -4,13 +4,15 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from atmanrl.rollouts import offsets
+from atmanrl.rollouts.offsets import decode
 from atmanrl.rollouts.pieces import pieces
-from atmanrl.rollouts.split import Parts, decode, split
+from atmanrl.rollouts.split import Parts, split
 from atmanrl.tasks import DELIMITER
 
 LAPTOP = Path(__file__).parents[2] / "experiments/laptop/blank"
@@ -167,3 +169,66 @@ def test_a_piece_is_a_readable_text(load):
     for k in range(1, len(ids)):
         prefix = decode(tokenizer, ids[:k])
         assert "".join(found[:k]) == (prefix if whole.startswith(prefix) else prefix.rstrip("\ufffd"))
+
+
+@cache
+def wordpiece():
+    """A tokenizer whose pieces lose their `##` and whose words gain a space, but for the first."""
+    vocabulary = {name: i for i, name in enumerate(["[UNK]", "[SEP]", "so", "is", "#", "###", "##ing", "#####", "7"])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", sep_token="[SEP]")
+
+
+@cache
+def stripping():
+    """Byte fallback as in Llama 2: a space before every word, and the text's first one taken away."""
+    names = ["<unk>", "</s>", "\u2581", "\u2581so", "#", "#####", "7", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True))
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    tokenizer.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>")
+
+
+@pytest.mark.parametrize("load", [laptop, straddling, wordpiece, stripping])
+@settings(max_examples=300)
+@given(data=st.data())
+def test_the_reasoning_is_the_longest_prefix_that_ends_before_the_delimiter(load, data):
+    """Bytes beside invalid bytes change what stands before them, so every prefix is tried."""
+    tokenizer = load()
+    names = tokenizer.get_vocab()
+    likely = [
+        i for name, i in names.items() if "#" in name or name in ("<0x23>", "<0xC3>", "<0xA9>", "<0xEF>", "<0xBF>")
+    ]
+    pool = st.one_of(st.sampled_from(sorted(likely)), st.sampled_from(sorted(names.values())))
+    ids = data.draw(st.lists(pool, max_size=14))
+    parts = split(tokenizer, ids)
+    assert "".join(pieces(tokenizer, ids)) == parts.text == decode(tokenizer, ids)
+    if parts.answer is not None:
+        prefixes = [k for k in range(len(ids) + 1) if parts.cot.startswith(decode(tokenizer, ids[:k]))]
+        assert parts.cot_length == max(prefixes)
+
+
+def test_a_byte_beside_invalid_bytes_is_no_part_of_a_delimiter():
+    tokenizer = laptop()
+    names = ["####", "<0x23>", "<0xC3>", "a", "#####", "7"]
+    ids = [token for name in names for token in tokenizer.convert_tokens_to_ids([*name] if name == "####" else [name])]
+    text = decode(tokenizer, ids)
+    parts = split(tokenizer, ids)
+    assert parts.cot == text.partition(DELIMITER)[0] and parts.cot_length == len(ids) - 2
+
+
+@pytest.mark.parametrize("load", [laptop, straddling, wordpiece, stripping])
+@pytest.mark.parametrize("kind", ["special", "bytes", "any"])
+def test_each_token_is_decoded_a_fixed_number_of_times(load, kind, monkeypatch):
+    """Counted, not timed: the tokens in all calls of the tokenizer's decoder."""
+    tokenizer = load()
+    work = []
+    monkeypatch.setattr(offsets, "decode", lambda *given: work.append(len(given[1])) or decode(*given))
+    names = tokenizer.get_vocab()
+    ids = {"special": tokenizer.all_special_ids, "bytes": [i for name, i in names.items() if not name.isascii()]}
+    ids = (ids.get(kind) or sorted(names.values())) * 8000
+    for function in (pieces, split):
+        work.clear()
+        function(tokenizer, ids[:8000])
+        assert sum(work) <= 8000 + 3 * len(names)
