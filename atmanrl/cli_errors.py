@@ -6,9 +6,12 @@ import errno
 import linecache
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import TextIO
 
 from atmanrl.errors import Interrupted, UserError, say_error
@@ -33,6 +36,11 @@ _REASONS = {
     errno.ENAMETOOLONG: "this name is too long",
     errno.ELOOP: "this is a link that leads back to itself",
 }
+_REFUSAL = re.compile(
+    r"^ *- (?!Expected a |Does not validate )(?:Problem with given class_path '(?:\w+\.)*(\w+)':\s*)?(\S.*)$",
+    re.MULTILINE,
+)
+"""In the parser's error: the class that was refused, if it is named, and the reason."""
 
 
 def run(work: Callable[[], int]) -> int:
@@ -50,6 +58,16 @@ def run(work: Callable[[], int]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         write_anything(stream)
+    interrupted = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         status = work()
         sys.stdout.flush()
@@ -59,19 +77,19 @@ def run(work: Callable[[], int]) -> int:
     except Interrupted as error:
         print(f"atmanrl: {error}", file=sys.stderr)
         return error.status
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning makes a SystemExit with status 1 out of Ctrl-C
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        print("atmanrl: interrupted.", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        sentence = mendable(error)
+    except BaseException as error:
+        # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts
+        if interrupted or any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
+            print("atmanrl: interrupted.", file=sys.stderr)
+            return INTERRUPTED
+        sentence = mendable(error) if isinstance(error, Exception) else None
         if sentence is None:
             raise
         say_error(sentence)
         return 1
     finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
 
@@ -88,8 +106,8 @@ def mendable(error: BaseException) -> str | None:
             return disk_sentence(each)
     if str(error).startswith("Does not validate against any of the Union"):
         # an option that may be a name or an object: the parser chains the name's refusal, and quotes the object's
-        said = re.search(r"^ *- (?!Expected a |Does not validate )(.+)$", str(error), re.MULTILINE)
-        return said[1] if said else None
+        said = _REFUSAL.search(str(error))
+        return None if said is None else f"{said[1]}: {said[2]}" if said[1] else said[2]
     return None
 
 

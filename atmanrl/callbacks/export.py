@@ -25,19 +25,11 @@ class PolicyExport(Callback):
     def __init__(self, dtype: str | None = None) -> None:
         self.dtype = dtype
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse, before anything is trained, to replace what is not an older export.
-
-        Raises:
-            FileError: `policy` in the run's folder is somebody else's.
-        """
-        if stage == "fit" and trainer.is_global_zero:
-            check_replaceable(Path(trainer.default_root_dir) / FOLDER, "fit")
-
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write a new folder, then let it take the place of an older export.
 
         Raises:
+            FileError: `policy` in the run's folder is somebody else's.
             PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
         """
         policy = getattr(pl_module, "policy", None)

@@ -10,11 +10,12 @@ from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
+from atmanrl.callbacks.export import FOLDER
 from atmanrl.callbacks.resume import note_changes
 from atmanrl.cli_errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, remove, remove_leftovers
-from atmanrl.folders import is_marked, locked, mark, mark_path
+from atmanrl.folders import check_replaceable, is_marked, locked, mark, mark_path
 from atmanrl.notes import say
 
 COMMAND = "fit"
@@ -103,6 +104,7 @@ class RunFolder(SaveConfigCallback):
         self._lock.close()
 
     def _check(self) -> None:
+        check_replaceable(self.folder / FOLDER, COMMAND)  # and not when the training is done
         checkpoint = self.config.get("ckpt_path")
         config = self.folder / self.config_filename
         left = [path for pattern in OWN for path in self.folder.glob(pattern)]
