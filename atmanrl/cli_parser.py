@@ -38,7 +38,7 @@ RENAMED = {"composition.pipeline": "metrics.composition.pipeline"}
 
 def renamed(message: str) -> str | None:
     """The sentence for an option of an earlier version, where a parser's error is that it knows no such option."""
-    unknown = re.search(r"(?:unrecognized arguments: --|does not accept option ')([\w.]+)", message)
+    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption ')([\w.]+)", message)
     if unknown is None or unknown[1] not in RENAMED:
         return None
     return f"{unknown[1]} is now called {RENAMED[unknown[1]]}; name it so on the command line and in the config."

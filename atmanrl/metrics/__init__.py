@@ -1,4 +1,5 @@
-"""Metrics of an evaluation, as torchmetrics that sum over batches and processes.
+"""What is measured of rollouts: torchmetrics that sum over batches and processes, and know how tables show them.
 
-Import them from their modules: `metrics.pass_at_k`, and `metrics.composition`, which loads spaCy when it counts.
+Import them from their modules: `metrics.base` for the plug point, `metrics.callback` for what runs them,
+`metrics.composition`, which loads spaCy when it counts. `metrics.columns` and `metrics.estimators` need no torch.
 """

@@ -8,6 +8,9 @@ import pytest
 from rich.console import Console
 
 from atmanrl.report import ReportError, load_row, render, write_json
+from atmanrl.report.runs import columns, load_tested
+from atmanrl.report.table1 import build
+from atmanrl.report.table1_formats import as_json, latex, markdown
 
 BASELINE = {
     "tokens_per_cot": 50.0,
@@ -129,3 +132,44 @@ def test_a_narrow_terminal_cuts_no_figure():
     text = console.export_text()
     assert "…" not in text
     assert "(-28" in text and "(-4.0" in text
+
+
+def recorded(folder, **more):
+    """A run whose test records its own columns."""
+    (folder / "eval").mkdir(parents=True)
+    column = {"title": "a | <b>_x_ %", "higher_is_better": False, "kind": "points"}
+    test = {"mine": 0.25, "other": 3, "columns": {"mine": column}, **more}
+    (folder / "eval/test.json").write_text(json.dumps(test))
+    return folder
+
+
+def test_recorded_columns_are_the_table(tmp_path):
+    runs = load_tested([recorded(tmp_path / "ours"), recorded(tmp_path / "base", mine=0.5)])
+    table = build({run.name: run.row for run in runs}, "base", columns=columns(runs))
+    assert [run.row for run in runs] == [{"mine": 0.25}, {"mine": 0.5}]
+    cell = table.rows["ours"]["mine"]
+    assert (cell.shown, cell.shown_change) == ("25.0", "-25.0 pts")
+    assert r"| method | a \| &lt;b&gt;\_x\_ % |" in markdown(table)
+    assert r"\_x\_ \%" in latex(table)
+    assert as_json(table)["higher_is_better"] == {"mine": False}
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ({"columns": [1]}, "columns cannot be read"),
+        ({"columns": {"mine": {"title": 3}}}, "columns cannot be read"),
+        ({"columns": {"gone": {"title": "x"}}}, "lacks gone"),
+        ({"mine": "much"}, "mine must be a number"),
+    ],
+)
+def test_damaged_columns_are_told_by_file(tmp_path, more, sentence):
+    with pytest.raises(ReportError, match=f"test.json.*{sentence}"):
+        load_tested([recorded(tmp_path / "ours", **more)])
+
+
+def test_columns_of_different_kinds_are_refused(tmp_path):
+    share = {"columns": {"mine": {"title": "x", "kind": "share"}}}
+    runs = load_tested([recorded(tmp_path / "ours"), recorded(tmp_path / "base", **share)])
+    with pytest.raises(ReportError, match="mine is a value of kind 'points' in one and of 'share' in another; leave"):
+        columns(runs)
