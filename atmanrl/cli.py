@@ -37,6 +37,7 @@ from atmanrl.callbacks.run_folder import RunFolder
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
 from atmanrl.notes import say
+from atmanrl.precision import check_precision
 
 
 class RunCLI(LightningCLI):
@@ -103,6 +104,8 @@ class RunCLI(LightningCLI):
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
             say("trainer.fast_dev_run: a trial in a folder of its own, of which nothing is kept.")
+        # before anything is made; with the policy's dtype when that is built
+        check_precision(options["precision"], "float32")
         loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
         if self.config.subcommand == "fit":
             loggers = [RunLogger(folder), *loggers]

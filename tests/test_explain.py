@@ -150,7 +150,7 @@ def test_wrong_models(tiny_policy):
 
 
 def test_a_text_beyond_the_context(tiny_policy):
-    with pytest.raises(ProbeError, match="tokens exceed the model's context of 1024"):
+    with pytest.raises(UserError, match="tokens exceed the model's context of 1024"):
         quick(tiny_policy, cot=COT * 100)
 
 

@@ -186,7 +186,7 @@ class RunCheckpoint(Checkpoint):
             remove(temporary)
         found = checkpoints(self.folder)
         last = f"; {found[0][1].name} is the last good one" if found else ""
-        full = reason in (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+        full = reason in [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
         raise CheckpointError(
             f"no checkpoint could be written to {path}: {reason}{last}. {'Make room' if full else 'Mend that'}, then go on "
             "with the same command and --ckpt_path=last."

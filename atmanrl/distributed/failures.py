@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -14,7 +13,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
 
 from atmanrl.distributed.collectives import Processes, processes
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 
 PERIOD = 0.5
 """Seconds between two looks at the store."""
@@ -103,7 +102,7 @@ class Watch(threading.Thread):
 
     def _exit(self, ledger: Ledger) -> None:
         """End this process, whatever its main thread is doing, and the processes of its reward functions."""
-        print(f"atmanrl: error: {ledger.end()}", file=sys.stderr, flush=True)
+        say_error(ledger.end())
         for child in multiprocessing.active_children():
             child.kill()
         if ledger.me.rank == 0:  # which keeps the store, and so goes last

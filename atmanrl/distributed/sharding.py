@@ -19,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
+from atmanrl.precision import check_precision
 
 COMPUTED_IN = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What matrix products are computed in under those of Lightning's precisions that keep the weights wider."""
@@ -31,11 +32,14 @@ def build(policy: Policy, module: LightningModule) -> Policy:
     notes what it is computed in. Attention by cuDNN is switched on or off as the policy says.
 
     Raises:
-        UserError: a precision that FSDP2 cannot have here.
+        UserError: a precision that cannot be, or that FSDP2 cannot have here.
     """
     torch.backends.cuda.enable_cudnn_sdp(policy.cudnn_attention)  # of this process, to the end of the run
     mesh = module.device_mesh
-    policy.computed_in = COMPUTED_IN.get(module.trainer.precision) if module._trainer is not None else None
+    policy.computed_in = None
+    if module._trainer is not None:
+        name = check_precision(module.trainer.precision, policy.dtype_name, policy.lora is None)
+        policy.computed_in = COMPUTED_IN.get(name)
     if policy.model is not None or mesh is None or mesh.size() == 1:  # only strategies that shard have a mesh
         return policy.build()
     if module.trainer.precision not in ("32-true", "bf16-mixed"):

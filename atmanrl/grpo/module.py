@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +22,7 @@ from atmanrl.grpo.evaluation import EvaluatingModule
 from atmanrl.grpo.figures import UpdateFigures, rollout_figures
 from atmanrl.grpo.minibatches import ZeroSpread, learning_groups, minibatches
 from atmanrl.grpo.objective import Aggregation, Importance, clipped_objective, normalizer
+from atmanrl.grpo.optimizers import check_optimizer, paper_optimizer, refusals
 from atmanrl.grpo.processes import exchange
 from atmanrl.grpo.reference import Reference
 from atmanrl.grpo.schedules import WarmupSchedule
@@ -31,20 +30,6 @@ from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
-
-
-@contextmanager
-def _refusals(option: str) -> Iterator[None]:
-    """What an optimizer or a schedule refuses (a learning rate below 0, a step too many), a user can mend."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model.{option} was refused: {error}.") from error
-
-
-def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
-    """AdamW at the paper's learning rate of 8e-7, without weight decay."""
-    return torch.optim.AdamW(parameters, lr=8e-7, weight_decay=0.0)
 
 
 class GRPOModule(EvaluatingModule):
@@ -145,6 +130,7 @@ class GRPOModule(EvaluatingModule):
         self.reference = Reference() if beta else None
         self.scorer = Scorer(policy, 1.0, micro_batch_tokens, share_prompts)
         self.max_new_tokens, self.tokens_seen = 1024, 0
+        self._norm = torch.zeros(())  # of the gradient of the last optimizer step, before it was clipped
 
     def configure_model(self) -> None:
         """Load the policy, sharded where the strategy is FSDP2, and what it starts from if it is to stay close to it."""
@@ -165,13 +151,12 @@ class GRPOModule(EvaluatingModule):
         Raises:
             UserError: an option that they refuse, or a schedule that is none by updates.
         """
-        with _refusals("optimizer"):
+        with refusals("optimizer"):
             optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise UserError("model.optimizer must take one gradient a step; LBFGS asks for the loss again and again.")
+        check_optimizer(optimizer, self.trainer.precision)
         if self.lr_scheduler is None:
             return optimizer
-        with _refusals("lr_scheduler"):
+        with refusals("lr_scheduler"):
             schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
@@ -233,7 +218,7 @@ class GRPOModule(EvaluatingModule):
             found["groups_dropped"] = 1 - len(groups) * batch.group_size / len(batch)
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
-            with _refusals("lr_scheduler"):
+            with refusals("lr_scheduler"):
                 schedule.step()
         return found
 
@@ -277,12 +262,16 @@ class GRPOModule(EvaluatingModule):
                 )  # fmt: skip
                 self.manual_backward(result.loss)
                 figures.add(result, part)
-        figures.add_step(clip_gradients(self.policy.parameters(), self.max_grad_norm), len(rows) - len(taught))
         if last:
             # the one step of an update that Lightning counts, so that global_step counts updates
             self._lightning_optimizer().step()
         else:
             self.trainer.strategy.optimizer_step(optimizer, lambda: None, self)
+        figures.add_step(self._norm, len(rows) - len(taught))
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradients, which `16-mixed` has scaled up to the backward pass, and unscaled just before this."""
+        self._norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
 
     def _padded(self, values: list[Tensor], rows: list[int]) -> Tensor:
         """`[B, C]` of some rollouts' values, 0 on padding."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils._validators import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from atmanrl.errors import first_line
@@ -20,7 +21,6 @@ from atmanrl.notes import say
 
 Weights = Literal["loaded", "meta", "empty"]
 
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 LFS_POINTER = b"version https://git-lfs"
 OUTPUTS = {"output_attentions": False, "output_hidden_states": False, "return_dict": True, "use_cache": True}
 """What a forward pass returns here, whatever a model's configuration says."""
@@ -137,7 +137,7 @@ def load_tokenizer(source: Source, base: Source) -> Any:
     for file in files:
         if is_pointer(file):
             raise PolicyError(f"{file} is a Git LFS pointer and not the tokenizer; fetch it by `git lfs pull`.")
-    if not folder.exists() and not HUB_NAME.fullmatch(source.path):
+    if not folder.exists() and not _may_be_on_hub(source.path):
         raise PolicyError(f"no tokenizer could be loaded from {source.path!r}: there is no such folder.")
     try:
         return AutoTokenizer.from_pretrained(source.path, **source.hub)
@@ -244,3 +244,12 @@ def _without_reports() -> Iterator[None]:
         yield
     finally:
         logger.removeFilter(is_other)
+
+
+def _may_be_on_hub(path: str) -> bool:
+    """Whether the hub allows a model of that name."""
+    try:
+        validate_repo_id(path)
+    except HFValidationError:
+        return False
+    return True

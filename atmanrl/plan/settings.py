@@ -9,6 +9,7 @@ from typing import Any
 
 from atmanrl.errors import UserError
 from atmanrl.policy import LoRA
+from atmanrl.precision import check_precision
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 PROBLEMS = {"GSM8K": 7473, "MMLU": 1816}
@@ -111,16 +112,13 @@ def from_config(config: dict[str, Any]) -> RunSettings:
     if kind not in ("GRPOModule", "SFTModule"):
         raise UserError(f"the config's model is {kind or 'missing'}; plans are made for GRPOModule and SFTModule.")
     trainer, policy = config["trainer"], options(model["policy"])
-    precision = str(trainer.get("precision") or "32-true")
-    half = precision.startswith(("bf16", "16"))
-    # Lightning converts the weights, too, where the precision is called true
-    given = WIDTHS[policy["dtype"]]
-    weight = 2 if half and precision.endswith("-true") else given
+    precision = check_precision(trainer.get("precision"), policy["dtype"], policy.get("lora") is None)
+    weight = WIDTHS[policy["dtype"]]
     notes: list[str] = []
     common = {
         "path": policy["path"], "revision": policy["revision"], "trust_remote_code": policy["trust_remote_code"],
         "lora": _lora(policy.get("lora")), "weight_bytes": weight,
-        "compute_bytes": 2 if half else min(weight, 4) if "64" not in precision else 8,
+        "compute_bytes": 2 if precision.endswith("-mixed") else weight,
         "sharded": "fsdp" in class_name(trainer.get("strategy")).lower(), "notes": notes,
         "checkpointing": bool(policy.get("activation_checkpointing", False)),
         "max_steps": trainer["max_steps"] if trainer["max_steps"] is not None else -1,
@@ -141,7 +139,7 @@ def from_config(config: dict[str, Any]) -> RunSettings:
         probe=_probe(model.get("rewards") or {}, notes), queries=data["queries_per_device"], group=data["group_size"],
         max_new_tokens=data["max_new_tokens"], num_iterations=model["num_iterations"],
         micro_batch_tokens=model["micro_batch_tokens"], minibatch_queries=model["minibatch_queries"],
-        rescore=half or given < 4 if model.get("rescore") is None else model["rescore"],
+        rescore=common["compute_bytes"] < 4 if model.get("rescore") is None else model["rescore"],
         val_every=every if isinstance(every, int) and not isinstance(every, bool) else None,
         eval_samples=data["eval_samples"], eval_queries=data["eval_queries"],
     )  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, LightningModule
 from torch import nn
 
-from atmanrl.distributed import fail_together
+from atmanrl.distributed import build, fail_together
 from atmanrl.errors import UserError
 from atmanrl.forward import evaluating
 from atmanrl.policy import Policy
@@ -176,7 +176,7 @@ class MaskProbe(LightningModule):
         """Load the policy, when the probe stands alone."""
         if self.policy is None:
             raise UserError("MaskProbe stands alone here and needs a policy: give model.policy.path.")
-        self.policy.build()
+        build(self.policy, self)
 
     def configure_optimizers(self) -> None:
         """None: `solve` makes its own."""

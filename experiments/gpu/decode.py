@@ -3,50 +3,56 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
+import torch._dynamo
 
 from atmanrl.devices import cudnn_attention
-from atmanrl.plan.estimate import sampling_seconds
 from atmanrl.plan.settings import RunSettings
 from atmanrl.plan.shape import shape_of
+from atmanrl.plan.times import sampling_seconds
 from atmanrl.policy import Policy
-from atmanrl.rollouts.sampling import sample
+from atmanrl.rollouts import HFSampler, Sampler, SamplingOptions
 from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, random_policy, ratio, seconds_of
 
-Decode = Callable[[Policy, list[list[int]], torch.Tensor], Any]
-WAYS: dict[str, Decode] = {"dynamic": sample}
+WAYS: dict[str, dict[str, Any]] = {
+    "dynamic": {"cache": "dynamic"},
+    "graph": {"cache": "static", "compile": "cudagraphs"},
+    "compiled": {"cache": "static", "compile": "default"},
+    "compiled graph": {"cache": "static", "compile": "reduce-overhead"},
+    "static": {"cache": "static"},
+}
+"""Options of `HFSampler`, in order of worth."""
+WITH_CUDNN = ("dynamic", "graph")
 SHORT, LONG = 16, 80
 """Tokens of two runs: their difference is free of the prompt and of what happens once."""
 
 
 def measure(args: argparse.Namespace, record: Record) -> None:
-    """Each way with cuDNN's attention off and, for fewer tokens, on."""
+    """Each way with cuDNN's attention off, some with it on."""
     scene = Scene.of(args.device, args.tiny, args.tflops, args.terabytes)
     short, long = (2, 6) if args.tiny else (SHORT, LONG)
+    torch._dynamo.config.disable = not scene.cuda  # inductor takes a minute on a CPU, and its speed says nothing
     with random_policy(scene, "bfloat16") as policy:
-        settings = RunSettings(
-            "random", weight_bytes=2, compute_bytes=2, queries=scene.queries, group=scene.group, max_new_tokens=long
-        )
-        shape = shape_of(policy.model.config)
-        planned = sampling_seconds(shape, settings, scene.hardware, scene.lengths, scene.queries, scene.group) / long
-        for cudnn in (False, True):
-            for name, decode in WAYS.items():
-                called = f"{name}, cuDNN {'on' if cudnn else 'off'}"
-                if record.in_time(called, 1.0 if args.tiny else 15.0):
-                    with record.guarded(called) as found, cudnn_attention(cudnn):
-                        found |= _one(scene, policy, decode, short, long)
-                        if not cudnn and name == "dynamic":
-                            found["ms_a_token_by_plan"] = ratio(1000 * planned, found["ms_a_token"])
+        for name, cudnn in [*((name, False) for name in WAYS), *((name, True) for name in WITH_CUDNN)]:
+            called = f"{name}, cuDNN {'on' if cudnn else 'off'}"
+            if name == "graph" and not scene.cuda:
+                record.skip(called, "CUDA graphs need a CUDA device")
+            elif record.in_time(called, 1.0 if args.tiny else 20.0):
+                with record.guarded(called) as found, cudnn_attention(cudnn):
+                    found |= _one(scene, policy, HFSampler(**WAYS[name]), short, long)
+                    if called == "dynamic, cuDNN off":
+                        found["ms_a_token_by_plan"] = ratio(_planned_ms(scene, policy, long), found["ms_a_token"])
 
 
-def _one(scene: Scene, policy: Policy, decode: Decode, short: int, long: int) -> dict[str, Any]:
+def _one(scene: Scene, policy: Policy, sampler: Sampler, short: int, long: int) -> dict[str, Any]:
     def run(count: int) -> float:
-        uniform = torch.rand(scene.queries, scene.group, count, generator=torch.Generator().manual_seed(0))
-        return seconds_of(lambda: decode(policy, scene.prompts(), uniform), scene, 1)[0]
+        uniforms = torch.rand(scene.queries, scene.group, count, generator=torch.Generator().manual_seed(0))
+        options = SamplingOptions(count)
+        return seconds_of(lambda: sampler.sample(policy, scene.prompts(), uniforms, options), scene, 1)[0]
 
     scene.fresh_peak()
     first = run(long)  # compiles, captures, plans
@@ -59,3 +65,13 @@ def _one(scene: Scene, policy: Policy, decode: Decode, short: int, long: int) ->
         "later_run_s": seconds[long],
         "peak_gib": scene.peak() / 2**30,
     }
+
+
+def _planned_ms(scene: Scene, policy: Policy, count: int) -> float:
+    """A token's milliseconds by the plan, for completions of so many tokens each, with the prompts' share."""
+    settings = RunSettings(
+        "random", weight_bytes=2, compute_bytes=2, queries=scene.queries, group=scene.group, max_new_tokens=count
+    )
+    lengths = replace(scene.lengths, completion=float(count))
+    shape = shape_of(policy.model.config)
+    return 1000 * sampling_seconds(shape, settings, scene.hardware, lengths, scene.queries, scene.group) / count

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atmanrl.plan.estimate import Hardware, Lengths
+from atmanrl.plan.hardware import Hardware, Lengths
 from atmanrl.policy import Policy
 from atmanrl.probe.target import Target
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-LINES = 110
-"""Most lines of figures."""
-CHARACTERS = 150
+MOST = 11_000
+"""Characters of the whole table."""
+CHARACTERS = 240
 """Longest line."""
 
 
@@ -22,7 +22,8 @@ def table(results: dict[str, Any]) -> str:
         if step["status"] != "done" and not step["errors"]:
             lines += [f"  | {line}" for line in step["output"].splitlines()[-5:]]
     cut = [line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + "…" for line in lines]
-    return "\n".join(cut[:LINES] + ([f"... {len(cut) - LINES} more lines are in the JSON"] if len(cut) > LINES else []))
+    count = sum(sum(len(line) + 1 for line in cut[: k + 1]) <= MOST for k in range(len(cut)))
+    return "\n".join(cut[:count] + ([f"... {len(cut) - count} more lines are in the JSON"] if count < len(cut) else []))
 
 
 def _flat(figures: dict[str, Any]) -> dict[str, str]:
@@ -31,6 +32,8 @@ def _flat(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "predicted/measured" in value:
+        return f"{_shown(value['measured'])} (plan {_shown(value['predicted'])})"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):

@@ -56,17 +56,19 @@ def test_losses_and_gradients_of_the_masks_are_those_of_float64(device, exact, p
 def test_prompts_of_any_length_give_finite_gradients(
     device, tiny_folder, exact_and_tiny, precision, backend, equal, cached
 ):
+    if device.type == "cpu" and not cached and backend != "lean":
+        pytest.skip("a CPU has all of them in tests/probe")
     with policy_in(precision, device, tiny_folder) as policy:
         loss, _ = gradient(policy, backend, equal, cached)
     assert ((loss - exact_and_tiny[equal]).abs() / exact_and_tiny[equal]).max() < 0.05
 
 
-@pytest.mark.parametrize("solver", [PaperSolver(steps=12, lr=3e-2), AdaptiveSolver(steps=60, lr=5e-3)], ids=type)
+@pytest.mark.parametrize("solver", [PaperSolver(steps=12, lr=3e-2), AdaptiveSolver(steps=40, lr=1e-2)], ids=type)
 def test_a_solver_finds_on_the_device_what_it_finds_on_the_cpu(device, solver):
     rewards = []
     for where in (device, torch.device("cpu")):
         with policy_in("float32", where) as policy:
-            result = MaskProbe(solver=solver).solve(policy, rollouts(policy))
+            result = MaskProbe(solver=solver).solve(policy, rollouts(policy, 3, 1))
         rewards.append(result.reward.cpu())
         assert result.loss_final.mean() < result.loss_initial.mean()
     assert (rewards[0] - rewards[1]).abs().max() < 1e-3

@@ -9,7 +9,7 @@ from laptop import PRECISIONS, cosine, policy_in, rollouts
 from atmanrl.forward import scores_at, token_scores
 from atmanrl.grpo import scoring
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.rollouts import Completion, Rollout, RolloutBatch, sample
+from atmanrl.rollouts import Completion, HFSampler, Rollout, RolloutBatch, SamplingOptions, sample
 
 pytestmark = pytest.mark.gpu
 PROMPTS = [
@@ -24,6 +24,22 @@ def sampled(policy) -> list[list[Completion]]:
     """Completions of prompts of unequal length, which stand padded on the left."""
     uniform = torch.rand(len(PROMPTS), GROUP, TOKENS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return sample(policy, [policy.encode_prompt(text) for text in PROMPTS], uniform)
+
+
+@pytest.mark.parametrize("compile", [False, "cudagraphs", "default", "reduce-overhead"])
+def test_a_static_cache_gives_the_tokens_of_a_dynamic_one(device, compile):
+    if compile and device.type == "cpu":
+        pytest.skip("CUDA graphs need a CUDA device, and inductor a minute on a CPU")
+    uniform = torch.rand(len(PROMPTS), 8, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = []
+    with policy_in("float32", device) as policy:
+        for sampler in (HFSampler(), HFSampler("static", compile)):
+            prompts = [policy.encode_prompt(text) for text in PROMPTS]
+            groups = sampler.sample(policy, prompts, uniform, SamplingOptions(60))
+            found.append([completion for group in groups for completion in group])
+    assert [completion.ids for completion in found[0]] == [completion.ids for completion in found[1]]
+    logprobs = [torch.cat([torch.tensor(completion.logprobs) for completion in each]) for each in found]
+    assert (logprobs[0] - logprobs[1]).abs().max() < 1e-3
 
 
 def as_batch(policy, completions) -> RolloutBatch:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_grpo_module import Feed, Run
 
+from atmanrl.distributed import Processes
 from atmanrl.grpo import GRPOModule
 from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver
@@ -107,7 +108,7 @@ def test_behind_a_gate_what_passes_it_is_checked(tiny_folder):
 def test_places_are_counted_over_all_processes(tiny_folder, monkeypatch):
     """The second of two processes answers the update's problems from the fourth on, and has none of the first three."""
     real = datamodule.processes
-    monkeypatch.setattr(datamodule, "processes", lambda: datamodule.Processes(1, 2))
+    monkeypatch.setattr(datamodule, "processes", lambda: Processes(1, 2))
     feed = Feed(written=True, group_size=GROUP)
     run = Run(tiny_folder, feed=feed, rewards=rewards(check_groups=3), updates=1)
     (batch,) = feed.given

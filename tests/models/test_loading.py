@@ -118,7 +118,9 @@ def test_a_tokenizer_that_is_a_pointer(copied):
 
 
 def test_a_mistyped_folder(tmp_path):
-    assert "there is no such folder" in refusal(tmp_path / "polcy")
+    for path in (tmp_path / "polcy", "./polcy", "../polcy", "polcy/", "po lcy", "~/polcy"):
+        said = refusal(path)
+        assert "there is no such folder" in said and "Repo id" not in said
 
 
 def test_padding_and_ends_beyond_the_embedding(copied, tmp_path):

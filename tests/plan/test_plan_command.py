@@ -58,7 +58,7 @@ def test_an_option_of_the_run_overrides_its_config(model_config, tmp_path):
         (["--devices=1"], 12),
         (["--trainer.strategy=fsdp2"], 6),
         (["--trainer.strategy=atmanrl.distributed.FSDP2Strategy"], 6),
-        (["--devices=1", "--trainer.precision=bf16-true"], 6),
+        (["--devices=1", "--model.policy.dtype=bfloat16"], 6),
     ],
 )
 def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model_config, tmp_path):
@@ -73,6 +73,7 @@ def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model
     ("arguments", "sentence"),
     [
         (["--devices=0"], "--devices is 0"),
+        (["--trainer.precision=bf16-true"], "give --trainer.precision=32-true and --model.policy.dtype=bfloat16"),
         (["--memory=80XB"], "--memory '80XB'"),
         (["--memory=0GB"], "--memory '0GB'"),
         (["--flops=fast"], "--flops 'fast'"),
