@@ -87,7 +87,7 @@ class TokenClass(IntEnum):
     """Arithmetic, comparison and currency signs, or tagged SYM. A dash, `*`, `/` or `x` only where it operates."""
 
 
-class BoundedTokenizer(DummyTokenizer):  # type: ignore[misc]
+class BoundedTokenizer(DummyTokenizer):
     """A spaCy tokenizer for which stretches of more than 100 characters without a space are cut beforehand.
 
     spaCy cuts off one prefix and one suffix at a time and reads all the rest again, which takes quadratic time
