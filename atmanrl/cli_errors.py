@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import linecache
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import TextIO
 
 from atmanrl.errors import Interrupted, UserError, say_error
@@ -18,6 +22,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 """The status of a command whose reader has gone (`| head -1`): 128 and SIGPIPE's number."""
 
+_OF_OPTIONS = (ValueError, TypeError, AttributeError, ImportError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     **dict.fromkeys(_FULL, "no space is left on the disk; make room, then give the command again"),
@@ -31,6 +36,11 @@ _REASONS = {
     errno.ENAMETOOLONG: "this name is too long",
     errno.ELOOP: "this is a link that leads back to itself",
 }
+_REFUSAL = re.compile(
+    r"^ *- (?!Expected a |Does not validate )(?:Problem with given class_path '(?:\w+\.)*(\w+)':\s*)?(\S.*)$",
+    re.MULTILINE,
+)
+"""In the parser's error: the class that was refused, if it is named, and the reason."""
 
 
 def run(work: Callable[[], int]) -> int:
@@ -48,6 +58,16 @@ def run(work: Callable[[], int]) -> int:
     """
     for stream in (sys.stdout, sys.stderr):
         write_anything(stream)
+    interrupted = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupted.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, interrupt)
     try:
         status = work()
         sys.stdout.flush()
@@ -57,19 +77,19 @@ def run(work: Callable[[], int]) -> int:
     except Interrupted as error:
         print(f"atmanrl: {error}", file=sys.stderr)
         return error.status
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning makes a SystemExit with status 1 out of Ctrl-C
-        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        print("atmanrl: interrupted.", file=sys.stderr)
-        return INTERRUPTED
-    except Exception as error:
-        sentence = mendable(error)
+    except BaseException as error:
+        # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts
+        if interrupted or any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
+            print("atmanrl: interrupted.", file=sys.stderr)
+            return INTERRUPTED
+        sentence = mendable(error) if isinstance(error, Exception) else None
         if sentence is None:
             raise
         say_error(sentence)
         return 1
     finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
 
@@ -86,8 +106,8 @@ def mendable(error: BaseException) -> str | None:
             return disk_sentence(each)
     if str(error).startswith("Does not validate against any of the Union"):
         # an option that may be a name or an object: the parser chains the name's refusal, and quotes the object's
-        said = re.search(r"^ *- (?!Expected a |Does not validate )(.+)$", str(error), re.MULTILINE)
-        return said[1] if said else None
+        said = _REFUSAL.search(str(error))
+        return None if said is None else f"{said[1]}: {said[2]}" if said[1] else said[2]
     return None
 
 
@@ -108,9 +128,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning refuses an option; it is not imported for that."""
+    """Whether Lightning refuses an option: by an error of its own, or by one of Python's in a `raise` of its code.
+
+    It is not imported for that.
+    """
     module = sys.modules.get("lightning.fabric.utilities.exceptions")
-    return module is not None and isinstance(error, module.MisconfigurationException)
+    if module is not None and isinstance(error, module.MisconfigurationException):
+        return True
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    if raised is None or not str(raised.tb_frame.f_globals.get("__name__")).startswith("lightning."):
+        return False
+    line = linecache.getline(raised.tb_frame.f_code.co_filename, raised.tb_lineno)
+    return isinstance(error, _OF_OPTIONS) and line.strip().startswith("raise ")
 
 
 def _flush(stream: TextIO) -> None:

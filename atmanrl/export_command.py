@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import ArgumentError, ArgumentParser
 
 from atmanrl import escape
 from atmanrl.callbacks.checkpoint_files import checkpoint_path
+from atmanrl.cli_parser import brief
 from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_file, atomic_folder, disks_own_errors, user_path
-from atmanrl.policy import LoRA, Policy
+from atmanrl.policy import Policy
 
 PREFIX = "policy.model."
 """What the names of the policy's weights begin with in a checkpoint."""
@@ -99,26 +101,38 @@ def policy_of(
     file = config or path.resolve().parent.parent / "config.yaml"
     if not file.is_file():
         raise ExportError(f"there is no {file}; name the run's config.yaml by --config.")
-    read = yaml.safe_load(file.read_text(encoding="utf-8"))
-    options: Any = read
+    try:
+        options: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ExportError(f"{file} is no YAML that can be read ({' '.join(str(error).split())}).") from error
     for key in ("model", "init_args", "policy"):
         options = options.get(key) if isinstance(options, dict) else None
     if not isinstance(options, dict):
         raise ExportError(f"{file} names no model.init_args.policy.")
     options = options.get("init_args", options)
-    lora = options.pop("lora", None)
-    adapters = None if lora is None else LoRA(**lora.get("init_args", lora))
-    if adapters is not None and merge is not None:
-        adapters = replace(adapters, export="merged" if merge else "adapter")
-    if merge is not None and adapters is None:
-        raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
-    if options.pop("trust_remote_code", False) and not trust_remote_code:
+    own = {"trust_remote_code": trust_remote_code} | ({} if model is None else {"path": model})
+    if isinstance(options, dict) and options.get("trust_remote_code") and not trust_remote_code:
         raise ExportError(
-            f"{file} asks to run code that comes with the model {model or options['path']}: if you trust its author, add "
-            "--trust_remote_code."
+            f"{file} asks to run code that comes with the model {model or options.get('path')}: if you trust its author, "
+            "add --trust_remote_code."
         )
-    own = {"path": model or options["path"], "trust_remote_code": trust_remote_code, "lora": adapters}
-    return Policy(**options | own)
+    policy = _made(options | own if isinstance(options, dict) else options, file)
+    if merge is not None:
+        if policy.lora is None:
+            raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
+        policy.lora = replace(policy.lora, export="merged" if merge else "adapter")
+    return policy
+
+
+def _made(options: Any, file: Path) -> Policy:
+    """The policy of options from a file, whose names and types are those of `Policy` itself."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Policy, "policy")
+    try:
+        policy: Policy = parser.instantiate_classes(parser.parse_object({"policy": options})).policy
+    except ArgumentError as error:
+        raise ExportError(f"{file}: model.init_args: {brief(str(error))}") from error
+    return policy
 
 
 def _found(path: Path) -> Path:

@@ -83,7 +83,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = temporary_path(target)
     try:
         with _errors_name(path, temporary):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            writable_folder(target.parent).mkdir(parents=True, exist_ok=True)
             yield temporary
             os.replace(temporary, target)
     finally:
@@ -215,5 +215,5 @@ def remove(path: Path) -> None:
     """Remove a file, a link or a whole folder, if there is one."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
+    elif os.path.lexists(path):  # unlike `unlink`, no error where a part of the path is a file
         path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from atmanrl.adapters import LoRA, merged, save_adapter, with_adapters
 from atmanrl.errors import first_line
 from atmanrl.files import final_path
 from atmanrl.models.adapter_folder import Adapter
+from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
@@ -52,6 +53,8 @@ class Policy(nn.Module):
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
         cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
             it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
+        compile: `layers` compiles each layer's norms and feed-forward network (see `models.compilation`). Not yet
+            measured on a GPU, and so `none` by default.
 
     Attributes:
         model: the language model, after `build()`.
@@ -79,16 +82,13 @@ class Policy(nn.Module):
         strict: bool = True,
         chat_template_kwargs: dict[str, Any] | None = None,
         chat_template_date: str | None = None,
+        compile: Literal["none", "layers"] = "none",
     ) -> None:
         super().__init__()
         self.path, self.pretrained, self.dtype_name = path, pretrained, dtype
-        self.attn_implementation, self.revision, self.trust_remote_code = (
-            attn_implementation,
-            revision,
-            trust_remote_code,
-        )
-        self.lora = lora
-        self.activation_checkpointing = activation_checkpointing
+        self.attn_implementation, self.revision = attn_implementation, revision
+        self.trust_remote_code, self.lora = trust_remote_code, lora
+        self.activation_checkpointing, self.compile_option = activation_checkpointing, compile
         self.cudnn_attention, self.strict = cudnn_attention, strict
         self.chat_template_kwargs = dict(chat_template_kwargs or {})
         for name in self.chat_template_kwargs:
@@ -127,6 +127,8 @@ class Policy(nn.Module):
             if self.activation_checkpointing:
                 # not the last: it sees some positions alone, by hooks that are gone when the backward pass comes
                 checkpoint_layers(self.layers()[:-1])
+            if self.compile_option == "layers":
+                compile_layers(self.layers())
             self._find_ends()
         return self
 
@@ -179,7 +181,7 @@ class Policy(nn.Module):
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
             self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
-            self.chat_template_date.isoformat(),
+            self.chat_template_date.isoformat(), self.compile_option,
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:

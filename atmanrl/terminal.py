@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
+# as wide as what they stand for, so that tables keep their shape, but for arrows and comparisons, which stand in prose
 _LOOKALIKES = {
-    "–": "-", "—": "-", "−": "-", "±": "+/-", "×": "x", "·": ".", "…": "...", "→": "->", "≥": ">=", "≤": "<=", "≈": "~",
+    "–": "-", "—": "-", "−": "-", "±": "~", "×": "x", "·": ".", "…": ".", "→": "->", "≥": ">=", "≤": "<=", "≈": "~",
     "‘": "'", "’": "'", "“": '"', "”": '"', "█": "#", "▇": "#", "▆": "#", "▅": "+", "▄": "+", "▃": "-", "▂": "-", "▁": ".",
 }  # fmt: skip
 HANDLER = "atmanrl.lookalike"
@@ -33,8 +34,10 @@ def print_whole(console: Console, renderable: Any) -> None:
     """Print a table with all its figures: a terminal that is too narrow breaks its lines, rather than cut figures off."""
     from rich.measure import Measurement  # which `atmanrl --help` does not wait for
 
-    width = Measurement.get(console, console.options.update(width=10_000), renderable).minimum
-    console.print(renderable, width=max(width, console.width), crop=False, no_wrap=False)
+    width = console.width
+    console.width = max(width, Measurement.get(console, console.options.update(width=10_000), renderable).minimum)
+    console.print(renderable)
+    console.width = width
 
 
 def _lookalike(error: UnicodeError) -> tuple[str, int]:

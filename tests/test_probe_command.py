@@ -289,6 +289,25 @@ def test_two_processes_do_not_share_a_folder(source, tiny_folder, tmp_path, caps
     assert f"another `atmanrl probe` is at work in {tmp_path}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("order", [(1, 0, 2, 3), (0, 1, 1, 3), (0, 2, 3, 4), (2, 3, 0, 1)])
+def test_results_out_of_their_place_are_probed_again(whole, source, tiny_folder, tmp_path, order):
+    half(whole, out := tmp_path / "out", 0)
+    lines = (whole / "traces.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "traces.part.jsonl").write_bytes(b"".join(lines[place] for place in order))
+    assert probe(tiny_folder, source, out) == 0
+    assert (out / "traces.jsonl").read_bytes() == (whole / "traces.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("place", ["file", "link", "file/below"])
+def test_no_folder_for_results(source, tiny_folder, tmp_path, capsys, place):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("gone")
+    assert probe(tiny_folder, source, tmp_path / place) == 1
+    error = capsys.readouterr().err
+    assert str(tmp_path / place.split("/")[0]) in error and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 @pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])
 def test_a_bad_row_stops_the_command_before_anything_is_probed(tiny_folder, tmp_path, solves, capsys, row, reason):
     path = write(tmp_path / "t.jsonl", [GOOD[0], "", row, GOOD[1]])

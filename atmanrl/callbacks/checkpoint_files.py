@@ -15,7 +15,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from atmanrl.distributed.checkpoint import CheckpointError
+from atmanrl.distributed.checkpoint import CheckpointError, unreadable
 from atmanrl.files import disks_own_errors
 from atmanrl.notes import say
 
@@ -168,8 +168,7 @@ class CheckpointFile(TorchCheckpointIO):
         try:
             found: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
         except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise CheckpointError(f"the checkpoint {path} cannot be read: {reason}") from error
+            raise unreadable(path, error) from error
         if not isinstance(found, dict):
             raise CheckpointError(f"{path} is no checkpoint: it holds a {type(found).__name__}.")
         self.check(path, found)

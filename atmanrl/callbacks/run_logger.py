@@ -13,6 +13,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
 from atmanrl import escape
+from atmanrl.errors import UserError
 from atmanrl.files import atomic_write
 
 _OF_UPDATE = re.compile(r"rollouts/update_(\d+)\.jsonl|eval/validation_(\d+)\.jsonl?")
@@ -29,19 +30,33 @@ class RunWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         path = Path(self.metrics_file_path)
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+            self.metrics_keys = _rows(path)[0]
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         path = Path(self.metrics_file_path)
         _write(path, fieldnames, _rows(path)[1])
 
 
+_BEYOND = ""
+"""The column of values beyond the last named one."""
+
+
 def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows; a last line without its end was torn by a kill and is left out."""
+    """Columns and rows; a last line without its end was torn by a kill and is left out.
+
+    Raises:
+        UserError: the file was changed so that it is no log of a run.
+    """
     whole, _, _ = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")
-    rows = csv.DictReader(whole.splitlines())
-    return list(rows.fieldnames or []), list(rows)
+    try:
+        reader = csv.DictReader(whole.splitlines(), restkey=_BEYOND)
+        rows = list(reader)
+    except csv.Error as error:
+        raise UserError(f"{path} is no CSV file that can be read ({error}); restore it, or move it away.") from error
+    for number, row in enumerate(rows, start=2):
+        if _BEYOND in row or None in row.values() or not re.fullmatch(r"[0-9]{1,15}", row.get("step", "")):
+            raise UserError(f"{path}, row {number}: not a row of this log; repair it, or remove it.")
+    return list(reader.fieldnames or []), rows
 
 
 def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:

@@ -46,6 +46,16 @@ def is_sharded(path: Path) -> bool:
     return path.is_dir() and (path / INDEX).is_file()
 
 
+def unreadable(path: object, error: Exception) -> CheckpointError:
+    """The error of a file that `torch.load` refuses or cannot read."""
+    if isinstance(error, pickle.UnpicklingError):
+        # PyTorch's own message is a page on how to load it all the same
+        reason = "it holds more than tensors and plain values, or is damaged; what could run code is never loaded."
+    else:
+        reason = first_line(error)
+    return CheckpointError(f"the checkpoint {path} cannot be read: {reason}")
+
+
 def clear(path: Path) -> None:
     """Remove an older checkpoint of that name."""
     if path.is_dir():
@@ -124,7 +134,7 @@ def read_full(path: Path, safe: bool = True) -> dict[str, Any]:
     try:
         found = torch.load(path, map_location="cpu", mmap=True, weights_only=safe)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {first_line(error)}") from error
+        raise unreadable(path, error) from error
     if not isinstance(found, dict):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(found).__name__}.")
     return found

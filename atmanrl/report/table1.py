@@ -185,7 +185,7 @@ def in_terminal(table1: Table1) -> Table:
     lines = [head, *cells] if turned else list(zip(head, *cells, strict=True))
     table = Table(show_lines=table1.has_intervals)
     for place, title in enumerate(lines[0]):
-        table.add_column(title, justify="right" if place else "left", no_wrap=not place)
+        table.add_column(title, justify="right" if place else "left", no_wrap=not place, overflow="fold")
     for line in lines[1:]:
         table.add_row(*line, style=line[0].style)
     return table

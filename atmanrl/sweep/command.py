@@ -16,6 +16,9 @@ from atmanrl.files import user_path
 from atmanrl.folders import locked
 from atmanrl.sweep.space import Sweep, SweepError, load
 
+PATIENCE = 10.0
+"""Seconds that a killed sweep's process may take to end."""
+
 
 def main(args: Sequence[str]) -> int:
     """Run a sweep, or go on with one; returns the exit status."""
@@ -50,8 +53,7 @@ def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
         results.write_csv(folder / "sweep.csv", rows(study))
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # trials are ended as on Ctrl-C
-    # a killed sweep's process may take a moment to end
-    with locked(folder, COMMAND, patience=10.0):
+    with locked(folder, COMMAND, PATIENCE):
         study = Study(
             sweep, Options(folder, given.jobs, given.trials, given.seed, not given.skip_test, tuple(more)), say
         )

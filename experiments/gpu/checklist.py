@@ -88,7 +88,7 @@ def children(names: list[str], seconds: list[float], args: argparse.Namespace) -
                 _end(running)
         for name in names:
             file = Path(folder) / f"{name}.json"
-            step = json.loads(file.read_text()) if file.is_file() else Record(file).as_dict()
+            step = json.loads(file.read_text()) if file.is_file() else Record(file).as_dict() | {"seconds": None}
             failed = len(step["errors"])
             ended = (f"done, {failed} failed" if failed else "done") if step.pop("ended") else status
             output_end = "" if ended == "done" else log.read_text(errors="replace")[-TRACEBACK:]

@@ -81,7 +81,7 @@ class Record:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        seconds = round(time.monotonic() - self.began, 1) if self.figures or self.errors else None
+        seconds = round(time.monotonic() - self.began, 1)
         found = {"ended": self.ended, "seconds": seconds, "figures": self.figures, "errors": self.errors}
         return found | {"skipped": self.skipped}
 

@@ -18,7 +18,9 @@ def table(results: dict[str, Any]) -> str:
         lines += [f"  {key}: {value}" for key, value in _flat(step["figures"]).items()]
         lines += [f"  FAILED {key}: {_last(text)}" for key, text in step["errors"].items()]
         if step["skipped"]:
-            lines.append(f"  not run: {len(step['skipped'])}, such as {next(iter(step['skipped'].items()))}")
+            lines.append(
+                f"  not run: {len(step['skipped'])}, such as {' ('.join(next(iter(step['skipped'].items())))})"
+            )
         if step["status"] != "done" and not step["errors"]:
             lines += [f"  | {line}" for line in step["output"].splitlines()[-5:]]
     cut = [line if len(line) <= CHARACTERS else line[: CHARACTERS - 1] + "…" for line in lines]

@@ -39,6 +39,8 @@ class Results:
         if report.when != "call" and report.outcome == "passed":
             return
         text = "" if report.outcome == "passed" else str(report.longreprtext)[-TRACEBACK:]
+        if isinstance(report.longrepr, tuple):  # of a skipped test: where, and why
+            text = report.longrepr[2].removeprefix("Skipped: ")
         self.faulty |= any(fault in text for fault in FAULTS)
         self._keep(report.nodeid, report.outcome, report.duration, text)
 

@@ -30,7 +30,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     """Both trainers, one after the other, from the same random weights."""
     missing = [name for name in ("trl", "datasets") if find_spec(name) is None]
     if missing:
-        record.skip("trl", f"{' and '.join(missing)} is not installed")
+        record.skip("trl", f"not installed: {', '.join(missing)}")
         return
     scene = Scene.of(args.device, args.tiny, args.tflops, args.terabytes)
     warnings.filterwarnings("ignore")

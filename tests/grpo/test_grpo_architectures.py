@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning import Trainer, seed_everything
 from test_grpo_module import Feed
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from atmanrl.grpo import GRPOModule
 from atmanrl.policy import Policy
@@ -22,6 +22,7 @@ SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "nu
 MIXED = {"sliding_window": WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 CONFIGS = {
     "Qwen2": (Qwen2Config, {}),
+    "Qwen3": (Qwen3Config, {}),
     "Mistral": (MistralConfig, {"sliding_window": WINDOW}),
     "Gemma3": (Gemma3TextConfig, {**MIXED, "query_pre_attn_scalar": 8}),
 }
@@ -40,16 +41,19 @@ def folder(request, tmp_path):
     return tmp_path
 
 
-def test_two_updates(folder):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_two_updates(folder, precision):
     feed = Feed(written=True)
     rewards = {"outcome": OutcomeReward(), "saliency": SaliencyReward(probe=MaskProbe(solver=AdaptiveSolver(steps=20)))}
     policy = Policy(str(folder))
     module = GRPOModule(policy, rewards=rewards, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), rescore=True)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, max_steps=2,
-                      enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)  # fmt: skip
+                      precision=precision, enable_progress_bar=False, enable_model_summary=False,
+                      limit_val_batches=0)  # fmt: skip
     trainer.fit(module, feed)
     start = Policy(str(folder)).build().model.state_dict()
     assert trainer.global_step == len(feed.given) == 2
+    assert all(len({len(r.prompt_ids) for r in batch.rollouts}) > 1 for batch in feed.given)
     moved = {name for name, weight in policy.model.state_dict().items() if not torch.equal(weight, start[name])}
     assert any("q_proj" in name for name in moved) and any("mlp" in name for name in moved)
     assert all(weight.isfinite().all() for weight in policy.model.parameters())
@@ -60,5 +64,7 @@ def test_two_updates(folder):
     assert len({r.rewards["saliency"] for r in probed}) > 1
     assert all(-1 < r.rewards["saliency"] < 1 and len(r.saliency) == r.parts.cot_length for r in probed)
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert all(math.isfinite(value) for value in logged.values())
     assert logged["grad_norm"] > 0 and logged["probe/gradients"] > 1
-    assert logged["probe/loss_final"] < logged["probe/loss_initial"]
+    rounding = 0 if precision == "32-true" else 0.02  # in bf16, of a loss that 20 steps change by thousandths
+    assert logged["probe/loss_final"] < logged["probe/loss_initial"] + rounding

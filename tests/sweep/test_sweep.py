@@ -14,6 +14,7 @@ import yaml
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.folders import locked, mark
 from atmanrl.sweep import results
 from atmanrl.sweep.space import load
 
@@ -273,3 +274,54 @@ def test_the_plot_keeps_the_values_of_the_other_parameters_apart(sweep, tmp_path
     }  # fmt: skip
     assert [label.get_text() for label in over_kind.get_xticklabels()] == ["a", "b"]
     assert len(over_x.collections) == 4
+
+
+def test_a_trials_folder_of_the_users_stays(sweep, capsys):
+    path = sweep({"x": {"values": [1]}})
+    mine = path.parent / "out/trial_0000/mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    assert run(path) == 1
+    assert "trial_0000 was not made by `atmanrl sweep`" in capsys.readouterr().err
+    assert mine.read_text() == "mine" and not (path.parent / "out/calls.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["sweep.db", "sweep.csv", "sweep.png"])
+def test_a_strangers_file_in_the_sweeps_folder_stays(sweep, capsys, name):
+    path = sweep({"x": {"values": [1]}})
+    (path.parent / "out").mkdir()
+    (path.parent / "out" / name).write_text("mine")
+    assert run(path) == 1
+    assert f"holds {name}, which `atmanrl sweep` has not made" in capsys.readouterr().err
+    assert (path.parent / "out" / name).read_text() == "mine"
+
+
+def test_a_damaged_database_and_a_damaged_trial(sweep, capsys):
+    path = sweep({"x": {"values": [1, "bad"]}})
+    out = path.parent / "out"
+    assert run(path, "--trials=1") == 0
+    (out / "sweep.db").write_bytes(b"no database at all" * 100)
+    assert run(path) == 1
+    error = capsys.readouterr().err
+    assert f"{out / 'sweep.db'} cannot be used" in error and error.count("\n") == 1
+    mark(out / "trial_0001", "sweep")
+    (out / "trial_0001/trial.json").write_text('{"parameters": {}, "done": ["fit"], "seconds": -1}')
+    (out / "sweep.db").unlink()
+    (out / "trial_0000/trial.json").write_text("{")
+    assert run(path) == 1
+    assert "trial.json is not JSON that can be read" in capsys.readouterr().err
+
+
+def test_two_sweeps_on_a_fresh_folder(sweep, monkeypatch, capsys):
+    path = sweep({"x": {"values": [1]}})
+    with locked(path.parent / "out", "sweep"):
+        monkeypatch.setattr("atmanrl.sweep.command.PATIENCE", 0.1)
+        assert run(path) == 1
+    assert "another `atmanrl sweep` is at work in" in capsys.readouterr().err
+    assert not (path.parent / "out/sweep.db").exists()
+
+
+def test_a_sweep_where_nothing_can_be_written(sweep, capsys):
+    path = sweep({"x": {"values": [1]}})
+    assert main(["sweep", str(path), f"--out={path / 'out'}"]) == 1
+    assert f"{path}" in capsys.readouterr().err
