@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -17,9 +17,26 @@ RESERVED = (
 """What `apply_chat_template` calls its own options, which are no variables of a template."""
 
 
-def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text within a sequence: no special token is added, and none is read from the text."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+def text_ids(tokenizer: Any, text: str, visible: Collection[int] = ()) -> list[int]:
+    """Token ids of a text within a sequence: no special token is added, and none is read from the text.
+
+    Args:
+        tokenizer: of the policy.
+        text: what is to be tokenized.
+        visible: ids of special tokens that are read from the text after all, by their names (a delimiter such as
+            `</think>`).
+    """
+    if not visible:
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    id_of = {tokenizer.convert_ids_to_tokens(token_id): token_id for token_id in visible}
+    names = sorted(map(re.escape, id_of), key=len, reverse=True)
+    ids: list[int] = []
+    for part in re.split(f"({'|'.join(names)})", text):
+        if part in id_of:
+            ids.append(id_of[part])
+        elif part:
+            ids += text_ids(tokenizer, part)
+    return ids
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:

@@ -98,6 +98,7 @@ def _intro(report: Report) -> str:
     names = {
         "task": "task {}",
         "samples": "{} samples a problem",
+        "delimiter": "answers after {}",
         "temperature": "temperature {}",
         "tagger": "words told apart by {}",
     }

@@ -22,7 +22,7 @@ from atmanrl.rollouts.resampling import Row, resample, reserves
 from atmanrl.rollouts.sampler import Sampler, SamplingOptions
 from atmanrl.rollouts.sampling import HFSampler
 from atmanrl.rollouts.seeds import uniforms
-from atmanrl.rollouts.split import split
+from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER, Problem, Task
 from atmanrl.tasks.base import readable_problems
 
@@ -67,9 +67,12 @@ class RolloutDataModule(LightningDataModule):
         eval_queries: problems answered, or stored traces taken, at once in evaluation.
         seed: of the order of problems, of the held-out draw and of every sampled token.
         sampler: what answers the prompts; None takes `HFSampler` as it is by default.
+        delimiter: what stands between reasoning and answer: a text, or a `Splitter` by its class path, such as
+            `BoxedSplitter`. Prompts, rewards, the probe and stored traces follow it.
 
     Attributes:
         sampling: the options that the sampler gets.
+        splitter: what splits completions.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class RolloutDataModule(LightningDataModule):
         eval_queries: int = 32,
         seed: int = 0,
         sampler: Sampler | None = None,
+        delimiter: Splitter | str = DELIMITER,
     ) -> None:
         super().__init__()
         if (task is None) == (traces is None):
@@ -107,11 +111,14 @@ class RolloutDataModule(LightningDataModule):
             raise UserError(
                 f"data.resample_zero_spread is {resample_zero_spread}; give a number of rounds, 0 for none."
             )
+        self.splitter = splitter_of(delimiter)
         for string in stop or ():
-            if string in DELIMITER:
+            if string in self.splitter.opening:
                 raise UserError(
-                    f"data.stop holds {string!r}, which would end completions before {DELIMITER} and an answer."
+                    f"data.stop holds {string!r}, which would end completions before {self.splitter.opening} and an answer."
                 )
+        if task is not None:
+            task.ask_for(self.splitter.instruction)
         self.task, self.traces = task, traces
         self.queries_per_device, self.group_size = queries_per_device, group_size
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
@@ -175,7 +182,7 @@ class RolloutDataModule(LightningDataModule):
         assert self.trainer is not None
         policy = cast(Policy, self.trainer.lightning_module.policy)
         if isinstance(batch, TraceBatch):
-            rollouts = [traces.from_json(trace, row, policy, where) for where, row, trace in batch]
+            rollouts = [traces.from_json(trace, row, policy, where, self.splitter) for where, row, trace in batch]
             return RolloutBatch(rollouts, group_size=1)
         if not isinstance(batch, ProblemBatch):
             return batch
@@ -210,7 +217,7 @@ class RolloutDataModule(LightningDataModule):
         rollouts = []
         for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
             for s, completion in enumerate(group):
-                parts = split(policy.tokenizer, completion.ids)
+                parts = self.splitter.split(policy.tokenizer, completion.ids)
                 right = parts.answer is not None and self.task.is_right(parts.answer, problem)
                 readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
                 rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable=readable))
