@@ -192,8 +192,7 @@ def explain(
         shape: of the mask; `full` is the paper's.
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
-        delimiter: what the model writes between reasoning and answer: a text such as `</think>`, or a `Splitter`, such as
-            `BoxedSplitter()`.
+        delimiter: between reasoning and answer: a text such as `</think>`, or a `Splitter` such as `BoxedSplitter()`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
@@ -215,7 +214,8 @@ def explain(
     splitter = splitter_of(delimiter)
     _check_texts(prompt, cot, answer, splitter)
     policy = _policy(model, tokenizer, device, dtype)
-    rollout = _rollout(policy, prompt, cot, answer, chat_template, separator, splitter)
+    completion = splitter.join(cot, answer, "" if cot[-1:].isspace() else separator)
+    rollout = _rollout(policy, prompt, completion, answer, chat_template, splitter)
     aim = target(rollout, policy.tokenizer)
     known = [i for i in aim.tail[len(aim.tail) - aim.answer :] if i != policy.tokenizer.unk_token_id]
     if not known:
@@ -238,8 +238,7 @@ def _check_texts(prompt: str, cot: str, answer: str, splitter: Splitter) -> None
         if not text.strip():
             raise UserError(f"{name} is empty: there is nothing to explain.")
     if splitter.cuts(cot):
-        told = f"the cot contains the delimiter {splitter.opening}"
-        raise UserError(f"{told}: give the reasoning before it, without the answer.")
+        raise UserError(f"the cot contains the delimiter {splitter.opening}: give the reasoning before it alone.")
 
 
 def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
@@ -264,19 +263,18 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
 
 
 def _rollout(
-    policy: Policy, prompt: str, cot: str, answer: str, chat_template: bool | None, separator: str, splitter: Splitter
+    policy: Policy, prompt: str, completion: str, answer: str, chat: bool | None, splitter: Splitter
 ) -> Rollout:
     """The texts as a rollout, in the way of a stored trace."""
-    if chat_template and policy.tokenizer.chat_template is None:
+    if chat and policy.tokenizer.chat_template is None:
         raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
-    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
+    ids = policy.encoder.bare(prompt) if chat is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
-    completion = splitter.join(cot, answer, "" if cot[-1:].isspace() else separator)
     trace = {"problem_id": "explain", "prompt": prompt, "prompt_ids": ids, "completion": completion, "gold": answer}
     rollout = traces.from_json(trace, 0, policy, "explain", splitter)
     if not rollout.can_be_probed:
-        raise UserError(f"the tokenizer leaves nothing of the cot {cot!r} before the delimiter.")
+        raise UserError(f"the tokenizer leaves nothing of the cot in {completion!r} before the delimiter.")
     return rollout
 
 
@@ -292,12 +290,11 @@ def _explanation(
     mask, saliency = result.masks[0], result.saliency[0]
     assert mask is not None and saliency is not None
     visible = rollout.parts.splitter.visible(policy.tokenizer)
-    tokens = pieces(policy.tokenizer, aim.tail[: aim.cot], visible)
-    after = pieces(policy.tokenizer, aim.tail, visible)[aim.cot :]
+    tokens, every = (pieces(policy.tokenizer, ids, visible) for ids in (aim.tail[: aim.cot], aim.tail))
     sizes = torch.tensor([aim.rows]), torch.tensor([aim.cot])
     return Explanation(
         model=policy.path, prompt=rollout.prompt, answer=rollout.problem.gold, tokens=tuple(tokens),
-        saliency=tuple(saliency), rows=(*tokens, *after), mask=mask.detach().cpu(),
+        saliency=tuple(saliency), rows=(*tokens, *every[aim.cot :]), mask=mask.detach().cpu(),
         entries=Entries(*sizes, settings["shape"]).where(torch.tensor([0]))[0],
         loss_initial=float(result.loss_initial[0]), loss_final=float(result.loss_final[0]),
         reward=float(result.reward[0]), losses=tuple(result.losses[0]), gradients=int(result.gradients[0]),

@@ -27,6 +27,7 @@ from atmanrl.grpo.processes import exchange
 from atmanrl.grpo.reference import Reference
 from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
+from atmanrl.horizon import needed_updates
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
@@ -160,8 +161,8 @@ class GRPOModule(EvaluatingModule):
             schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
-        if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None:
-            schedule.total_updates = int(self.trainer.estimated_stepping_batches)
+        if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None and schedule.shape != "constant":
+            schedule.total_updates = needed_updates(self.trainer, "model.lr_scheduler.total_updates or ")
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:

@@ -95,15 +95,22 @@ class Encoder:
         """Token ids of a prompt without the chat template."""
         return self._known(prompt_ids(self.tokenizer, text))
 
-    def turn(self, text: str, reply: str, eos_id: int) -> tuple[list[int], list[int]]:
+    def turn(self, text: str, reply: str, eos_id: int, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
         """Token ids of a user's turn and of the assistant's reply with its end of sequence.
+
+        Args:
+            text: the user's turn.
+            reply: the assistant's.
+            eos_id: ends a reply that no chat template ends.
+            visible: ids of special tokens that are read from a bare reply by their names; a chat template has them as
+                plain text, which reads the same.
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
         prompt = self.prompts([text])[0]
         if self.template is None:
-            return prompt, self._known([*text_ids(self.tokenizer, " " + reply), eos_id])
+            return prompt, self._known([*text_ids(self.tokenizer, " " + reply, visible), eos_id])
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
         whole = self._chats([turns], reply=False)[0]
         if whole[: len(prompt)] != prompt:

@@ -34,9 +34,9 @@ class Target:
 
 
 def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Target:
-    """The target of a rollout that can be probed.
+    r"""The target of a rollout that can be probed.
 
-    The delimiter (of a box, `\\boxed{`) stands as the policy wrote it; where its last token also holds what followed, it is
+    The delimiter (of a box, `\boxed{`) stands as the policy wrote it; where its last token also holds what followed, it is
     written anew. White space between delimiter and answer belongs to the delimiter, where the tokenizer lets it stand alone.
     What closes an answer (a box's brace) is no part of it, and stands in the target only before `eos_id`.
 

@@ -12,8 +12,8 @@ from atmanrl.probe import MaskProbe
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.target import target
 from atmanrl.rollouts import Rollout, traces
-from atmanrl.rollouts.traces import TraceError
 from atmanrl.rollouts.split import Splitter
+from atmanrl.rollouts.traces import TraceError
 
 
 @dataclass(frozen=True)

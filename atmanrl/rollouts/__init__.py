@@ -1,4 +1,4 @@
-"""Rollouts: sampling from the policy, splitting into reasoning and answer, and the batches that feed both LightningModules."""
+"""Rollouts: sampling from the policy, splitting at the delimiter, and the batches that feed both LightningModules."""
 
 from atmanrl.rollouts.batch import Rollout, RolloutBatch, Sequences
 from atmanrl.rollouts.boxed import BoxedSplitter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ class Parts:
     cot_length: int
     straddle: str = ""
     opening: str = DELIMITER
-    splitter: Splitter = field(default_factory=lambda: DEFAULT, compare=False, repr=False)
+    splitter: Splitter = field(default_factory=lambda: DelimiterSplitter(), compare=False, repr=False)
 
 
 class Splitter(ABC):
@@ -117,6 +118,18 @@ class Splitter(ABC):
         place = self.find(self.join(cot, "?"))
         return place is not None and place.start < len(cot)
 
+    def check_stop(self, stop: Sequence[str]) -> None:
+        """Refuse stop strings that the opening holds itself.
+
+        Raises:
+            UserError: it holds one.
+        """
+        for string in stop:
+            if string in self.opening:
+                raise UserError(
+                    f"data.stop holds {string!r}, which would end completions before {self.opening} and an answer."
+                )
+
     def visible(self, tokenizer: Any) -> frozenset[int]:
         """Ids of the special tokens that texts must show for the opening to be found: those that it is made of."""
         names = {i: tokenizer.convert_ids_to_tokens(i) for i in special_ids(tokenizer)}
@@ -174,7 +187,16 @@ DEFAULT = DelimiterSplitter()
 
 
 def splitter_of(delimiter: str | Splitter) -> Splitter:
-    """The splitter that `data.delimiter` names: a text is a delimiter."""
+    """The splitter that `data.delimiter` names: a text is a delimiter.
+
+    Raises:
+        UserError: the text is empty, or the name of a class that could not be imported, and so was left as a text.
+    """
+    if isinstance(delimiter, str) and re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|\w+Splitter", delimiter):
+        raise UserError(
+            f"data.delimiter names {delimiter}, but no Splitter of that name can be imported; mend the class path, or "
+            f"give {{class_path: DelimiterSplitter, init_args: {{delimiter: {delimiter}}}}} where it is a text."
+        )
     return DelimiterSplitter(delimiter) if isinstance(delimiter, str) else delimiter
 
 

@@ -99,7 +99,7 @@ def _fault(trace: dict[str, Any]) -> str:
     except RowError as error:
         return str(error)
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
-        return f"needs 'cot', or a whole 'completion' with its delimiter."
+        return "needs 'cot', or a whole 'completion' with its delimiter."
     if trace.get("gold") is None and trace.get("answer") is None:
         return "field 'gold' (or 'answer') is missing."
     if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):

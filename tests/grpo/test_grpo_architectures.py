@@ -48,7 +48,8 @@ def test_two_updates(folder, precision):
     policy = Policy(str(folder))
     module = GRPOModule(policy, rewards=rewards, optimizer=lambda p: torch.optim.SGD(p, lr=0.1), rescore=True)
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, max_steps=2,
-                      precision=precision, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)  # fmt: skip
+                      precision=precision, enable_progress_bar=False, enable_model_summary=False,
+                      limit_val_batches=0)  # fmt: skip
     trainer.fit(module, feed)
     start = Policy(str(folder)).build().model.state_dict()
     assert trainer.global_step == len(feed.given) == 2
