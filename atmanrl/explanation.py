@@ -211,14 +211,12 @@ def explain(
         None, solver, init_value, scale, orientation, include_eos, attention=attention, cache_prompts=cache_prompts,
         keep_masks=True, shape=shape,
     )  # fmt: skip
-    splitter = splitter_of(delimiter)
-    _check_texts(prompt, cot, answer, splitter)
+    _check_texts(prompt, cot, answer, splitter := splitter_of(delimiter))
     policy = _policy(model, tokenizer, device, dtype)
     completion = splitter.join(cot, answer, "" if cot[-1:].isspace() else separator)
     rollout = _rollout(policy, prompt, completion, answer, chat_template, splitter)
     aim = target(rollout, policy.tokenizer)
-    known = [i for i in aim.tail[len(aim.tail) - aim.answer :] if i != policy.tokenizer.unk_token_id]
-    if not known:
+    if all(i == policy.tokenizer.unk_token_id for i in aim.tail[-aim.answer :]):
         raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
     with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
         result = probe.solve(policy, RolloutBatch([rollout], 1))

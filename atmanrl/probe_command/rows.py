@@ -50,7 +50,7 @@ class Rows:
         self.path, self.skip_bad_rows, self.splitter = path, skip_bad_rows, splitter
         self.skipped: list[dict[str, Any]] = []
         self.without_saliency: list[dict[str, Any]] = []
-        self.found = list(traces.read(path, limit, self._fault))
+        self.found = list(traces.read(path, limit, self._fault, splitter))
         self.total = len(self.found) + len(self.skipped)
         if not self.total:
             raise TraceError(f"{path} holds no trace.")

@@ -72,8 +72,7 @@ class RolloutDataModule(LightningDataModule):
         max_prompt_tokens: longest prompt, in tokens; None takes what `max_new_tokens` leave of the model's context.
         too_long: what becomes of problems with longer prompts: `error`, before anything is trained, or `drop`, which
             leaves them out and says how many.
-        delimiter: what stands between reasoning and answer: a text, or a `Splitter` by its class path, such as
-            `BoxedSplitter`. Prompts, rewards, the probe and stored traces follow it.
+        delimiter: between reasoning and answer: a text, or a `Splitter` by its class path, such as `BoxedSplitter`.
 
     Attributes:
         sampling: the options that the sampler gets.
@@ -202,7 +201,8 @@ class RolloutDataModule(LightningDataModule):
         if self.traces is None:
             return self.test_dataloader()
         path = Path(self.traces)
-        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(traces.read(path))]
+        stored = traces.read(path, splitter=self.splitter)
+        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(stored)]
         if not rows:
             raise traces.TraceError(f"{path} holds no trace.")
         return self._evaluation(rows, "data.traces", TraceBatch)

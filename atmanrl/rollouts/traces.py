@@ -66,7 +66,10 @@ def write(rollouts: Iterable[Rollout], path: Path) -> None:
 
 
 def read(
-    path: Path, limit: int | None = None, on_fault: Callable[[int, str], None] | None = None
+    path: Path,
+    limit: int | None = None,
+    on_fault: Callable[[int, str], None] | None = None,
+    splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
 
@@ -75,13 +78,14 @@ def read(
         limit: read no more than the first so many traces, faulty ones counted.
         on_fault: is told the line number and the fault of each faulty line, which is then passed over; without it the
             first fault is raised.
+        splitter: of traces that name none; messages tell its delimiter.
 
     Raises:
         TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
     """
     try:
         for line in islice(jsonl.read(path), limit):
-            fault = line.fault or _fault(line.row)
+            fault = line.fault or _fault(line.row, splitter)
             if not fault:
                 yield line.number, line.row
             elif on_fault is None:
@@ -92,14 +96,15 @@ def read(
         raise TraceError(f"the traces {path} cannot be read: {error}") from error
 
 
-def _fault(trace: dict[str, Any]) -> str:
+def _fault(trace: dict[str, Any], splitter: Splitter) -> str:
     """What keeps an object from being read as a trace; empty if nothing does."""
     try:
         check_fields(trace, ("prompt",))
-    except RowError as error:
+        splitter = splitter_for(trace, splitter)
+    except (RowError, TraceError) as error:
         return str(error)
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
-        return "needs 'cot', or a whole 'completion' with its delimiter."
+        return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}."
     if trace.get("gold") is None and trace.get("answer") is None:
         return "field 'gold' (or 'answer') is missing."
     if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):
@@ -139,11 +144,7 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
         TraceError: token ids that the policy's vocabulary does not have, more of them than its context holds, or a
             saliency for other tokens.
     """
-    try:
-        splitter = splitter_for(trace, splitter)
-    except TraceError as error:
-        raise TraceError(f"{where}: {error}") from error
-    tokenizer = policy.tokenizer
+    tokenizer, splitter = policy.tokenizer, splitter_for(trace, splitter)
     gold = trace["gold"] if trace.get("gold") is not None else trace["answer"]
     prompt_ids = trace.get("prompt_ids") or policy.encode_prompt(trace["prompt"])
     ids = trace.get("completion_ids")
