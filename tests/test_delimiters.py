@@ -1,4 +1,4 @@
-"""The delimiter as a choice, from the command line: `fit` with words and with a user's splitter, `explain`, `atmanrl probe`."""
+"""The delimiter as a choice, from the command line: `fit` with words and a user's splitter, `explain`, `atmanrl probe`."""
 
 import json
 import sys
@@ -87,7 +87,7 @@ def test_an_update_with_words_as_the_delimiter(folder, tiny_folder):
     assert [row["cot"] for row in probed] == [row["cot"] for row in rows] and probed[0]["delimiter"] == "The answer is"
 
 
-def test_a_users_splitter_in_an_empty_folder_runs_an_update(folder, tiny_folder):
+def test_a_users_splitter_in_an_empty_folder_runs_an_update(folder, tiny_folder, capsys):
     rows = fit(folder, tiny_folder, "speaking.AnswerLine", "2 + 2 = 4.\na: 4\nI am sure.")
     for row in rows:
         assert (row["cot"], row["answer"]) == ("2 + 2 = 4.\n", "4")
@@ -96,15 +96,15 @@ def test_a_users_splitter_in_an_empty_folder_runs_an_update(folder, tiny_folder)
     assert setting(folder)["delimiter"] == {"class_path": "speaking.AnswerLine"}
     command = ["probe", f"--model={tiny_folder}", "--traces=run/rollouts/update_00001.jsonl", "--out=probed",
                "--probe.solver=AdaptiveSolver", "--probe.solver.steps=2", "--device=cpu"]  # fmt: skip
-    with pytest.raises(UserError, match=r"line 1: field 'delimiter' names speaking\.AnswerLine"):
-        main(command)  # a file of data makes no code run
+    assert main(command) == 1  # a file of data makes no code run
+    assert "line 1: field 'delimiter' names speaking.AnswerLine" in capsys.readouterr().err
     assert main([*command, "--delimiter=speaking.AnswerLine"]) == 0
     assert json.loads((folder / "probed/summary.json").read_text())["probed"] == 4
 
 
-def test_a_class_that_is_not_there_is_no_delimiter(folder, tiny_folder):
-    with pytest.raises(UserError, match=r"data\.delimiter names speaking\.AnswrLine, but no Splitter"):
-        fit(folder, tiny_folder, "speaking.AnswrLine", "a: 4")
+def test_a_class_that_is_not_there_is_no_delimiter(folder, capsys):
+    assert main(["fit", f"--config={ROOT / 'configs/laptop.yaml'}", "--data.delimiter=speaking.AnswrLine"]) == 1
+    assert "data.delimiter names speaking.AnswrLine, but no Splitter" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
