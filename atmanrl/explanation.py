@@ -27,6 +27,7 @@ from atmanrl.rollouts import Rollout, RolloutBatch, traces
 from atmanrl.rollouts.pieces import pieces
 from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER
+from atmanrl.terminal import output_encoding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,10 +91,10 @@ class Explanation:
         return f"Explanation({len(self.tokens)} tokens, reward={self.reward:.3f}, model={self.model!r})"
 
     def __str__(self) -> str:
-        return trace_text.plain(self.view)
+        return trace_text.plain(self.view, output_encoding())
 
     def __rich__(self) -> Text:
-        return trace_text.coloured(self.view)
+        return trace_text.coloured(self.view, output_encoding())
 
     def _repr_html_(self) -> str:
         return trace_page.fragment(self.view)
