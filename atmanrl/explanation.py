@@ -205,8 +205,7 @@ def explain(
         UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, a wrong option, a device or dtype
             for a model that is loaded already, or a text that exceeds the model's context.
         PolicyError: `model` is a name and cannot be loaded.
-        ProbeError: the answer has no token that the tokenizer knows, the model ignores an attention bias, or its logits
-            are not finite.
+        ProbeError: no token of the answer is known, the model ignores an attention bias, or its logits are not finite.
     """
     probe = MaskProbe(
         None, solver, init_value, scale, orientation, include_eos, attention=attention, cache_prompts=cache_prompts,

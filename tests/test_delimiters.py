@@ -1,6 +1,7 @@
 """The delimiter as a choice, from the command line: `fit` with words and a user's splitter, `explain`, `atmanrl probe`."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -15,10 +16,8 @@ from atmanrl.probe import PaperSolver
 from atmanrl.rollouts import BoxedSplitter
 
 SPEAKER = '''
-"""A sampler that always says the same, and a splitter that finds what it says."""
-import re
-
-from atmanrl.rollouts import Completion, Place, Sampler, Splitter
+"""A sampler that always says the same."""
+from atmanrl.rollouts import Completion, Sampler
 
 
 class Speaker(Sampler):
@@ -28,23 +27,16 @@ class Speaker(Sampler):
     def sample(self, policy, prompts, uniforms, options):
         ids = policy.tokenizer(self.text, add_special_tokens=False).input_ids
         return [[Completion(ids, [-1.0] * len(ids), True)] * uniforms.shape[1] for _ in prompts]
-
-
-class AnswerLine(Splitter):
-    """The answer stands on a line that begins with `A:`, in any case."""
-
-    opening = "A:"
-
-    def find(self, text):
-        line = re.search(r"^a: *(.*)$", text, re.MULTILINE | re.IGNORECASE)
-        return line and Place(line.start(), line.start(1), line[1])
 '''
+LINES = re.search(r"```python\n# lines\.py\n(.*?)```", (ROOT / "docs/delimiters.md").read_text(), re.DOTALL)[1]
+"""The splitter that the documentation shows."""
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder with one file of a user's."""
-    assert len(SPEAKER.strip().splitlines()) <= 30
+    """An empty folder with a user's splitter and a sampler in it."""
+    assert len(LINES.strip().splitlines()) <= 30
+    (tmp_path / "lines.py").write_text(LINES)
     (tmp_path / "speaking.py").write_text(SPEAKER)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     monkeypatch.chdir(tmp_path)
@@ -88,23 +80,23 @@ def test_an_update_with_words_as_the_delimiter(folder, tiny_folder):
 
 
 def test_a_users_splitter_in_an_empty_folder_runs_an_update(folder, tiny_folder, capsys):
-    rows = fit(folder, tiny_folder, "speaking.AnswerLine", "2 + 2 = 4.\na: 4\nI am sure.")
+    rows = fit(folder, tiny_folder, "lines.AnswerLine", "2 + 2 = 4.\na: 4\nI am sure.")
     for row in rows:
         assert (row["cot"], row["answer"]) == ("2 + 2 = 4.\n", "4")
-        assert row["delimiter"] == {"class_path": "speaking.AnswerLine"}
+        assert row["delimiter"] == {"class_path": "lines.AnswerLine"}
         assert row["rewards"]["saliency"] is not None and "in this example: A: 42" in row["prompt"]
-    assert setting(folder)["delimiter"] == {"class_path": "speaking.AnswerLine"}
+    assert setting(folder)["delimiter"] == {"class_path": "lines.AnswerLine"}
     command = ["probe", f"--model={tiny_folder}", "--traces=run/rollouts/update_00001.jsonl", "--out=probed",
                "--probe.solver=AdaptiveSolver", "--probe.solver.steps=2", "--device=cpu"]  # fmt: skip
     assert main(command) == 1  # a file of data makes no code run
-    assert "line 1: field 'delimiter' names speaking.AnswerLine" in capsys.readouterr().err
-    assert main([*command, "--delimiter=speaking.AnswerLine"]) == 0
+    assert "line 1: field 'delimiter' names lines.AnswerLine" in capsys.readouterr().err
+    assert main([*command, "--delimiter=lines.AnswerLine"]) == 0
     assert json.loads((folder / "probed/summary.json").read_text())["probed"] == 4
 
 
 def test_a_class_that_is_not_there_is_no_delimiter(folder, capsys):
-    assert main(["fit", f"--config={ROOT / 'configs/laptop.yaml'}", "--data.delimiter=speaking.AnswrLine"]) == 1
-    assert "data.delimiter names speaking.AnswrLine, but no Splitter" in capsys.readouterr().err
+    assert main(["fit", f"--config={ROOT / 'configs/laptop.yaml'}", "--data.delimiter=lines.AnswrLine"]) == 1
+    assert "data.delimiter names lines.AnswrLine, but no Splitter" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

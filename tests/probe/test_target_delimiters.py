@@ -10,8 +10,11 @@ from atmanrl.rollouts import BoxedSplitter, Completion, DelimiterSplitter, Rollo
 from atmanrl.rollouts.split import splitter_of
 from atmanrl.tasks import Problem
 
-PIECES = Pieces(*"a b . } 3 7 { is answer box ed The".split(), *(" ", " 3", " 7", " The", ". The", " answer", " is", " is 3"),
-                "\\", "\\boxed", "{3", "}.", ".\\", "</think>", "\n")  # fmt: skip
+WORDS, SPACED = (
+    "a b . } 3 7 { is answer box ed The".split(),
+    (" ", " 3", " 7", " The", ". The", " answer", " is", " is 3"),
+)
+PIECES = Pieces(*WORDS, *SPACED, "\\", "\\boxed", "{3", "}.", ".\\", "</think>", "\n")
 SAMPLED = {
     "words": ("The answer is", ["a", " The", " answer", " is", " 3", "."], ["a"], [" The", " answer", " is"], [" 7"]),
     "words_that_straddle": ("The answer is", ["a", ". The", " answer", " is", " 3"], ["a"], [". The", " answer", " is"],
