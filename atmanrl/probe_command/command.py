@@ -28,6 +28,7 @@ from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch, Splitter
 from atmanrl.rollouts.split import splitter_of
+from atmanrl.shipped import located
 from atmanrl.tasks import DELIMITER
 
 UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
@@ -111,7 +112,7 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if settings["delimiter"] == DELIMITER:
         del settings["delimiter"]  # so that folders from before there was a choice can be gone on with
-    traces, model = Path(given.traces), Path(given.model)
+    traces, model = Path(given.traces), Path(located(given.model))
     if not traces.is_file():
         raise UserError(f"the traces {traces} cannot be read: there is no such file.")
     settings["traces_sha256"] = content(traces)
