@@ -36,8 +36,7 @@ class Policy(nn.Module):
     in YAML and a wrong option is reported before gigabytes are read.
 
     Args:
-        path: a folder in Hugging Face format, or a name on the Hugging Face hub. What comes with the
-            package is found from any folder (see `atmanrl.shipped`).
+        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), or a name on the Hugging Face hub.
             A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
             with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.
@@ -156,8 +155,8 @@ class Policy(nn.Module):
 
     @property
     def _source(self) -> Source:
-        path = located(self.path)
-        return Source(path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict)
+        options = self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
+        return Source(located(self.path), *options)
 
     @property
     def _base(self) -> Source:
