@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from importlib.util import find_spec
@@ -252,13 +252,13 @@ class Policy(nn.Module):
         """
         return self.encoder.prompts([text])[0]
 
-    def encode_turn(self, text: str, reply: str) -> tuple[list[int], list[int]]:
-        """Token ids of a user's turn and of the assistant's reply with its end of sequence, for the warm start.
+    def encode_turn(self, text: str, reply: str, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
+        """Token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`), for the warm start.
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
-        return self.encoder.turn(text, reply, self.eos_ids[0])
+        return self.encoder.turn(text, reply, self.eos_ids[0], visible)
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
         """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
