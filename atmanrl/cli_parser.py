@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.cli_trust import check_code, keep_data_as_data
 from atmanrl.errors import say_error
+from atmanrl.shipped import config_file
 
 
 def brief(message: str) -> str:
@@ -44,14 +45,17 @@ def renamed(message: str) -> str | None:
     return f"{unknown[1]} is now called {RENAMED[unknown[1]]}; name it so on the command line and in the config."
 
 
-class MergingConfig(ActionConfigFile):
-    """A config file whose `metrics` are added to those known before it; other mappings take the place of older ones."""
+class ConfigFile(ActionConfigFile):
+    """The option `--config`: a file, the name of a shipped configuration, or YAML itself.
+
+    Its `metrics` are added to those known before it; other mappings take the place of older ones.
+    """
 
     @staticmethod
     def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
-        """Read a config file into what has been parsed so far."""
+        """Read the configuration into the options."""
         before = cfg.get("metrics")
-        ActionConfigFile.apply_config(parser, cfg, dest, value)
+        ActionConfigFile.apply_config(parser, cfg, dest, config_file(value))
         after = cfg.get("metrics")
         if isinstance(before, dict) and isinstance(after, dict):
             cfg["metrics"] = {**before, **after}

@@ -11,6 +11,7 @@ from typing import Any
 from atmanrl import jsonl
 from atmanrl.errors import UserError
 from atmanrl.metrics.columns import Column, merged, unrecorded
+from atmanrl.tasks import DELIMITER
 
 Row = dict[str, float]
 """The values of one method by key, in the metrics' own units; NaN where one is not defined."""
@@ -116,7 +117,11 @@ def comparable(runs: Sequence[Run]) -> list[str]:
             raise ReportError(
                 f"these runs were tested with different {what} ({told}); test them alike, or leave some out."
             )
-    for key, what in (("samples", "samples a problem"), ("temperature", "temperatures"), ("max_new_tokens", "limits")):
+    told_apart = {
+        "samples": "samples a problem", "temperature": "temperatures", "max_new_tokens": "limits",
+        "delimiter": "delimiters",
+    }  # fmt: skip
+    for key, what in told_apart.items():
         found = _values(runs, key)
         if len(found) > 1:
             told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
@@ -168,8 +173,7 @@ def _run(name: str, folder: Path, test: Mapping[str, Any]) -> Run:
     if missing := [key for key in columns if key not in test]:
         raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
     row = {key: _number(test[key], key, path) for key in columns}
-    setting = test.get("setting")
-    return Run(name, folder, row, setting if isinstance(setting, dict) else {}, columns)
+    return Run(name, folder, row, _setting(test), columns)
 
 
 def _columns(test: Mapping[str, Any], path: Path) -> dict[str, Column]:
@@ -180,6 +184,14 @@ def _columns(test: Mapping[str, Any], path: Path) -> dict[str, Column]:
         return {key: Column.from_json(value) for key, value in dict(test["columns"]).items()}
     except (TypeError, ValueError) as error:
         raise ReportError(f"{path}: columns cannot be read ({error}); run `atmanrl test` again.") from error
+
+
+def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    setting = figures.get("setting")
+    if not isinstance(setting, dict) or not setting:
+        return {}
+    marked = setting.get("delimiter", DELIMITER)  # the default is not written down
+    return {**setting, "delimiter": marked.get("class_path") if isinstance(marked, dict) else marked}
 
 
 def _number(value: object, key: str, path: Path) -> float:
