@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ def is_flat(rewards: Tensor) -> bool:
     return bool(torch.isclose(spread, torch.zeros_like(spread)))
 
 
-def minibatches(groups: list[int], group_size: int, queries: int, seed: int) -> list[list[int]]:
+def minibatches(groups: Sequence[int], group_size: int, queries: int, seed: int) -> list[list[int]]:
     """Rows of the rollouts of `queries` whole groups at a time, in an order drawn by the seed."""
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return [

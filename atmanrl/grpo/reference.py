@@ -32,7 +32,7 @@ class Reference:
         if self.policy is not None or (policy.lora is not None and policy.adapter is None):
             return
         if not policy.pretrained:
-            raise UserError("model.beta needs a policy to stay close to: policy.pretrained must be true.")
+            raise UserError("model.loss (its beta) needs a policy to stay close to: policy.pretrained must be true.")
         self.policy = build(policy.unbuilt(), module).eval().requires_grad_(False)
 
     @contextmanager

@@ -8,16 +8,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
+from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-
-if TYPE_CHECKING:
-    from atmanrl.rewards.base import Reward
 
 SHOWN = 200
 """Characters of a completion in an error message."""
@@ -58,7 +55,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:
     """Call a reward within its time limit.
 
     A reward of text alone is then called again with one rollout after the other, to find the one at fault. A reward that
@@ -88,7 +85,7 @@ def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> T
     ) from fault
 
 
-def _limited(reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+def _limited(reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:
     try:
         with time_limit(reward.timeout_s):
             return reward(batch, policy)
