@@ -114,7 +114,7 @@ def test_the_table_of_rollouts_and_the_explanation_in_the_terminal():
     callback = RolloutTable(every_n_updates=1, rollouts=len(TEXTS), characters=4000)
     callback.console = Console(file=io.StringIO(), width=300, force_terminal=True, color_system=None)
     trainer = SimpleNamespace(global_step=1, is_global_zero=True, loggers=[])
-    callback.on_train_batch_end(trainer, None, None, RolloutBatch(rollouts(), 1), 0)
+    callback.on_train_batch_end(trainer, None, {"experience": SimpleNamespace(rollouts=rollouts())}, None, 0)
     said = re.sub(r"\x1b\[[0-9;]*m", "", callback.console.file.getvalue())
     assert harmless(said) and "\\x1b]52;c;" in said and "[bold]markup[/bold]" in said
     for said in (trace_text.plain(view()), printed(trace_text.coloured(view()))):

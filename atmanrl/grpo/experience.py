@@ -76,7 +76,9 @@ class Experience:
         return LossInputs(
             logprobs=part.logprobs,
             old_logprobs=_padded(self.old_logprobs, rows, device),
-            reference_logprobs=None if self.reference_logprobs is None else _padded(self.reference_logprobs, rows, device),
+            reference_logprobs=None
+            if self.reference_logprobs is None
+            else _padded(self.reference_logprobs, rows, device),
             advantages=advantages,
             completion_mask=part.completion,
             entropy=part.entropy,

@@ -52,7 +52,9 @@ class ClippedLoss(Loss):
         if not 0 < epsilon < 1:
             raise UserError(f"ClippedLoss: epsilon is {epsilon}; give a number between 0 and 1.")
         if epsilon_high is not None and epsilon_high <= 0:
-            raise UserError(f"ClippedLoss: epsilon_high is {epsilon_high}; give a number above 0, or null to take epsilon.")
+            raise UserError(
+                f"ClippedLoss: epsilon_high is {epsilon_high}; give a number above 0, or null to take epsilon."
+            )
         if not 0 <= beta < math.inf:
             raise UserError(f"ClippedLoss: beta is {beta}; give a number from 0.")
         named = {

@@ -44,10 +44,10 @@ class GRPOModule(EvaluatingModule):
     Args:
         policy: the model to train.
         rewards: rewards by name; outcome alone by default.
-        loss: what an optimizer step minimizes; None takes `ClippedLoss` as it is by default, the paper's.
         optimizer: a callable of the parameters.
         lr_scheduler: a callable of the optimizer, such as `WarmupSchedule`; it steps once an update. None leaves the
             learning rate as it is.
+        loss: what an optimizer step minimizes; None takes `ClippedLoss` as it is by default, the paper's.
         num_iterations: passes over the rollouts of an update.
         minibatch_queries: queries of one optimizer step, on each device.
         micro_batch_tokens: most tokens, padding counted, in one forward pass of the update: memory, not the result.
@@ -71,9 +71,9 @@ class GRPOModule(EvaluatingModule):
         self,
         policy: Policy,
         rewards: dict[str, Reward] | None = None,
-        loss: Loss | None = None,
         optimizer: OptimizerCallable = paper_optimizer,
         lr_scheduler: LRSchedulerCallable | None = None,
+        loss: Loss | None = None,
         num_iterations: int = 2,
         minibatch_queries: int = 2,
         micro_batch_tokens: int = 16384,
