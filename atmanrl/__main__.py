@@ -7,6 +7,8 @@ import sys
 
 from atmanrl import __version__
 from atmanrl.cli_errors import run
+from atmanrl.errors import UserError, say_error
+from atmanrl.jsonl import is_text
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
@@ -57,6 +59,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _command(args: list[str]) -> int:
+    if odd := next((word for word in args if not is_text(word)), None):
+        raise UserError(f"the argument {odd} is not UTF-8, in which a run's files are written; rename what it names.")
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
         return 0 if args else 2
@@ -64,7 +68,7 @@ def _command(args: list[str]) -> int:
         print(f"atmanrl {__version__}")
         return 0
     if args[0] not in COMMANDS:
-        print(f"atmanrl: error: no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        say_error(f"no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
         return 2
     if args[0] in ("table", "report"):
         from atmanrl.report import command

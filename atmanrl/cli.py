@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,11 +34,28 @@ from atmanrl.callbacks import (
     UpdateProgress,
 )
 from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
-from atmanrl.callbacks.run_folder import RunFolder
+from atmanrl.callbacks.run_folder import RunFolder, recorded_date
 from atmanrl.cli_parser import RunParser
 from atmanrl.errors import UserError
 from atmanrl.notes import say
 from atmanrl.precision import check_precision
+
+_LOOP = "it needs Lightning's own training loop, and a run has one of its own"
+CALLBACKS_NOT_HERE = {
+    "StochasticWeightAveraging": _LOOP,
+    "WeightAveraging": _LOOP,
+    "EMAWeightAveraging": _LOOP,
+    "BackboneFinetuning": _LOOP,
+    "GradientAccumulationScheduler": "model.minibatch_queries and model.micro_batch_tokens say what a step is made of",
+    "LearningRateFinder": "the loss of a policy's update says nothing of its learning rate",
+    "BatchSizeFinder": "model.micro_batch_tokens bounds the memory of an update",
+}
+"""Callbacks of Lightning that a run cannot have, and why."""
+NOT_HERE = {
+    "barebones": (True, "a run keeps its log, its evaluations and its checkpoints"),
+    "enable_checkpointing": (False, "a run writes a checkpoint at its end, and trainer.fast_dev_run keeps nothing"),
+}
+"""Options of the trainer that a run cannot have, and why."""
 
 
 class RunCLI(LightningCLI):
@@ -75,6 +93,17 @@ class RunCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Nothing: options come from the config and the command line, never from a checkpoint."""
 
+    def before_instantiate_classes(self) -> None:
+        """Give the chat template a date that stays: today's for a new run, its first day's for one that goes on."""
+        options = self.config[self.config.subcommand]
+        key = "model.init_args.policy.init_args.chat_template_date"
+        if self.config.subcommand != "fit" or key not in options or options[key] is not None:
+            return
+        folder, checkpoint = Path(options["trainer.default_root_dir"]).expanduser(), options.get("ckpt_path")
+        if checkpoint not in (None, "last"):
+            folder = Path(checkpoint).expanduser().absolute().parent.parent
+        options[key] = (recorded_date(folder) if checkpoint else None) or date.today().isoformat()
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """`--ckpt_path=last` is the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
         given = super()._prepare_subcommand_kwargs(subcommand)
@@ -85,6 +114,8 @@ class RunCLI(LightningCLI):
                 raise UserError(f"{folder} holds no checkpoint: give --ckpt_path the path of one.")
             say(f"going on from {found}." if found else f"{folder} holds no checkpoint yet: the run begins anew.")
             given["ckpt_path"] = None if found is None else str(found)
+        elif given.get("ckpt_path") in ("best", "hpc"):
+            raise UserError(f"--ckpt_path={given['ckpt_path']}: give last, or the path of a checkpoint.")
         elif given.get("ckpt_path"):
             given["ckpt_path"] = str(checkpoint_path(Path(given["ckpt_path"]).expanduser()))
         return given
@@ -100,6 +131,9 @@ class RunCLI(LightningCLI):
                 "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
                 "for none."
             )
+        for name, (refused, reason) in NOT_HERE.items():
+            if options[name] is refused:
+                raise UserError(f"trainer.{name}={str(refused).lower()}: {reason}; leave it out.")
         folder = str(self._run_folder())
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
@@ -110,6 +144,9 @@ class RunCLI(LightningCLI):
         if self.config.subcommand == "fit":
             loggers = [RunLogger(folder), *loggers]
         callbacks = _listed(options["callbacks"])
+        for name in (type(callback).__name__ for callback in callbacks):
+            if name in CALLBACKS_NOT_HERE:
+                raise UserError(f"trainer.callbacks: no {name} here, since {CALLBACKS_NOT_HERE[name]}; leave it out.")
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
         return super().instantiate_trainer(

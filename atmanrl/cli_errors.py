@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import linecache
 import os
 import re
 import signal
@@ -13,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
-from atmanrl.errors import Interrupted, UserError, say_error
+from atmanrl.errors import Interrupted, UserError, say_end, say_error
 from atmanrl.terminal import write_anything
 
 INTERRUPTED = 130
@@ -21,9 +22,11 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 """The status of a command whose reader has gone (`| head -1`): 128 and SIGPIPE's number."""
 
+_OF_OPTIONS = (ValueError, TypeError, AttributeError, ImportError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     **dict.fromkeys(_FULL, "no space is left on the disk; make room, then give the command again"),
+    errno.EFBIG: "the file is larger than the disk, or a limit on this process, allows; choose another folder",
     errno.EROFS: "the disk can be read only; choose another folder",
     errno.EACCES: "permission is denied; choose another path, or have it permitted",
     errno.EPERM: "permission is denied; choose another path, or have it permitted",
@@ -73,12 +76,12 @@ def run(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except Interrupted as error:
-        print(f"atmanrl: {error}", file=sys.stderr)
+        say_end(error)
         return error.status
     except BaseException as error:
         # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts
         if interrupted or any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
-            print("atmanrl: interrupted.", file=sys.stderr)
+            say_end("interrupted.")
             return INTERRUPTED
         sentence = mendable(error) if isinstance(error, Exception) else None
         if sentence is None:
@@ -126,9 +129,20 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is_lightnings(error: BaseException) -> bool:
-    """Whether Lightning refuses an option; it is not imported for that."""
+    """Whether Lightning refuses an option: by an error of its own, or by one of Python's in a `raise` of its code.
+
+    It is not imported for that.
+    """
     module = sys.modules.get("lightning.fabric.utilities.exceptions")
-    return module is not None and isinstance(error, module.MisconfigurationException)
+    if module is not None and isinstance(error, module.MisconfigurationException):
+        return True
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    if raised is None or not str(raised.tb_frame.f_globals.get("__name__")).startswith("lightning."):
+        return False
+    line = linecache.getline(raised.tb_frame.f_code.co_filename, raised.tb_lineno)
+    return isinstance(error, _OF_OPTIONS) and line.strip().startswith("raise ")
 
 
 def _flush(stream: TextIO) -> None:

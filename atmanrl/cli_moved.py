@@ -28,8 +28,8 @@ def moved(message: str, typed: Sequence[str]) -> str | None:
         return None
     name = refused[1]
     return (
-        f"model.{name} is an option of the loss now: give model.loss.init_args.{name} with model.loss.class_path: ClippedLoss "
-        f"(typed: --model.loss=ClippedLoss --model.loss.{name}=...)."
+        f"model.{name} is an option of the loss now: give model.loss.init_args.{name} with model.loss.class_path: "
+        f"ClippedLoss (typed: --model.loss=ClippedLoss --model.loss.{name}=...)."
     )
 
 

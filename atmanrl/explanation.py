@@ -26,6 +26,7 @@ from atmanrl.report import figure1, trace_page, trace_text
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 from atmanrl.rollouts.pieces import pieces
 from atmanrl.tasks import DELIMITER
+from atmanrl.terminal import output_encoding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,10 +90,10 @@ class Explanation:
         return f"Explanation({len(self.tokens)} tokens, reward={self.reward:.3f}, model={self.model!r})"
 
     def __str__(self) -> str:
-        return trace_text.plain(self.view)
+        return trace_text.plain(self.view, output_encoding())
 
     def __rich__(self) -> Text:
-        return trace_text.coloured(self.view)
+        return trace_text.coloured(self.view, output_encoding())
 
     def _repr_html_(self) -> str:
         return trace_page.fragment(self.view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
@@ -15,7 +16,9 @@ from torch.utils.data import DataLoader, Sampler
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
 from atmanrl.forward import logits_at, positions, token_logprobs
+from atmanrl.horizon import check_interval, needed_updates
 from atmanrl.policy import Policy
+from atmanrl.rollouts.order import digest
 from atmanrl.tasks import DELIMITER, Task
 from atmanrl.tasks.base import readable_problems
 
@@ -98,10 +101,18 @@ class SFTDataModule(LightningDataModule):
                 "least 1 and fewer than all."
             )
 
+    def order_options(self) -> dict[str, Any]:
+        """What the order of examples hangs on, by option; a run that goes on cannot change it."""
+        return {
+            "data.batch_size": self.batch_size, "data.seed": self.seed, "data.val_problems": self.val_problems,
+            "data.task (a digest of its problems)": digest(self.task.problems("train")),
+        }  # fmt: skip
+
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of like lengths."""
         examples = self.examples[: -self.val_problems]
         sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
+        check_interval(self.trainer, len(sampler))
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
             examples, batch_sampler=sampler, collate_fn=self.collate, generator=torch.Generator().manual_seed(self.seed),  # type: ignore[arg-type]
@@ -173,7 +184,7 @@ class SFTModule(LightningModule):
         optimizer = torch.optim.AdamW(
             self.policy.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay
         )
-        total = int(self.trainer.estimated_stepping_batches)
+        total = needed_updates(self.trainer, "")
 
         def scale(step: int) -> float:
             if step < self.warmup_steps:

@@ -214,6 +214,23 @@ def test_it_shows_itself(tiny_policy, tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_it_prints_in_any_encoding(tiny_policy, monkeypatch, encoding):
+    """From a script of the user's own, whose standard output refuses what its encoding lacks."""
+    found = quick(tiny_policy)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    print(found)
+    Console(file=stdout, width=500).print(found)
+    stdout.flush()
+    said = stdout.buffer.getvalue().decode(encoding)
+    assert said.count("gold 7") == 2
+    assert ("七 😀" if encoding == "utf-8" else r"\u4e03 \U0001f600") in said
+    lines = said.split("\n")
+    above = next(i for i, line in enumerate(lines) if "u0001f600" in line.lower() or "😀" in line)
+    assert not set(lines[above + 1]) - (set(" .-+#") if encoding != "utf-8" else set(" ▁▂▃▄▅▆▇█"))
+
+
 def test_html_of_hostile_texts(tiny_policy, tmp_path):
     evil = "<script>alert(1)</script>"
     found = quick(tiny_policy, prompt=evil, cot=f" 3 {evil}", answer=f"7 {evil}")

@@ -1,8 +1,9 @@
 """Callbacks and the logger of a run's folder."""
 
-from atmanrl.callbacks.checkpoint import PolicyExport, RunCheckpoint
+from atmanrl.callbacks.checkpoint import RunCheckpoint
 from atmanrl.callbacks.composition import CompositionCallback
 from atmanrl.callbacks.evaluation import EvaluationReport
+from atmanrl.callbacks.export import PolicyExport
 from atmanrl.callbacks.progress import UpdateProgress
 from atmanrl.callbacks.rollout_log import RolloutLog
 from atmanrl.callbacks.rollout_table import RolloutTable

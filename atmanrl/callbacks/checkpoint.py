@@ -1,4 +1,4 @@
-"""Checkpoints by updates, and the trained policy as a Hugging Face folder."""
+"""Checkpoints by updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -26,14 +26,13 @@ from atmanrl.callbacks.checkpoint_files import (
     write_manifest,
 )
 from atmanrl.callbacks.interruption import Interruption
+from atmanrl.callbacks.resume import Resumption
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
-from atmanrl.distributed import everyone, processes, whole
+from atmanrl.distributed import everyone, processes
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import Interrupted, UserError
-from atmanrl.files import atomic_folder, flush, remove, remove_leftovers, take_place, temporary_path
-from atmanrl.folders import check_replaceable, mark
+from atmanrl.files import flush, remove, remove_leftovers, take_place, temporary_path
 from atmanrl.notes import say
-from atmanrl.policy import Policy, PolicyError
 
 
 class RunCheckpoint(Checkpoint):
@@ -67,20 +66,34 @@ class RunCheckpoint(Checkpoint):
         self._saved = self._seen = 0
         self._standing: dict[str, Any] = {}
         self._random: dict[str, Any] = {}
+        self._resumption = Resumption()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Checkpoints belong into the run's folder, are written straight to their files, and are looked at when read."""
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
-            trainer.strategy.checkpoint_io = CheckpointFile(partial(check_fits, module=pl_module))
+            trainer.strategy.checkpoint_io = CheckpointFile(partial(self._check, module=pl_module))
+        self._resumption = Resumption()
+        self._resumption.note_callbacks(trainer)
+
+    def _check(self, path: object, checkpoint: dict[str, Any], module: LightningModule) -> None:
+        check_fits(path, checkpoint, module)
+        if module.trainer.training:
+            self._resumption.check_start(path, checkpoint, module)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep what the run is asked for, and refuse what a run that goes on cannot change."""
+        self._resumption.note_asked(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the random state until training starts."""
+        """Keep the random state until training starts, and what the checkpoint's run was asked for."""
         self._random = checkpoint.get("random", {})
+        if trainer.training:
+            self._resumption.note_before(checkpoint)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add whose it is, the random state, and where the loop stood at its update's end: Lightning goes on from there."""
-        checkpoint["module"] = type(pl_module).__name__
+        """Add whose it is, what was asked for, the random state, and where the loop stood when its update ended."""
+        checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
             state: Any = np.random.get_state()
@@ -104,6 +117,7 @@ class RunCheckpoint(Checkpoint):
                     f"the checkpoint holds another optimizer's state, without {missing[0]} of "
                     f"{type(optimizer).__name__}: name the --model.optimizer that it was trained with."
                 )
+        self._resumption.apply(trainer)
         if trainer.is_global_zero:
             # checkpoints before their log: none ever stands there whose log is gone
             self._clear_up(trainer.global_step)
@@ -247,40 +261,3 @@ class RunCheckpoint(Checkpoint):
         here = [path for number, path in found if number <= update]
         if here and len(here) < len(found):
             self._link(here[0])
-
-
-FOLDER = "policy"
-"""Where a run's folder holds the trained policy."""
-
-
-class PolicyExport(Callback):
-    """Writes `policy/` in Hugging Face format when training ends.
-
-    Args:
-        dtype: of the exported weights; None keeps that of the training.
-    """
-
-    def __init__(self, dtype: str | None = None) -> None:
-        self.dtype = dtype
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write a new folder, then let it take the place of an older export.
-
-        Raises:
-            FileError: `policy` in the run's folder is somebody else's.
-            PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
-        """
-        policy = getattr(pl_module, "policy", None)
-        if not isinstance(policy, Policy):
-            return
-        policy = whole(policy)
-        if not trainer.is_global_zero:
-            return
-        folder = Path(trainer.default_root_dir) / FOLDER
-        check_replaceable(folder, "fit")
-        try:
-            with atomic_folder(folder) as temporary:
-                policy.save(temporary, self.dtype)
-                mark(temporary, "fit")
-        except PolicyError as error:
-            raise PolicyError(f"{error}. The checkpoints are whole: make room, then `atmanrl export` one.") from error

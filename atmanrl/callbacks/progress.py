@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from atmanrl.horizon import planned_updates
+
 SHOWN = {
     "reward": "reward {:+.3f}",
     "accuracy": "right {:.0%}",
@@ -67,7 +69,7 @@ class UpdateProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
-        self._start("train", int(trainer.estimated_stepping_batches), trainer.global_step)
+        self._start("train", planned_updates(trainer), trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -110,7 +112,7 @@ class UpdateProgress(ProgressBar):
     on_predict_batch_end = on_test_batch_end
     on_predict_end = on_test_end
 
-    def _start(self, name: str, total: int, done: int) -> None:
+    def _start(self, name: str, total: int | None, done: int) -> None:
         if not self.enabled:
             return
         self.bar = FiguresBelow(
@@ -125,12 +127,11 @@ class UpdateProgress(ProgressBar):
             return
         self.bar.update(self.task, completed=done, figures=figures)
         task = self.bar.tasks[0]
-        every = max(1, int(task.total or 1) // 20)
+        every = 1 if task.total is None else max(1, int(task.total) // 20)
         if not self.console.is_terminal and (done % every == 0 or done == task.total):
+            of = f"/{int(task.total)}" if task.total is not None else ""
             left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            self.console.print(
-                f"{task.description} {done}/{int(task.total or 0)}  {figures}  {left}", highlight=False, soft_wrap=True
-            )
+            self.console.print(f"{task.description} {done}{of}  {figures}  {left}", highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self.bar is not None:

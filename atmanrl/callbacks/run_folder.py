@@ -6,11 +6,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 
-from atmanrl.callbacks.checkpoint import FOLDER
+from atmanrl.callbacks.export import FOLDER
+from atmanrl.callbacks.resume import note_changes
 from atmanrl.cli_errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, remove, remove_leftovers
@@ -67,8 +69,11 @@ class RunFolder(SaveConfigCallback):
             self._before = path.read_bytes() if path.exists() else b""
             self._written = True
             mark(self.folder, COMMAND)
+            config = self.parser.dump(self.config, skip_none=False)
             with atomic_write(path) as file:
-                file.write(self.parser.dump(self.config, skip_none=False))
+                file.write(config)
+            if self._before and trainer.global_step:
+                note_changes(self.folder, trainer.global_step, self._before.decode("utf-8", "replace"), config)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -121,3 +126,14 @@ class RunFolder(SaveConfigCallback):
         )
         for name in ("checkpoints", "rollouts", "eval"):
             remove_leftovers(self.folder / name)
+
+
+def recorded_date(folder: Path) -> str | None:
+    """The date that a run's chat template was given, as its `config.yaml` notes it; None where it does not."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    options: Any = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    for key in ("model", "init_args", "policy", "init_args", "chat_template_date"):
+        options = options.get(key) if isinstance(options, dict) else None
+    return None if options is None else str(options)

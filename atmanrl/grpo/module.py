@@ -1,4 +1,22 @@
-"""`GRPOModule`: the outer loop. One training step is one update: rewards, advantages, and a few optimizer steps."""
+"""`GRPOModule`: the outer loop. One training step is one update: rewards, advantages, and a few optimizer steps.
+
+Where this differs from the paper (arXiv 2604.16158) or decides what it leaves open:
+
+1. Saliency is 1 - mean(H/c), what the paper describes; Eq. 3 prints mean(H/c), which pays for the opposite
+   (`MaskProbe(orientation="printed")`).
+2. The importance ratio belongs to the token, as GRPO is implemented everywhere; Eq. 5 prints one of the sequence
+   (`ClippedLoss(importance_sampling_level="sequence")`).
+3. A reward that abstains counts as min(0, the group's lowest value), so that leaving out the reasoning never pays.
+4. The 8 queries of an update are read as 8 for each device (`data.queries_per_device`).
+5. Gradients are clipped to a norm of 1 and weights do not decay; the paper names neither.
+6. A loss averages over a completion's tokens and then over completions (`loss_type="grpo"`), and there is no KL penalty
+   (`beta=0`).
+7. In half precision old log-probabilities are computed again by the update's own pass (`rescore`): the sampler's differ.
+8. The paper's configurations solve masks by `AdaptiveSolver`, which follows the same path with fewer gradients and is checked
+   against the 200 steps as it runs; `solver: paper` is to the letter.
+9. Each problem is drawn once an epoch, and all problems of an update are different; held-out problems are taken from the training
+   split.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +46,7 @@ from atmanrl.grpo.reference import Reference
 from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.step_metrics import StepMetrics
+from atmanrl.horizon import needed_updates
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
@@ -140,8 +159,8 @@ class GRPOModule(EvaluatingModule):
             schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
             raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
-        if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None:
-            schedule.total_updates = int(self.trainer.estimated_stepping_batches)
+        if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None and schedule.shape != "constant":
+            schedule.total_updates = needed_updates(self.trainer, "model.lr_scheduler.total_updates or ")
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> dict[str, Experience]:

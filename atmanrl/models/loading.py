@@ -16,7 +16,7 @@ from huggingface_hub.utils._validators import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from atmanrl.errors import first_line
-from atmanrl.models.errors import PolicyError
+from atmanrl.models.errors import UNSAFE, PolicyError
 from atmanrl.notes import say
 
 Weights = Literal["loaded", "meta", "empty"]
@@ -73,6 +73,13 @@ def damaged_weights(folder: Path) -> str | None:
                 with safe_open(file, "pt"):
                     pass
             except SafetensorError as error:
+                return f"{file} is cut off or damaged ({first_line(error)}); copy it anew."
+        else:
+            try:
+                torch.load(file, map_location="meta", weights_only=True)
+            except pickle.UnpicklingError:
+                return f"{file} cannot be read: {UNSAFE}"
+            except (RuntimeError, EOFError) as error:
                 return f"{file} is cut off or damaged ({first_line(error)}); copy it anew."
     return None
 

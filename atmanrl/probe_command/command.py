@@ -17,7 +17,7 @@ from atmanrl import escape
 from atmanrl.cli_errors import INTERRUPTED
 from atmanrl.cli_parser import RunParser
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_end
 from atmanrl.files import user_path
 from atmanrl.folders import locked
 from atmanrl.policy import Policy
@@ -62,7 +62,7 @@ def main(args: list[str]) -> int:
                 _run(given, probe, folder, command)
         _tell(folder)
     except KeyboardInterrupt:
-        print(f"atmanrl: interrupted; this goes on where it stood: {shlex.join(command)}", file=sys.stderr)
+        say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
         return INTERRUPTED
     return 0
 

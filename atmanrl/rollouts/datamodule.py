@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from atmanrl.distributed import everyone, inference_copy, processes
 from atmanrl.errors import UserError
+from atmanrl.horizon import check_interval, planned_updates
 from atmanrl.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-from atmanrl.rollouts.order import Block, EpochOrder
+from atmanrl.rollouts.order import Block, EpochOrder, digest
+from atmanrl.rollouts.prompt_lengths import TooLong, fitting_problems
 from atmanrl.rollouts.resampling import Row, resample, reserves
 from atmanrl.rollouts.sampler import Sampler, SamplingOptions
 from atmanrl.rollouts.sampling import HFSampler
@@ -67,6 +69,9 @@ class RolloutDataModule(LightningDataModule):
         eval_queries: problems answered, or stored traces taken, at once in evaluation.
         seed: of the order of problems, of the held-out draw and of every sampled token.
         sampler: what answers the prompts; None takes `HFSampler` as it is by default.
+        max_prompt_tokens: longest prompt, in tokens; None takes what `max_new_tokens` leave of the model's context.
+        too_long: what becomes of problems with longer prompts: `error`, before anything is trained, or `drop`, which
+            leaves them out and says how many.
 
     Attributes:
         sampling: the options that the sampler gets.
@@ -91,6 +96,8 @@ class RolloutDataModule(LightningDataModule):
         eval_queries: int = 32,
         seed: int = 0,
         sampler: Sampler | None = None,
+        max_prompt_tokens: int | None = None,
+        too_long: TooLong = "error",
     ) -> None:
         super().__init__()
         if (task is None) == (traces is None):
@@ -121,6 +128,13 @@ class RolloutDataModule(LightningDataModule):
         self.val_problems, self.test_problems = val_problems, test_problems
         self.eval_samples, self.eval_queries = eval_samples, eval_queries
         self.seed = seed
+        if max_prompt_tokens is not None and max_prompt_tokens < 1:
+            raise UserError(
+                f"data.max_prompt_tokens is {max_prompt_tokens}; give at least 1, or null for no such limit."
+            )
+        if too_long not in ("error", "drop"):
+            raise UserError(f"data.too_long {too_long!r} is unknown; choose error or drop.")
+        self.max_prompt_tokens, self.too_long = max_prompt_tokens, too_long
         self.rows: dict[str, list[Row]] = {}
         self._synced_update: int | None = None
 
@@ -130,7 +144,7 @@ class RolloutDataModule(LightningDataModule):
         if self.task is None:
             return
         if stage in ("fit", "validate") and "train" not in self.rows:
-            rows = self._shuffled(readable_problems(self.task, "train"))
+            rows = self._fitting(self._shuffled(readable_problems(self.task, "train")))
             update = self.queries_per_device * processes().count
             if len(rows) < self.val_problems + update:
                 raise UserError(
@@ -140,12 +154,32 @@ class RolloutDataModule(LightningDataModule):
                 )
             self.rows["val"], self.rows["train"] = rows[: self.val_problems], rows[self.val_problems :]
         if stage in ("test", "predict") and "test" not in self.rows:
-            self.rows["test"] = self._shuffled(readable_problems(self.task, "test"))[: self.test_problems]
+            rows = self._shuffled(readable_problems(self.task, "test"))
+            # only with `drop` do others take the place of problems that are too long
+            self.rows["test"] = self._fitting(rows if self.too_long == "drop" else rows[: self.test_problems])
+            self.rows["test"] = self.rows["test"][: self.test_problems]
+
+    def order_options(self) -> dict[str, Any]:
+        """What the order of problems hangs on, by option; a run that goes on cannot change it."""
+        if self.task is None:
+            return {}
+        return {
+            "data.queries_per_device (times the number of processes)": self.queries_per_device * processes().count,
+            "data.seed": self.seed, "data.val_problems": self.val_problems,
+            "data.task (a digest of its problems)": digest(p for _, p in self.rows["val"] + self.rows["train"]),
+        }  # fmt: skip
+
+    def _fitting(self, rows: list[Row]) -> list[Row]:
+        policy = None if self.trainer is None else getattr(self.trainer.lightning_module, "policy", None)
+        if self.task is None or not isinstance(policy, Policy):
+            return rows
+        return fitting_problems(rows, self.task, policy, self.max_new_tokens, self.max_prompt_tokens, self.too_long)
 
     def train_dataloader(self) -> DataLoader[Row]:
         """One batch of problems an update; the last, smaller batch of an epoch is left out."""
         rows = self._rows("train", "fit")
         order = EpochOrder(len(rows), self.seed, self._updates_done, processes(), self.queries_per_device)
+        check_interval(self.trainer, order.updates)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
             cast("Dataset[Row]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
@@ -189,7 +223,7 @@ class RolloutDataModule(LightningDataModule):
             first = processes().rank * len(batch)
             rows = [rollout.row for rollout in answered.rollouts[:: answered.group_size]]
             answered.places = {row: first + i for i, row in enumerate(rows)}
-        answered.updates = int(self.trainer.estimated_stepping_batches) if self.trainer.training else -1
+        answered.updates = (planned_updates(self.trainer) if self.trainer.training else None) or -1
         return answered
 
     def answer(

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch.utils.data import DistributedSampler
 
 from atmanrl.distributed import Processes
+from atmanrl.tasks import Problem
 
 ALONE = Processes(0, 1)
+
+
+def digest(problems: Iterable[Problem]) -> str:
+    """A digest of which problems there are, in this order."""
+    found = hashlib.sha256()
+    for problem in problems:
+        found.update(repr((problem.id, problem.question)).encode("utf-8", "surrogatepass"))
+    return found.hexdigest()[:16]
 
 
 class EpochOrder(DistributedSampler[int]):

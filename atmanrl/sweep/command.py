@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl import escape
+from atmanrl.errors import say_end
 from atmanrl.files import user_path
 from atmanrl.folders import locked
 from atmanrl.sweep.space import Sweep, SweepError, load
@@ -29,7 +29,7 @@ def main(args: Sequence[str]) -> int:
     try:
         return _run(load(given.file), given, more)
     except KeyboardInterrupt:
-        print("atmanrl: interrupted; the same command goes on.", file=sys.stderr)
+        say_end("interrupted; the same command goes on.")
         return 130
 
 

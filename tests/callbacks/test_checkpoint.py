@@ -244,7 +244,7 @@ def test_a_checkpoint_of_another_model(whole, tmp_path, module, sentence):
 def test_a_checkpoint_of_another_optimizer(whole, tmp_path):
     module = Small()
     module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=0.01)
-    with pytest.raises(CheckpointError, match=r"another optimizer's state, without dampening of SGD"):
+    with pytest.raises(CheckpointError, match=r"model.optimizer is 'SGD' and was 'AdamW'"):
         train(tmp_path, module, 4, ckpt_path=str(whole[0] / "checkpoints/update_00002.ckpt"))
 
 
