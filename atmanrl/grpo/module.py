@@ -12,10 +12,9 @@ Where this differs from the paper (arXiv 2604.16158) or decides what it leaves o
 6. A loss averages over a completion's tokens and then over completions (`loss_type="grpo"`), and there is no KL penalty
    (`beta=0`).
 7. In half precision old log-probabilities are computed again by the update's own pass (`rescore`): the sampler's differ.
-8. The paper's configurations solve masks by `AdaptiveSolver`, which follows the same path with fewer gradients and is checked
+8. The paper's configurations solve masks by `AdaptiveSolver`, which follows the same path with fewer gradients, checked
    against the 200 steps as it runs; `solver: paper` is to the letter.
-9. Each problem is drawn once an epoch, and all problems of an update are different; held-out problems are taken from the training
-   split.
+9. Problems of validation are held out of the training split.
 """
 
 from __future__ import annotations

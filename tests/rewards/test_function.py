@@ -48,7 +48,7 @@ def test_a_function_is_given_what_trl_gives(four, policy, timeout_s):
 )
 def test_messages_where_the_policy_has_a_chat_template(four, template, option, chat):
     policy = SimpleNamespace(tokenizer=SimpleNamespace(chat_template=template))
-    mine("sees_everything", columns={"solution": "gold"}, conversational=option, timeout_s=None)(four, policy).values
+    mine("sees_everything", columns={"solution": "gold"}, conversational=option, timeout_s=None)(four, policy)
     seen = ([{"role": "user", "content": "1 + 2?"}], [{"role": "assistant", "content": four.rollouts[1].parts.text}])
     assert four.rollouts[1].notes["seen"] == str(seen if chat else ("1 + 2?", four.rollouts[1].parts.text))
 
