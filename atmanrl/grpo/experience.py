@@ -31,6 +31,7 @@ class Experience:
         old_logprobs: for each rollout `[C]`, under the policy that sampled it.
         reference_logprobs: for each rollout `[C]`, under the policy that the run started from; None without a reference.
         learning_groups: numbers of the groups that the update learns from.
+        tokens: how many the prompts and completions have together.
     """
 
     batch: RolloutBatch
@@ -40,31 +41,12 @@ class Experience:
     old_logprobs: Sequence[Tensor]
     reference_logprobs: Sequence[Tensor] | None
     learning_groups: Sequence[int]
+    tokens: int
 
     @property
     def rollouts(self) -> list[Rollout]:
         """Those of all processes."""
         return self.batch.rollouts
-
-    @property
-    def tokens(self) -> int:
-        """How many the prompts and completions have together."""
-        return sum(len(r.prompt_ids) + len(r.completion.ids) for r in self.rollouts)
-
-    def finished(self, rows: Sequence[int]) -> list[int]:
-        """The rows whose completions have an end."""
-        return [i for i in rows if self.rollouts[i].completion.finished]
-
-    def counts(self, rows: Sequence[int], taught: Sequence[int], max_length: int) -> MinibatchCounts:
-        """Sizes of a minibatch.
-
-        Args:
-            rows: of all its rollouts.
-            taught: rows of those that teach.
-            max_length: most tokens that a completion may have.
-        """
-        tokens = sum(len(self.rollouts[i].completion.ids) for i in taught)
-        return MinibatchCounts(len(rows), max(tokens, 1), max_length)
 
     def inputs(self, part: Scored, counts: MinibatchCounts) -> LossInputs:
         """What a loss is given of some rollouts that the policy has just scored, on its device."""
@@ -132,7 +114,7 @@ def exchange(
         reference_logprobs = None if reference_logprobs is None else list(chain.from_iterable(references))
     return Experience(
         batch, own, scores, credit(scores.total, batch.group_size), old_logprobs, reference_logprobs,
-        choose(scores.total, batch.group_size),
+        choose(scores.total, batch.group_size), sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts),
     )  # fmt: skip
 
 

@@ -6,9 +6,8 @@ import statistics
 
 from torch import Tensor
 
-from atmanrl.grpo.advantages import Scaling
+from atmanrl.grpo.advantages import Scaling, is_flat
 from atmanrl.grpo.experience import Experience
-from atmanrl.grpo.minibatches import is_flat
 
 
 def rollout_figures(experience: Experience, scaling: Scaling) -> dict[str, float]:

@@ -24,34 +24,29 @@ import time
 from functools import partial
 from typing import Any
 
-import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from atmanrl.distributed import averaging, build, clip_gradients, gathered, inference_copy, processes
+from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
-from atmanrl.grpo.advantages import Scaling, group_advantages
-from atmanrl.grpo.evaluation import EvaluatingModule
+from atmanrl.grpo.advantages import Scaling, ZeroSpread, group_advantages, learning_groups
 from atmanrl.grpo.experience import Experience, exchange
 from atmanrl.grpo.figures import rollout_figures
-from atmanrl.grpo.loss import Loss, evaluate
+from atmanrl.grpo.loss import Loss
 from atmanrl.grpo.loss_clipped import ClippedLoss
-from atmanrl.grpo.minibatches import ZeroSpread, learning_groups, minibatches
 from atmanrl.grpo.optimizers import check_optimizer, paper_optimizer, refusals
 from atmanrl.grpo.reference import Reference
 from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.grpo.step_metrics import StepMetrics
+from atmanrl.grpo.update import UpdatingModule
 from atmanrl.horizon import needed_updates
 from atmanrl.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 
 
-class GRPOModule(EvaluatingModule):
+class GRPOModule(UpdatingModule):
     """Trains the policy on rollouts by GRPO with any rewards.
 
     Optimization is manual. Steps, limits, schedules and checkpoints count updates: one batch of rollouts each, whatever
@@ -73,7 +68,7 @@ class GRPOModule(EvaluatingModule):
             not the result. Under FSDP2 an update never does (see `Scorer.dealt`).
         scale_rewards: `none`, `group` or `batch`, see `grpo.advantages`.
         scale_rewards_floor: the least standard deviation that rewards are divided by.
-        zero_spread_groups: `keep` or `drop` groups whose rewards are all equal, see `grpo.minibatches`.
+        zero_spread_groups: `keep` or `drop` groups whose rewards are all equal, see `grpo.advantages`.
         rescore: whether the old log-probabilities are computed again with the update's own forward pass. None does so
             where rollouts are sampled in less than float32, by the weights' dtype or in mixed precision: there the
             sampler's differ by up to 0.04.
@@ -105,7 +100,6 @@ class GRPOModule(EvaluatingModule):
         seed: int = 0,
     ) -> None:
         super().__init__(policy, {"outcome": OutcomeReward()} if rewards is None else rewards, evaluate_all_rewards)
-        self.automatic_optimization = False
         counts = {"num_iterations": num_iterations, "minibatch_queries": minibatch_queries}
         for name, count in {**counts, "micro_batch_tokens": micro_batch_tokens}.items():
             if count < 1:
@@ -128,7 +122,6 @@ class GRPOModule(EvaluatingModule):
         self.reference = Reference() if self.loss.uses_reference else None
         self.scorer = Scorer(policy, 1.0, micro_batch_tokens, share_prompts)
         self.max_new_tokens, self.tokens_seen = 1024, 0
-        self._norm = torch.zeros(())  # of the gradient of the last optimizer step, before it was clipped
 
     def configure_model(self) -> None:
         """Load the policy, sharded where the strategy is FSDP2, and what it starts from if it is to stay close to it."""
@@ -173,8 +166,9 @@ class GRPOModule(EvaluatingModule):
             with inference_copy(self.policy):
                 scores = score(self.rewards, batch, self.policy)
             rewarded = time.perf_counter()
-            old = self._old_logprobs(batch)
-        experience = exchange(batch, scores, old, self._reference_logprobs(batch), self.credit, self.choose)
+            old = self.scorer.old_logprobs(batch, self.rescore)
+        reference = None if self.reference is None else self.reference.logprobs(self.scorer, batch)
+        experience = exchange(batch, scores, old, reference, self.credit, self.choose)
         observed: dict[str, float] = {}
         for reward in self.rewards.values():
             observed |= reward.observe(experience.batch)
@@ -202,77 +196,3 @@ class GRPOModule(EvaluatingModule):
                 self.rewards[name].load_state_dict(state)
         if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
             check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
-
-    def _update(self, experience: Experience) -> dict[str, float]:
-        """All passes over the rollouts of all processes; the metrics of their steps."""
-        metrics = StepMetrics()
-        # with nothing to learn there still is one step, without gradients, so that the update is counted
-        passes = (self._minibatches(experience, iteration) for iteration in range(self.num_iterations))
-        steps = [rows for minibatches in passes for rows in minibatches] or [[]]
-        for number, rows in enumerate(steps, start=1):
-            self._optimizer_step(experience, rows, metrics, last=number == len(steps))
-        # as large as the weights, and of no use while rollouts are sampled and probed
-        self._torch_optimizer().zero_grad(set_to_none=True)
-        means = metrics.of_everyone().means(self.loss.metric_names)
-        means["lr"] = self._torch_optimizer().param_groups[0]["lr"]
-        if self.zero_spread_groups == "drop":
-            learnt = len(experience.learning_groups) * experience.batch.group_size
-            means["groups_dropped"] = 1 - learnt / len(experience.rollouts)
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, LRScheduler):
-            with refusals("lr_scheduler"):
-                schedule.step()
-        return means
-
-    def _old_logprobs(self, batch: RolloutBatch) -> list[Tensor]:
-        """Each rollout's log-probabilities under the policy that sampled it."""
-        if self.rescore or (self.rescore is None and self._samples_in_half_precision()):
-            return self.scorer.logprobs(batch)
-        return [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
-
-    def _samples_in_half_precision(self) -> bool:
-        """Whether the sampler's log-probabilities would differ from the update's own by more than float32's rounding."""
-        kinds = {weight.dtype for weight in self.policy.parameters()} | {self.policy.computed_in}
-        return bool(kinds & {torch.bfloat16, torch.float16})
-
-    def _reference_logprobs(self, batch: RolloutBatch) -> list[Tensor] | None:
-        """Each rollout's log-probabilities under the reference policy, where there is one."""
-        if self.reference is None:
-            return None
-        with self.reference.of(self.policy) as model:
-            return self.scorer.logprobs(batch, model)
-
-    def _minibatches(self, experience: Experience, iteration: int) -> list[list[int]]:
-        seed = (self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + iteration
-        queries = self.minibatch_queries * processes().count
-        return minibatches(experience.learning_groups, experience.batch.group_size, queries, seed)
-
-    def _optimizer_step(self, experience: Experience, rows: list[int], metrics: StepMetrics, last: bool) -> None:
-        optimizer = self._torch_optimizer()
-        optimizer.zero_grad()
-        taught = experience.finished(rows) if self.loss.mask_truncated_completions else rows
-        counts = experience.counts(rows, taught, self.max_new_tokens)
-        with averaging(self.trainer, self.policy.parameters()):
-            for part in self.scorer.dealt(experience.batch, taught):
-                output = evaluate(self.loss, experience.inputs(part, counts))
-                # parts are summed, but gradients are averaged over the processes
-                self.manual_backward(output.loss * processes().count)
-                metrics.add(output, part.completion, part.entropy)
-        if last:
-            # the one step of an update that Lightning counts, so that global_step counts updates
-            self._lightning_optimizer().step()
-        else:
-            self.trainer.strategy.optimizer_step(optimizer, lambda: None, self)
-        metrics.add_step(self._norm, len(rows) - len(taught))
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradients, which `16-mixed` has scaled up to the backward pass, and unscaled just before this."""
-        self._norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
-
-    def _lightning_optimizer(self) -> LightningOptimizer:
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        return optimizer
-
-    def _torch_optimizer(self) -> torch.optim.Optimizer:
-        return self._lightning_optimizer().optimizer

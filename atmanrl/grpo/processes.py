@@ -12,9 +12,7 @@ own, as `AdaptiveSolver`, may turn that into another number of gradients, and re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-
-from atmanrl.forward import cheapest_batches
+from collections.abc import Iterable, Mapping
 
 
 def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
@@ -26,25 +24,3 @@ def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[s
             known = not math.isnan(value)
             sums[name] = (total + weight * value, weights + weight) if known else (total, weights)
     return {name: total / weights if weights else math.nan for name, (total, weights) in sums.items()}
-
-
-def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Indices for each of `count` processes, each with its part of the long and of the short ones."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [sorted(order[rank::count]) for rank in range(count)]
-
-
-def deal(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
-    """Each process's share in parts; every process has equally many, the last of some are empty.
-
-    Args:
-        lengths: of the sequences, in tokens.
-        budget: most tokens of a part, padding counted.
-        count: of the processes.
-    """
-    dealt = [
-        [[share[k] for k in part] for part in cheapest_batches([lengths[i] for i in share], budget)]
-        for share in shares(lengths, count)
-    ]
-    most = max(map(len, dealt))
-    return [[*parts, *([] for _ in range(most - len(parts)))] for parts in dealt]

@@ -1,4 +1,4 @@
-"""What happens when a reward raises or hangs: an error that names the reward, the problem and the completion."""
+"""What a reward gives, checked: where it fails or gives no reward, an error names it, the problem and the completion."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
@@ -53,6 +54,48 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def checked(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> RewardOutput:
+    """What a reward gives, in one form: values on the CPU in float32, values of tokens as lists.
+
+    Raises:
+        RewardError: it raised, took too long, or gave something that is no reward.
+    """
+    returned = guarded(name, reward, batch, policy)
+    output = returned if isinstance(returned, RewardOutput) else RewardOutput(returned)
+    if not isinstance(output.values, Tensor):
+        raise RewardError(
+            f"reward {name!r} gave {type(output.values).__name__} (wanted: a tensor [B], or a RewardOutput with one)."
+        )
+    values = output.values.detach().to("cpu", torch.float32)
+    if values.shape != (len(batch),):
+        raise RewardError(f"reward {name!r} gave shape {list(values.shape)} for {len(batch)} rollouts.")
+    if values.isinf().any():
+        rollout = batch.rollouts[int(values.isinf().nonzero()[0, 0])]
+        raise RewardError(f"reward {name!r} gave an infinite value {described(rollout)}")
+    return RewardOutput(values, output.metrics, _token_values(name, output, batch))
+
+
+def _token_values(name: str, output: RewardOutput, batch: RolloutBatch) -> list[list[float] | None] | None:
+    """A reward's values for single tokens as lists, one for each rollout; None where there are none."""
+    if output.token_values is None:
+        return None
+    if len(output.token_values) != len(batch):
+        raise RewardError(
+            f"reward {name!r} gave token_values of {len(output.token_values)} rollouts for {len(batch)} rollouts."
+        )
+    lists: list[list[float] | None] = []
+    for rollout, tokens in zip(batch.rollouts, output.token_values, strict=True):
+        if isinstance(tokens, Tensor):
+            tokens = tokens.detach().tolist()
+        if tokens is not None and len(tokens) > len(rollout.completion.ids):
+            raise RewardError(
+                f"reward {name!r} gave {len(tokens)} token_values for {len(rollout.completion.ids)} tokens "
+                f"{described(rollout)}"
+            )
+        lists.append(None if tokens is None else [float(value) for value in tokens])
+    return lists
 
 
 def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:

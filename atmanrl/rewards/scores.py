@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from atmanrl.policy import Policy
-from atmanrl.rewards.base import Reward, RewardOutput
-from atmanrl.rewards.faults import RewardError, described, guarded
+from atmanrl.rewards.base import Reward
+from atmanrl.rewards.faults import checked
 from atmanrl.rewards.order import in_order
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -60,7 +60,7 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
         each = torch.full((len(batch),), float("nan"))
         if counts.any():
             part = batch if counts.all() else batch.part(counts.nonzero()[:, 0].tolist())
-            output = _called(name, reward, part, policy)
+            output = checked(name, reward, part, policy)
             each[counts] = output.values
             figures |= output.metrics
             for rollout, tokens in zip(part.rollouts, output.token_values or (), strict=False):
@@ -72,41 +72,3 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
         for rollout, value in zip(batch.rollouts, each.tolist(), strict=True):
             rollout.rewards[name] = value
     return Scores({name: values[name] for name in rewards}, total, figures)
-
-
-def _called(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> RewardOutput:
-    """What a reward gives, checked, in one form: values on the CPU in float32, per-token values as lists."""
-    returned = guarded(name, reward, batch, policy)
-    output = returned if isinstance(returned, RewardOutput) else RewardOutput(returned)
-    if not isinstance(output.values, Tensor):
-        raise RewardError(
-            f"reward {name!r} gave {type(output.values).__name__} (wanted: a tensor [B], or a RewardOutput with one)."
-        )
-    values = output.values.detach().to("cpu", torch.float32)
-    if values.shape != (len(batch),):
-        raise RewardError(f"reward {name!r} gave shape {list(values.shape)} for {len(batch)} rollouts.")
-    if values.isinf().any():
-        rollout = batch.rollouts[int(values.isinf().nonzero()[0, 0])]
-        raise RewardError(f"reward {name!r} gave an infinite value {described(rollout)}")
-    return RewardOutput(values, output.metrics, _token_values(name, output, batch))
-
-
-def _token_values(name: str, output: RewardOutput, batch: RolloutBatch) -> list[list[float] | None] | None:
-    """A reward's values for single tokens as lists, one for each rollout; None where there are none."""
-    if output.token_values is None:
-        return None
-    if len(output.token_values) != len(batch):
-        raise RewardError(
-            f"reward {name!r} gave token_values of {len(output.token_values)} rollouts for {len(batch)} rollouts."
-        )
-    lists: list[list[float] | None] = []
-    for rollout, tokens in zip(batch.rollouts, output.token_values, strict=True):
-        if isinstance(tokens, Tensor):
-            tokens = tokens.detach().tolist()
-        if tokens is not None and len(tokens) > len(rollout.completion.ids):
-            raise RewardError(
-                f"reward {name!r} gave {len(tokens)} token_values for {len(rollout.completion.ids)} tokens "
-                f"{described(rollout)}"
-            )
-        lists.append(None if tokens is None else [float(value) for value in tokens])
-    return lists

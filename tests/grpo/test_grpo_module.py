@@ -158,17 +158,17 @@ def test_rescoring_gives_the_samplers_logprobs(tiny_folder):
     run = Run(tiny_folder, updates=1, lr=0.0, rescore=True, micro_batch_tokens=300, feed=Feed(temperature=0.6))
     problems = list(enumerate(run.feed.task.problems("train")))[:3]
     batch = run.feed.answer(run.module.policy, problems, "train", 0, 4)
-    rescored = run.module._old_logprobs(batch)
+    rescored = run.module.scorer.old_logprobs(batch, run.module.rescore)
     run.module.rescore = None
-    sampled = run.module._old_logprobs(batch)
+    sampled = run.module.scorer.old_logprobs(batch, run.module.rescore)
     assert rescored[0].dtype == torch.float64 and sampled[0].dtype == torch.float32
     for new, old, rollout in zip(rescored, sampled, batch.rollouts, strict=True):
         assert len(new) == len(old) == len(rollout.completion.ids)
         assert torch.allclose(new.float(), old, atol=2e-6)
     run.module.policy.computed_in = torch.bfloat16  # there the sampler's own would be too coarse
-    assert torch.equal(run.module._old_logprobs(batch)[0], rescored[0])
+    assert torch.equal(run.module.scorer.old_logprobs(batch, run.module.rescore)[0], rescored[0])
     run.module.rescore = False
-    assert torch.equal(run.module._old_logprobs(batch)[0], sampled[0])
+    assert torch.equal(run.module.scorer.old_logprobs(batch, run.module.rescore)[0], sampled[0])
 
 
 def test_logs_have_the_names_that_trl_has(tiny_folder):

@@ -91,7 +91,7 @@ def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], tor
     padded = {name: [getattr(given, name)[i, :n] for i, n in enumerate(LENGTHS)] for name in ("old", "reference")}
     experience = Experience(
         batch(), slice(0, 8), scores, module.credit(scores.total, GROUP), padded["old"],
-        padded["reference"] if loss.uses_reference else None, [0, 1],
+        padded["reference"] if loss.uses_reference else None, [0, 1], 0,
     )  # fmt: skip
     metrics = StepMetrics()
     module._optimizer_step(experience, list(range(8)), metrics, last=True)

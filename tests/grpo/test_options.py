@@ -15,8 +15,9 @@ from atmanrl.__main__ import main
 from atmanrl.callbacks import RunCheckpoint
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, WarmupSchedule, group_advantages, scoring
-from atmanrl.grpo.minibatches import learning_groups, minibatches
+from atmanrl.grpo.advantages import learning_groups
 from atmanrl.grpo.scoring import Scorer
+from atmanrl.grpo.update import minibatches
 from atmanrl.policy import LoRA, Policy
 from atmanrl.rewards import Reward
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmanrl.distributed import Processes, everyone, processes
-from atmanrl.grpo.processes import deal, shares, weighted_means
+from atmanrl.grpo.processes import weighted_means
+from atmanrl.grpo.scoring import deal, shares
 from atmanrl.grpo.step_metrics import Step, StepMetrics, Tally
 from atmanrl.rollouts.datamodule import Block, EpochOrder
 
