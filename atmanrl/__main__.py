@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "write a checkpoint's policy as a Hugging Face folder, or a sharded checkpoint as one file",
     "plan": "memory, time and GPU-hours of a run, before a machine is rented for it",
     "sweep": "run many trials over a space of options, and go on with them after an interruption",
+    "configs": "list the configurations that come with the package, or copy one to edit",
     "table": "print Table 1 for finished runs",
     "report": "write Table 1, figures and a page to look at for finished runs",
 }
@@ -30,9 +31,9 @@ Train language models whose chain of thought really drives the answer.
 commands:
 {commands}
 
-  atmanrl fit --config configs/laptop.yaml                     train the laptop policy
-  atmanrl fit --config configs/laptop.yaml --print_config      the config with every value
-  atmanrl COMMAND --help                                       the options of a command
+  atmanrl fit --config laptop                     train the laptop policy
+  atmanrl fit --config laptop --print_config      the config with every value
+  atmanrl COMMAND --help                          the options of a command
 
 Every value of a config can be overridden: --model.rewards.saliency.weight=0.5
 """
@@ -82,6 +83,10 @@ def _command(args: list[str]) -> int:
         from atmanrl.plan.command import main as plan
 
         return plan(args[1:])
+    if args[0] == "configs":
+        from atmanrl.configs_command import main as configs
+
+        return configs(args[1:])
     if args[0] == "sweep":
         from atmanrl.sweep.command import main as sweep
 

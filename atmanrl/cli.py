@@ -35,7 +35,7 @@ from atmanrl.callbacks import (
 )
 from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
 from atmanrl.callbacks.run_folder import RunFolder, recorded_date
-from atmanrl.cli_parser import RunParser
+from atmanrl.cli_parser import ConfigFile, RunParser
 from atmanrl.errors import UserError
 from atmanrl.notes import say
 from atmanrl.precision import check_precision
@@ -72,7 +72,10 @@ class RunCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that reads `--config` and speaks in one sentence."""
         parser = RunParser(**kwargs)
-        parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile,
+            help="A YAML file, or the name of one that `atmanrl configs` lists; may be given several times.",
+        )  # fmt: skip
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:

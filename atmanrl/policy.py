@@ -24,6 +24,7 @@ from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
 from atmanrl.models.tokenizing import RESERVED, Encoder
 from atmanrl.notes import say
+from atmanrl.shipped import located
 
 __all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
 
@@ -35,7 +36,8 @@ class Policy(nn.Module):
     in YAML and a wrong option is reported before gigabytes are read.
 
     Args:
-        path: a folder in Hugging Face format, or a name on the Hugging Face hub.
+        path: a folder in Hugging Face format, or a name on the Hugging Face hub. What comes with the
+            package is found from any folder (see `atmanrl.shipped`).
             A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
             with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.
@@ -139,7 +141,7 @@ class Policy(nn.Module):
             PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
         """
         if self.tokenizer is None:
-            adapter = Adapter.at(self.path, self.revision)
+            adapter = Adapter.at(self._source.path, self.revision)
             needs = "policy.lora" if self.lora is not None else f"the adapter in {self.path}" if adapter else None
             if needs and find_spec("peft") is None:
                 raise PolicyError(f"{needs} needs peft: pip install 'atmanrl[lora]'.")
@@ -154,9 +156,8 @@ class Policy(nn.Module):
 
     @property
     def _source(self) -> Source:
-        return Source(
-            self.path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
-        )
+        path = located(self.path)
+        return Source(path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict)
 
     @property
     def _base(self) -> Source:

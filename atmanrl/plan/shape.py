@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from atmanrl.errors import UserError
+from atmanrl.shipped import located
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_config(path: str | None, model_config: Path | None, revision: str | Non
     """
     from transformers import AutoConfig
 
-    source = path if model_config is None else str(model_config)
+    source = str(model_config) if model_config is not None else None if path is None else located(path)
     if model_config is not None and not model_config.exists():
         raise UserError(f"--model_config: there is no file {model_config}.")
     try:

@@ -27,6 +27,7 @@ from atmanrl.probe_command.folder import COMMAND, Folder, content
 from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
 from atmanrl.rollouts import RolloutBatch
+from atmanrl.shipped import located
 
 UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
 """Rows that were not probed: their key in `summary.json`, and what is said of each."""
@@ -102,7 +103,7 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
     """All options that the results depend on, with the content of the traces and of a local model."""
     settings: dict[str, Any] = json.loads(parser.dump(given, format="json"))
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
-    traces, model = Path(given.traces), Path(given.model)
+    traces, model = Path(given.traces), Path(located(given.model))
     if not traces.is_file():
         raise UserError(f"the traces {traces} cannot be read: there is no such file.")
     settings["traces_sha256"] = content(traces)
