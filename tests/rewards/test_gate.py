@@ -7,8 +7,7 @@ import torch
 from test_rewards import Given, batch
 
 from atmanrl.errors import UserError
-from atmanrl.rewards import Gate, OutcomeReward, Reward, SaliencyReward, score, without_policy
-from atmanrl.rewards.gate import in_order
+from atmanrl.rewards import Gate, OutcomeReward, Reward, SaliencyReward, in_order, score, without_policy
 
 NAN = float("nan")
 
