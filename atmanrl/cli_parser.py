@@ -59,9 +59,13 @@ class RunParser(LightningArgumentParser):
             UserError: a config file allows code, which only this command's own arguments may.
         """
         keep_data_as_data()
-        RunParser.typed = sys.argv[1:] if args is None else args
-        config = super().parse_args(args, *more, **options)
-        check_code(config, RunParser.typed)
+        typed = sys.argv[1:] if args is None else args
+        outer, RunParser.typed = RunParser.typed, RunParser.typed or typed  # parsers call each other with parts of it
+        try:
+            config = super().parse_args(args, *more, **options)
+        finally:
+            RunParser.typed = outer
+        check_code(config, typed)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
