@@ -173,7 +173,7 @@ def test_what_the_tokenizer_does_not_know(tiny_policy):
     tokenizer = words("three", "and", "four", "seven")
     with pytest.raises(ProbeError, match="'eight' has only tokens that the tokenizer does not know"):
         explain(tiny_policy.model, tokenizer, "three and four", "three and four", "eight", solver=QUICK)
-    with pytest.raises(UserError, match="leaves nothing of the cot 'five six'"):
+    with pytest.raises(UserError, match="leaves nothing of the cot in 'five six"):
         explain(tiny_policy.model, tokenizer, "three and four", "five six", "seven", solver=QUICK)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
@@ -71,6 +71,11 @@ class MixtureTask(Task):
         """With the instruction of the problem's own task."""
         task, own = self._of(problem)
         return task.prompt(own)
+
+    def ask_for(self, answer_format: Callable[[str, str], str]) -> None:
+        """Every task of the mixture asks for it."""
+        for task in self.tasks.values():
+            task.ask_for(answer_format)
 
     def name_of(self, problem: Problem) -> str:
         """The name of the problem's task.
