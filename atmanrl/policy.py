@@ -21,7 +21,16 @@ from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
-from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
+from atmanrl.models.loading import (
+    Source,
+    Weights,
+    context_length,
+    draw_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    unfilled_model,
+)
 from atmanrl.models.tokenizing import RESERVED, Encoder
 from atmanrl.notes import say
 from atmanrl.shipped import located
@@ -226,7 +235,7 @@ class Policy(nn.Module):
     def context_length(self) -> int:
         """The longest sequence, in tokens, that the model's configuration allows; known after `prepare()`."""
         config = self.config if self.model is None else self.model.config
-        return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
+        return context_length(config)
 
     @property
     def vocabulary_size(self) -> int:
