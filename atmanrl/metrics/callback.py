@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -83,8 +82,7 @@ class MetricsCallback(Callback):
     ) -> None:
         """Log the update's own values."""
         if isinstance(batch, RolloutBatch):
-            own = replace(batch, rollouts=batch.rollouts[batch.own], own=slice(None))
-            self._update("training", pl_module, own)
+            self._update("training", pl_module, batch)
             self._log("training", pl_module)
 
     def on_validation_batch_end(

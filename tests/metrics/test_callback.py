@@ -76,13 +76,6 @@ def test_each_update_and_each_evaluation_begins_anew(module, logged):
         assert logged["train/answers"] == logged["val/answers"] == expected
 
 
-def test_a_process_counts_its_own_rollouts_of_an_update_alone(module, logged):
-    callback, batch = ready(module, answers=Answers(["training"])), answered(["72", "5"], ["72", None])
-    batch.own = slice(2, 4)
-    callback.on_train_batch_end(None, module, None, batch, 0)
-    assert logged["train/answers"] == 1 and len(batch) == 4
-
-
 def test_composition_is_counted_where_processes_meet(module, logged):
     callback, moved = ready(module, composition=TokenComposition()), []
     module.device = torch.device("meta")
