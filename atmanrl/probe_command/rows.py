@@ -37,6 +37,7 @@ class Rows:
         skip_bad_rows: leave out rows that cannot be probed; without it the first one is an error.
 
     Attributes:
+        lines: numbers of the lines on which traces stand, bad ones included.
         found: line numbers and objects of the traces whose form is right.
         skipped: line and reason of each bad row, in the order of the lines.
         without_saliency: line and reason of each rollout that is no bad row, but has no saliency.
@@ -50,7 +51,8 @@ class Rows:
         self.skipped: list[dict[str, Any]] = []
         self.without_saliency: list[dict[str, Any]] = []
         self.found = list(traces.read(path, limit, self._fault))
-        self.total = len(self.found) + len(self.skipped)
+        self.lines = sorted([line for line, _ in self.found] + [bad["line"] for bad in self.skipped])
+        self.total = len(self.lines)
         if not self.total:
             raise TraceError(f"{path} holds no trace.")
 
