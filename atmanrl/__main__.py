@@ -7,6 +7,8 @@ import sys
 
 from atmanrl import __version__
 from atmanrl.cli_errors import run
+from atmanrl.errors import UserError, say_error
+from atmanrl.jsonl import is_text
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
@@ -17,6 +19,7 @@ COMMANDS = {
     "export": "write a checkpoint's policy as a Hugging Face folder, or a sharded checkpoint as one file",
     "plan": "memory, time and GPU-hours of a run, before a machine is rented for it",
     "sweep": "run many trials over a space of options, and go on with them after an interruption",
+    "configs": "list the configurations that come with the package, or copy one to edit",
     "table": "print Table 1 for finished runs",
     "report": "write Table 1, figures and a page to look at for finished runs",
 }
@@ -28,9 +31,9 @@ Train language models whose chain of thought really drives the answer.
 commands:
 {commands}
 
-  atmanrl fit --config configs/laptop.yaml                     train the laptop policy
-  atmanrl fit --config configs/laptop.yaml --print_config      the config with every value
-  atmanrl COMMAND --help                                       the options of a command
+  atmanrl fit --config laptop                     train the laptop policy
+  atmanrl fit --config laptop --print_config      the config with every value
+  atmanrl COMMAND --help                          the options of a command
 
 Every value of a config can be overridden: --model.rewards.saliency.weight=0.5
 """
@@ -57,6 +60,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _command(args: list[str]) -> int:
+    if odd := next((word for word in args if not is_text(word)), None):
+        raise UserError(f"the argument {odd} is not UTF-8, in which a run's files are written; rename what it names.")
     if not args or args[0] in ("-h", "--help"):
         print(HELP.format(commands="\n".join(f"  {name:<10}{text}" for name, text in COMMANDS.items())))
         return 0 if args else 2
@@ -64,7 +69,7 @@ def _command(args: list[str]) -> int:
         print(f"atmanrl {__version__}")
         return 0
     if args[0] not in COMMANDS:
-        print(f"atmanrl: error: no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        say_error(f"no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
         return 2
     if args[0] in ("table", "report"):
         from atmanrl.report import command
@@ -78,6 +83,10 @@ def _command(args: list[str]) -> int:
         from atmanrl.plan.command import main as plan
 
         return plan(args[1:])
+    if args[0] == "configs":
+        from atmanrl.configs_command import main as configs
+
+        return configs(args[1:])
     if args[0] == "sweep":
         from atmanrl.sweep.command import main as sweep
 

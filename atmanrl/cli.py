@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,8 +34,8 @@ from atmanrl.callbacks import (
     UpdateProgress,
 )
 from atmanrl.callbacks.checkpoint_files import checkpoint_path, newest_whole
-from atmanrl.callbacks.run_folder import RunFolder
-from atmanrl.cli_parser import RunParser
+from atmanrl.callbacks.run_folder import RunFolder, recorded_date
+from atmanrl.cli_parser import ConfigFile, RunParser
 from atmanrl.errors import UserError
 from atmanrl.notes import say
 from atmanrl.precision import check_precision
@@ -71,7 +72,10 @@ class RunCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """A parser that reads `--config` and speaks in one sentence."""
         parser = RunParser(**kwargs)
-        parser.add_argument("-c", "--config", action="config", help="A YAML file; may be given several times.")
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile,
+            help="A YAML file, or the name of one that `atmanrl configs` lists; may be given several times.",
+        )  # fmt: skip
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -91,6 +95,17 @@ class RunCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: options come from the config and the command line, never from a checkpoint."""
+
+    def before_instantiate_classes(self) -> None:
+        """Give the chat template a date that stays: today's for a new run, its first day's for one that goes on."""
+        options = self.config[self.config.subcommand]
+        key = "model.init_args.policy.init_args.chat_template_date"
+        if self.config.subcommand != "fit" or key not in options or options[key] is not None:
+            return
+        folder, checkpoint = Path(options["trainer.default_root_dir"]).expanduser(), options.get("ckpt_path")
+        if checkpoint not in (None, "last"):
+            folder = Path(checkpoint).expanduser().absolute().parent.parent
+        options[key] = (recorded_date(folder) if checkpoint else None) or date.today().isoformat()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """`--ckpt_path=last` is the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""

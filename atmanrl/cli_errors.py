@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
-from atmanrl.errors import Interrupted, UserError, say_error
+from atmanrl.errors import Interrupted, UserError, say_end, say_error
 from atmanrl.terminal import write_anything
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ _OF_OPTIONS = (ValueError, TypeError, AttributeError, ImportError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     **dict.fromkeys(_FULL, "no space is left on the disk; make room, then give the command again"),
+    errno.EFBIG: "the file is larger than the disk, or a limit on this process, allows; choose another folder",
     errno.EROFS: "the disk can be read only; choose another folder",
     errno.EACCES: "permission is denied; choose another path, or have it permitted",
     errno.EPERM: "permission is denied; choose another path, or have it permitted",
@@ -75,12 +76,12 @@ def run(work: Callable[[], int]) -> int:
     except BrokenPipeError:
         return BROKEN_PIPE
     except Interrupted as error:
-        print(f"atmanrl: {error}", file=sys.stderr)
+        say_end(error)
         return error.status
     except BaseException as error:
         # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts
         if interrupted or any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):
-            print("atmanrl: interrupted.", file=sys.stderr)
+            say_end("interrupted.")
             return INTERRUPTED
         sentence = mendable(error) if isinstance(error, Exception) else None
         if sentence is None:

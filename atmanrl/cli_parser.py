@@ -7,10 +7,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.cli_trust import check_code, keep_data_as_data
 from atmanrl.errors import say_error
+from atmanrl.shipped import config_file
 
 
 def brief(message: str) -> str:
@@ -29,6 +31,15 @@ def brief(message: str) -> str:
             line += f". Got value: {given[1]}" if given and "Got value" not in line else ""
             return f"{' > '.join(where)}: {line}" if where else line
     return message
+
+
+class ConfigFile(ActionConfigFile):
+    """The option `--config`: a file, the name of a shipped configuration, or YAML itself."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Read the configuration into the options."""
+        ActionConfigFile.apply_config(parser, cfg, dest, config_file(value))
 
 
 class RunParser(LightningArgumentParser):

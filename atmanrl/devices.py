@@ -10,6 +10,7 @@ import torch
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
+from atmanrl.shipped import located
 
 WeightsDtype = Literal["float32", "bfloat16", "float16", "float64"]
 DtypeName = Literal["auto", WeightsDtype]
@@ -84,7 +85,7 @@ def _stored_dtype(policy: Policy) -> str | None:
     config = None
     with suppress(OSError, ValueError):
         config = AutoConfig.from_pretrained(
-            policy.path, revision=policy.revision, trust_remote_code=policy.trust_remote_code
+            located(policy.path), revision=policy.revision, trust_remote_code=policy.trust_remote_code
         )
     kind = getattr(config, "dtype", None)
     return None if kind is None else str(kind).removeprefix("torch.")

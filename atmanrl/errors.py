@@ -42,5 +42,10 @@ def say_note(note: object) -> None:
     _say(f"atmanrl: note: {note}")
 
 
+def say_end(reason: object) -> None:
+    """Print to standard error why a command has ended that nothing is wrong with, as `say_error` does."""
+    _say(f"atmanrl: {reason}")
+
+
 def _say(line: str) -> None:
     print(escape.terminal(line), file=sys.stderr, flush=True)

@@ -42,6 +42,11 @@ def line(text: str) -> str:
     return visible(text).replace("\n", " ").replace("\t", " ")
 
 
+def is_line(text: str) -> bool:
+    """Whether a text can be a name as it stands: in a column's head, in a table, in a file of one line each."""
+    return bool(text.strip()) and line(text) == text
+
+
 def html(text: str) -> Markup:
     """Text for an element or an attribute of HTML and XML."""
     return escape(visible(text))

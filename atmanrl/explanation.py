@@ -25,7 +25,9 @@ from atmanrl.probe.target import Target, target
 from atmanrl.report import figure1, trace_page, trace_text
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 from atmanrl.rollouts.pieces import pieces
+from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER
+from atmanrl.terminal import output_encoding
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -89,10 +91,10 @@ class Explanation:
         return f"Explanation({len(self.tokens)} tokens, reward={self.reward:.3f}, model={self.model!r})"
 
     def __str__(self) -> str:
-        return trace_text.plain(self.view)
+        return trace_text.plain(self.view, output_encoding())
 
     def __rich__(self) -> Text:
-        return trace_text.coloured(self.view)
+        return trace_text.coloured(self.view, output_encoding())
 
     def _repr_html_(self) -> str:
         return trace_page.fragment(self.view)
@@ -117,6 +119,7 @@ class Explanation:
             "saliency": list(self.saliency), "tokens": list(self.tokens), "rows": list(self.rows),
             "loss_initial": self.loss_initial, "loss_final": self.loss_final, "losses": [list(p) for p in self.losses],
             "gradients": self.gradients, "seconds": self.seconds, "model": self.model, "settings": self.settings,
+            **{name: value for name, value in self.settings.items() if name == "delimiter"},  # unless it is the default
         }  # fmt: skip
         if mask:
             pairs = zip(self.mask.tolist(), self.entries.tolist(), strict=True)
@@ -168,6 +171,7 @@ def explain(
     shape: Shape = "full",
     chat_template: bool | None = None,
     separator: str = "\n",
+    delimiter: str | Splitter = DELIMITER,
     include_eos: bool = False,
     attention: Attention = "auto",
     cache_prompts: bool = True,
@@ -189,6 +193,7 @@ def explain(
         shape: of the mask; `full` is the paper's.
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
         separator: put before the delimiter where the chain of thought does not end in white space.
+        delimiter: between reasoning and answer: a text such as `</think>`, or a `Splitter` such as `BoxedSplitter()`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
         cache_prompts: False for models whose cache cannot be shared.
@@ -200,19 +205,18 @@ def explain(
         UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, a wrong option, a device or dtype
             for a model that is loaded already, or a text that exceeds the model's context.
         PolicyError: `model` is a name and cannot be loaded.
-        ProbeError: the answer has no token that the tokenizer knows, the model ignores an attention bias, or its logits
-            are not finite.
+        ProbeError: no token of the answer is known, the model ignores an attention bias, or its logits are not finite.
     """
     probe = MaskProbe(
         None, solver, init_value, scale, orientation, include_eos, attention=attention, cache_prompts=cache_prompts,
         keep_masks=True, shape=shape,
     )  # fmt: skip
-    _check_texts(prompt, cot, answer)
+    _check_texts(prompt, cot, answer, splitter := splitter_of(delimiter))
     policy = _policy(model, tokenizer, device, dtype)
-    rollout = _rollout(policy, prompt, cot, answer, chat_template, separator)
+    completion = splitter.join(cot, answer, "" if cot[-1:].isspace() else separator)
+    rollout = _rollout(policy, prompt, completion, answer, chat_template, splitter)
     aim = target(rollout, policy.tokenizer)
-    known = [i for i in aim.tail[len(aim.tail) - aim.answer :] if i != policy.tokenizer.unk_token_id]
-    if not known:
+    if all(i == policy.tokenizer.unk_token_id for i in aim.tail[-aim.answer :]):
         raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
     with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
         result = probe.solve(policy, RolloutBatch([rollout], 1))
@@ -220,21 +224,19 @@ def explain(
         "solver": type(probe.solver).__name__, **_options(probe.solver), "init_value": init_value, "scale": scale,
         "orientation": orientation, "shape": shape, "include_eos": include_eos, "attention": attention,
         "chat_template": chat_template, "separator": separator, "device": str(policy.device),
-        "dtype": str(next(policy.model.parameters()).dtype).removeprefix("torch."),
+        "dtype": str(next(policy.model.parameters()).dtype).removeprefix("torch."), **splitter.noted,
     }  # fmt: skip
     return _explanation(policy, rollout, aim, result, settings)
 
 
-def _check_texts(prompt: str, cot: str, answer: str) -> None:
+def _check_texts(prompt: str, cot: str, answer: str, splitter: Splitter) -> None:
     for name, text in (("prompt", prompt), ("cot", cot), ("answer", answer)):
         if not isinstance(text, str):
             raise UserError(f"{name} must be a text, not {type(text).__name__}.")
         if not text.strip():
             raise UserError(f"{name} is empty: there is nothing to explain.")
-    if DELIMITER in cot:
-        raise UserError(
-            f"the cot contains the delimiter {DELIMITER}: give the reasoning before it, without the answer."
-        )
+    if splitter.cuts(cot):
+        raise UserError(f"the cot contains the delimiter {splitter.opening}: give the reasoning before it alone.")
 
 
 def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
@@ -258,18 +260,19 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
     return Policy.around(model, tokenizer)
 
 
-def _rollout(policy: Policy, prompt: str, cot: str, answer: str, chat_template: bool | None, separator: str) -> Rollout:
+def _rollout(
+    policy: Policy, prompt: str, completion: str, answer: str, chat: bool | None, splitter: Splitter
+) -> Rollout:
     """The texts as a rollout, in the way of a stored trace."""
-    if chat_template and policy.tokenizer.chat_template is None:
+    if chat and policy.tokenizer.chat_template is None:
         raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
-    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
+    ids = policy.encoder.bare(prompt) if chat is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
-    completion = f"{cot}{'' if cot[-1:].isspace() else separator}{DELIMITER} {answer}"
     trace = {"problem_id": "explain", "prompt": prompt, "prompt_ids": ids, "completion": completion, "gold": answer}
-    rollout = traces.from_json(trace, 0, policy, "explain")
+    rollout = traces.from_json(trace, 0, policy, "explain", splitter)
     if not rollout.can_be_probed:
-        raise UserError(f"the tokenizer leaves nothing of the cot {cot!r} before the delimiter.")
+        raise UserError(f"the tokenizer leaves nothing of the cot in {completion!r} before the delimiter.")
     return rollout
 
 
@@ -284,12 +287,12 @@ def _explanation(
 ) -> Explanation:
     mask, saliency = result.masks[0], result.saliency[0]
     assert mask is not None and saliency is not None
-    tokens = pieces(policy.tokenizer, aim.tail[: aim.cot])
-    after = pieces(policy.tokenizer, aim.tail)[aim.cot :]
+    visible = rollout.parts.splitter.visible(policy.tokenizer)
+    tokens, every = (pieces(policy.tokenizer, ids, visible) for ids in (aim.tail[: aim.cot], aim.tail))
     sizes = torch.tensor([aim.rows]), torch.tensor([aim.cot])
     return Explanation(
         model=policy.path, prompt=rollout.prompt, answer=rollout.problem.gold, tokens=tuple(tokens),
-        saliency=tuple(saliency), rows=(*tokens, *after), mask=mask.detach().cpu(),
+        saliency=tuple(saliency), rows=(*tokens, *every[aim.cot :]), mask=mask.detach().cpu(),
         entries=Entries(*sizes, settings["shape"]).where(torch.tensor([0]))[0],
         loss_initial=float(result.loss_initial[0]), loss_final=float(result.loss_final[0]),
         reward=float(result.reward[0]), losses=tuple(result.losses[0]), gradients=int(result.gradients[0]),

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
+from transformers.utils import logging as transformers_logging
 
 from atmanrl import escape
 from atmanrl.callbacks.checkpoint_files import checkpoint_path
@@ -31,6 +32,7 @@ class ExportError(UserError):
 def main(args: Sequence[str]) -> int:
     """Export a checkpoint; returns the exit status."""
     given = _parser().parse_args(args)
+    transformers_logging.disable_progress_bar()
     path = _found(given.ckpt)
     if given.out.exists():
         raise ExportError(f"{given.out} exists already; choose another --out.")

@@ -82,7 +82,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         return
     temporary = temporary_path(target)
     try:
-        with _errors_name(path, temporary):
+        with errors_name(path, temporary):
             writable_folder(target.parent).mkdir(parents=True, exist_ok=True)
             yield temporary
             os.replace(temporary, target)
@@ -104,7 +104,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     target = writable_folder(path)
     temporary, old = temporary_path(target), temporary_path(target)
     try:
-        with _errors_name(path, temporary):
+        with errors_name(path, temporary):
             temporary.mkdir(parents=True)
             yield temporary
             if target.is_dir():  # nothing can be moved onto a folder with files in it
@@ -161,13 +161,18 @@ def _followed(path: Path) -> Path:
 
 
 @contextmanager
-def _errors_name(path: Path, temporary: Path) -> Iterator[None]:
-    """Let errors of the disk name what the user asked for, and not a name that is gone by then."""
+def errors_name(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Let errors of the disk name what the user asked for: writing into an open file raises them without a name.
+
+    Args:
+        path: what they are to name.
+        temporary: what is written in its place, a name that is gone by the time the error is read.
+    """
     try:
         yield
     except OSError as error:
         nameless = error.filename is None and error.errno not in (None, errno.EPIPE)
-        if nameless or str(error.filename).startswith(str(temporary)):
+        if nameless or (temporary is not None and str(error.filename).startswith(str(temporary))):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 

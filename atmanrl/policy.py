@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import date, datetime
 from importlib.util import find_spec
@@ -21,9 +21,19 @@ from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
-from atmanrl.models.loading import Source, Weights, draw_model, load_config, load_model, load_tokenizer, unfilled_model
+from atmanrl.models.loading import (
+    Source,
+    Weights,
+    context_length,
+    draw_model,
+    load_config,
+    load_model,
+    load_tokenizer,
+    unfilled_model,
+)
 from atmanrl.models.tokenizing import RESERVED, Encoder
 from atmanrl.notes import say
+from atmanrl.shipped import located
 
 __all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
 
@@ -35,7 +45,7 @@ class Policy(nn.Module):
     in YAML and a wrong option is reported before gigabytes are read.
 
     Args:
-        path: a folder in Hugging Face format, or a name on the Hugging Face hub.
+        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), or a name on the Hugging Face hub.
             A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
             with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.
@@ -139,7 +149,7 @@ class Policy(nn.Module):
             PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
         """
         if self.tokenizer is None:
-            adapter = Adapter.at(self.path, self.revision)
+            adapter = Adapter.at(self._source.path, self.revision)
             needs = "policy.lora" if self.lora is not None else f"the adapter in {self.path}" if adapter else None
             if needs and find_spec("peft") is None:
                 raise PolicyError(f"{needs} needs peft: pip install 'atmanrl[lora]'.")
@@ -154,9 +164,8 @@ class Policy(nn.Module):
 
     @property
     def _source(self) -> Source:
-        return Source(
-            self.path, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
-        )
+        options = self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code, self.strict
+        return Source(located(self.path), *options)
 
     @property
     def _base(self) -> Source:
@@ -226,7 +235,7 @@ class Policy(nn.Module):
     def context_length(self) -> int:
         """The longest sequence, in tokens, that the model's configuration allows; known after `prepare()`."""
         config = self.config if self.model is None else self.model.config
-        return int(getattr(config.get_text_config(), "max_position_embeddings", 1 << 30))
+        return context_length(config)
 
     @property
     def vocabulary_size(self) -> int:
@@ -243,13 +252,13 @@ class Policy(nn.Module):
         """
         return self.encoder.prompts([text])[0]
 
-    def encode_turn(self, text: str, reply: str) -> tuple[list[int], list[int]]:
-        """Token ids of a user's turn and of the assistant's reply with its end of sequence, for the warm start.
+    def encode_turn(self, text: str, reply: str, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
+        """Token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`), for the warm start.
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
-        return self.encoder.turn(text, reply, self.eos_ids[0])
+        return self.encoder.turn(text, reply, self.eos_ids[0], visible)
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
         """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.

@@ -19,6 +19,7 @@ from atmanrl.forward import logits_at, positions, token_logprobs
 from atmanrl.horizon import check_interval, needed_updates
 from atmanrl.policy import Policy
 from atmanrl.rollouts.order import digest
+from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER, Task
 from atmanrl.tasks.base import readable_problems
 
@@ -72,10 +73,20 @@ class SFTDataModule(LightningDataModule):
         batch_size: examples a step.
         val_problems: how many training problems are held out to measure the loss.
         seed: of the order of the examples.
+        delimiter: what the policy is to write between reasoning and answer: a text, or a `Splitter` by its class path.
     """
 
-    def __init__(self, task: Task, batch_size: int = 64, val_problems: int = 500, seed: int = 0) -> None:
+    def __init__(
+        self,
+        task: Task,
+        batch_size: int = 64,
+        val_problems: int = 500,
+        seed: int = 0,
+        delimiter: Splitter | str = DELIMITER,
+    ) -> None:
         super().__init__()
+        self.splitter = splitter_of(delimiter)
+        task.ask_for(self.splitter.instruction)
         self.task, self.batch_size, self.val_problems, self.seed = task, batch_size, val_problems, seed
         self.examples: list[Example] = []
         self.pad_id = 0
@@ -93,8 +104,9 @@ class SFTDataModule(LightningDataModule):
                 raise UserError(
                     f"{problem.id} has no worked solution: {type(self.task).__name__} cannot be used for SFT."
                 )
-            reply = f"{problem.solution}\n{DELIMITER} {problem.gold}"
-            self.examples.append(Example(*policy.encode_turn(self.task.prompt(problem), reply)))
+            reply = self.splitter.join(problem.solution, problem.gold)
+            visible = self.splitter.visible(policy.tokenizer)
+            self.examples.append(Example(*policy.encode_turn(self.task.prompt(problem), reply, visible)))
         if not 0 < self.val_problems < len(self.examples):
             raise UserError(
                 f"data.val_problems is {self.val_problems}; of the task's {len(self.examples)} problems hold out at "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -22,6 +23,11 @@ def encodable(text: str, encoding: str | None) -> str:
     """The text with what an encoding lacks replaced: by what looks alike, or else by its escape."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, HANDLER).decode(encoding)
+
+
+def output_encoding() -> str | None:
+    """Of standard output; None where that is none, or takes any character."""
+    return getattr(sys.stdout, "encoding", None)
 
 
 def write_anything(stream: TextIO) -> None:

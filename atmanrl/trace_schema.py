@@ -24,6 +24,10 @@ def _are_rewards(value: object) -> bool:
     return isinstance(value, dict) and all(v is None or is_number(v) for v in value.values())
 
 
+def _is_delimiter(value: object) -> bool:
+    return (is_text(value) and bool(value)) or (isinstance(value, dict) and is_text(value.get("class_path")))
+
+
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "problem_id": (lambda value: is_text(value) or type(value) is int, "a text or a whole number"),
     **dict.fromkeys(("prompt", "cot", "completion", "answer", "gold"), (is_text, "a text")),
@@ -33,6 +37,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("cot_tokens", "line", "gradients"), (_is_count, "a whole number of at least 0")),
     **dict.fromkeys(("right", "finished"), (lambda value: type(value) is bool, "true or false")),
     **dict.fromkeys(("loss_initial", "loss_final"), (is_number, "a number")),
+    "delimiter": (_is_delimiter, "a text, or an object with a class_path"),
     "rewards": (_are_rewards, "an object of numbers"),
     "pieces": (lambda value: isinstance(value, list) and all(map(is_text, value)), "a list of texts"),
 }

@@ -1,5 +1,8 @@
 """How the documentation is built: pages in Markdown, the reference from docstrings. `make docs` makes it, strictly."""
 
+import re
+from typing import Any
+
 from atmanrl import __version__
 
 project = "AtManRL"
@@ -22,3 +25,15 @@ napoleon_google_docstring, napoleon_numpy_docstring = True, False
 html_theme = "furo"
 html_title = "AtManRL"
 html_static_path: list[str] = []
+
+
+def bars_are_text(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Let `|c|` be an absolute value outside of code, where reStructuredText sees a substitution."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(`[^`]*`)", line)
+        lines[number] = "".join(part if part.startswith("`") else part.replace("|", r"\|") for part in parts)
+
+
+def setup(app: Any) -> None:
+    """Register what Sphinx calls."""
+    app.connect("autodoc-process-docstring", bars_are_text)

@@ -1,6 +1,7 @@
 """What the tests share: a tiny random policy, and the places of real data."""
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,6 +18,12 @@ if find_spec("hypothesis"):  # which the tests on a GPU do without
 
     settings.register_profile("busy", deadline=None)  # a machine that is busy elsewhere is no failure
     settings.load_profile("busy")
+
+
+def fenced(page: str, language: str, beginning: str) -> str:
+    """The block of code on a page of the repository that begins in this way."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
+    return next(block for block in blocks if block.startswith(beginning))
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 
 import pytest
+from hostile import TEXTS
 
 from atmanrl.__main__ import main
 from atmanrl.cli_errors import disk_sentence, mendable, run
@@ -112,3 +114,27 @@ def test_the_reason_of_a_refused_class_is_told_whole():
 
 def test_a_librarys_own_error_is_told_in_a_line():
     assert disk_sentence(OSError("no connection\n  to the hub")) == "no connection to the hub"
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_nothing_that_a_command_says_at_its_end_is_obeyed_by_a_terminal(capsys, text):
+    for error in (UserError(text), Interrupted(text, 75), OSError(errno.EIO, text, text)):
+        run(raising(error))
+    main([text])
+    said = capsys.readouterr().err
+    assert said.startswith("atmanrl: ") and not [c for c in said if c != "\n" and c != "\t" and not_shown(c)]
+
+
+def not_shown(character):
+    """By Unicode's own categories: controls, surrogates, and the turns of the writing direction."""
+    return unicodedata.category(character) in ("Cc", "Cs") or unicodedata.bidirectional(character) in (
+        "LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI",
+    )  # fmt: skip
+
+
+def test_an_argument_that_is_not_utf8_is_refused_whole(capsys):
+    assert main(["fit", "--trainer.default_root_dir=caf\udce9"]) == 1
+    assert capsys.readouterr().err == (
+        "atmanrl: error: the argument --trainer.default_root_dir=caf\\udce9 is not UTF-8, in which a run's files are "
+        "written; rename what it names.\n"
+    )

@@ -14,6 +14,7 @@ import pytest
 from hostile import EVERYTHING, KEPT, TEXTS
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.loggers import WandbLogger
 from rich.console import Console
 
 from atmanrl import escape
@@ -119,6 +120,19 @@ def test_the_table_of_rollouts_and_the_explanation_in_the_terminal():
     assert harmless(said) and "\\x1b]52;c;" in said and "[bold]markup[/bold]" in said
     for said in (trace_text.plain(view()), printed(trace_text.coloured(view()))):
         assert harmless(said) and "\\x1b]52;c;" in said and "\\ud83d" in said and "\\u202e" in said
+
+
+def test_the_table_in_wandb():
+    pytest.importorskip("wandb")
+    logged = []
+    run = SimpleNamespace(log=logged.append, config={}, define_metric=lambda *_, **__: None)
+    callback = RolloutTable(every_n_updates=1)
+    callback.console = Console(file=io.StringIO())
+    trainer = SimpleNamespace(global_step=1, is_global_zero=True, loggers=[WandbLogger(experiment=run)])
+    callback.on_train_batch_end(trainer, None, None, RolloutBatch(rollouts(), 1), 0)
+    sent = logged[0]["completions"]
+    cells = [cell for row in [sent.columns, *sent.data] for cell in row if isinstance(cell, str)]
+    assert len(sent.data) == len(TEXTS) and all(map(harmless, cells)) and escape.visible(TEXTS[0]) in cells
 
 
 def table1():

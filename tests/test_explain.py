@@ -173,7 +173,7 @@ def test_what_the_tokenizer_does_not_know(tiny_policy):
     tokenizer = words("three", "and", "four", "seven")
     with pytest.raises(ProbeError, match="'eight' has only tokens that the tokenizer does not know"):
         explain(tiny_policy.model, tokenizer, "three and four", "three and four", "eight", solver=QUICK)
-    with pytest.raises(UserError, match="leaves nothing of the cot 'five six'"):
+    with pytest.raises(UserError, match="leaves nothing of the cot in 'five six"):
         explain(tiny_policy.model, tokenizer, "three and four", "five six", "seven", solver=QUICK)
 
 
@@ -212,6 +212,23 @@ def test_it_shows_itself(tiny_policy, tmp_path):
     assert "😀" in (tmp_path / "new" / "page.html").read_text(encoding="utf-8")
     found.figure(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_it_prints_in_any_encoding(tiny_policy, monkeypatch, encoding):
+    """From a script of the user's own, whose standard output refuses what its encoding lacks."""
+    found = quick(tiny_policy)
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    print(found)
+    Console(file=stdout, width=500).print(found)
+    stdout.flush()
+    said = stdout.buffer.getvalue().decode(encoding)
+    assert said.count("gold 7") == 2
+    assert ("七 😀" if encoding == "utf-8" else r"\u4e03 \U0001f600") in said
+    lines = said.split("\n")
+    above = next(i for i, line in enumerate(lines) if "u0001f600" in line.lower() or "😀" in line)
+    assert not set(lines[above + 1]) - (set(" .-+#") if encoding != "utf-8" else set(" ▁▂▃▄▅▆▇█"))
 
 
 def test_html_of_hostile_texts(tiny_policy, tmp_path):

@@ -1,35 +1,70 @@
-"""The README's own task and reward, as a user would add them."""
+"""The documents' own plugins, as a user would add them: each in a folder that holds nothing else, for one update."""
 
 import json
 import re
+import shlex
 import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, fenced
 
 from atmanrl.__main__ import main
 
 
-def test_the_readmes_plugins_run(tiny_folder, tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.S) if block.startswith("# mine.py"))
-    added = yaml.safe_load(next(b for b in re.findall(r"```yaml\n(.*?)```", readme, re.S) if "mine.Brevity" in b))
-    (tmp_path / "mine.py").write_text(code)
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A folder of the user's; as with the console script, Python itself does not look there."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.chdir(tmp_path)  # as the console script: Python itself does not look there
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def merge(config: dict, changes: dict) -> None:
+    """Put a page's lines of YAML into a config; classes are replaced whole."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and key in config and "class_path" not in value and key != "rewards":
+            merge(config[key], value)
+        else:
+            config[key] = value
+
+
+def updated(folder, tiny_folder, *arguments: str) -> list[dict]:
+    """The rollouts of one update."""
+    small = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--data.queries_per_device=2"]
+    run = [f"--trainer.default_root_dir={folder / 'run'}", f"--model.policy.path={tiny_folder}"]
+    assert main([*arguments, *run, *small, "--data.group_size=2", "--data.max_new_tokens=8"]) == 0
+    return [json.loads(line) for line in (folder / "run/rollouts/update_00001.jsonl").read_text().splitlines()]
+
+
+def with_page(folder, module: str) -> str:
+    """Write a module of the page, and a config with the page's lines; returns the option that names it."""
+    (folder / f"{module}.py").write_text(fenced("docs/extending.md", "python", f"# {module}.py"))
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S)
     config = yaml.safe_load((ROOT / "configs/laptop.yaml").read_text())
-    config["model"]["init_args"]["rewards"] = added["model"]["init_args"]["rewards"]
-    config["data"]["init_args"]["task"] = added["data"]["init_args"]["task"]
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
-    arguments = [
-        "fit", f"--config={tmp_path / 'mine.yaml'}", f"--trainer.default_root_dir={tmp_path / 'run'}",
-        f"--model.policy.path={tiny_folder}", "--trainer.max_steps=1", "--data.queries_per_device=2",
-        "--data.group_size=2", "--data.max_new_tokens=8",
-    ]  # fmt: skip
-    assert main(arguments) == 0
-    traces = [json.loads(line) for line in (tmp_path / "run/rollouts/update_00001.jsonl").read_text().splitlines()]
+    merge(config, yaml.safe_load(next(block for block in blocks if f"{module}." in block)))
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+    return "--config=own.yaml"
+
+
+def test_a_users_task_and_reward(tiny_folder, alone):
+    traces = updated(alone, tiny_folder, "fit", with_page(alone, "mine"))
     assert {trace["problem_id"].split("/")[0] for trace in traces} == {"doubles"}
     for trace in traces:
         assert trace["rewards"]["brevity"] == pytest.approx(1 - trace["cot_tokens"] / 200)
     assert traces[0]["prompt"].startswith("What is twice ") and "Reason step by step" in traces[0]["prompt"]
+
+
+def test_a_users_solver(tiny_folder, alone):
+    updated(alone, tiny_folder, "fit", with_page(alone, "descent"))
+    assert "descent.GradientDescent" in (alone / "run/config.yaml").read_text()
+
+
+def test_the_readmes_reward(tiny_folder, alone):
+    (alone / "brevity.py").write_text(fenced("README.md", "python", "# brevity.py"))
+    lines = re.findall(r"^atmanrl fit .*", (ROOT / "README.md").read_text(), re.M)
+    command = shlex.split(next(line for line in lines if "brevity.Brevity" in line))
+    rewards = next(word for word in command if word.startswith("--model.rewards="))
+    traces = updated(alone, tiny_folder, "fit", f"--config={ROOT / 'configs/laptop.yaml'}", rewards)
+    for trace in traces:
+        assert trace["rewards"]["brevity"] == pytest.approx(1 - trace["cot_tokens"] / 200)

@@ -4,6 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
+import disk
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -323,6 +324,27 @@ def test_no_folder_for_results(source, tiny_folder, tmp_path, capsys, place):
     error = capsys.readouterr().err
     assert str(tmp_path / place.split("/")[0]) in error and error.count("\n") == 1
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", disk.REFUSALS)
+@pytest.mark.parametrize("call", ["os.mkdir", "open", "os.fsync", "os.replace"])
+def test_a_disk_that_refuses(source, tiny_folder, tmp_path, capsys, monkeypatch, call, number):
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        disk.refuse(patch, call, number, out)
+        assert probe(tiny_folder, source, out) == 1
+    said = [line for line in capsys.readouterr().err.split("\n") if "atmanrl: " in line]
+    assert len(said) == 1 and f"atmanrl: error: {out}" in said[0] and disk.REFUSALS[number] in said[0], said
+    assert probe(tiny_folder, source, out) == 0
+
+
+def test_a_disk_that_is_full_after_the_first_batch(source, tiny_folder, tmp_path, capsys, whole):
+    with disk.full_disk():
+        assert probe(tiny_folder, source, tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "the file is larger than" in said and said.count("atmanrl: error: ") == 1
+    assert probe(tiny_folder, source, tmp_path / "out") == 0
+    assert (tmp_path / "out/traces.jsonl").read_bytes() == (whole / "traces.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(("row", "reason"), BAD, ids=[reason for _, reason in BAD])

@@ -110,6 +110,7 @@ class EvaluationReport(Callback):
             "task": type(data.task).__name__,
             "samples": data.eval_samples,
             **asdict(data.sampling),
+            **data.splitter.noted,
             "seed": data.seed,
             "tagger": tagger or "lexical rules",
             "versions": {name: version(name) for name in ("atmanrl", "torch", "transformers", "lightning", "spacy")},

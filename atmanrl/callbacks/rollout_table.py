@@ -49,8 +49,9 @@ class RolloutTable(Callback):
         self.console.print(self._drawn(columns, rows[: self.rollouts], f"rollouts of update {update}"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                numbered = [[update, *row] for row in rows]
-                logger.log_table("completions", ["update", *columns], numbered, step=update - 1)  # as its figures
+                numbered = [[update, *map(_visible, row)] for row in rows]
+                names = ["update", *map(escape.line, columns)]
+                logger.log_table("completions", names, numbered, step=update - 1)  # as its figures
 
     def _drawn(self, columns: list[str], rows: list[list[Any]], title: str) -> Table:
         """Two texts and what they are worth, name by name, so that many rewards leave room for the texts.
@@ -91,6 +92,10 @@ def table(rollouts: list[Rollout]) -> tuple[list[str], list[list[Any]]]:
         for r in rollouts
     ]  # fmt: skip
     return columns, rows
+
+
+def _visible(cell: Any) -> Any:
+    return escape.visible(cell) if isinstance(cell, str) else cell
 
 
 def _known(value: float | None) -> float | None:

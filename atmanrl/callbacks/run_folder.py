@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
@@ -142,3 +143,14 @@ class RunFolder(SaveConfigCallback):
         )
         for name in ("checkpoints", "rollouts", "eval"):
             remove_leftovers(self.folder / name)
+
+
+def recorded_date(folder: Path) -> str | None:
+    """The date that a run's chat template was given, as its `config.yaml` notes it; None where it does not."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    options: Any = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+    for key in ("model", "init_args", "policy", "init_args", "chat_template_date"):
+        options = options.get(key) if isinstance(options, dict) else None
+    return None if options is None else str(options)

@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError, first_line
 from atmanrl.files import disks_own_errors
+from atmanrl.models.errors import UNSAFE
 from atmanrl.models.layers import check_same
 
 REST = "meta.pt"
@@ -48,11 +49,7 @@ def is_sharded(path: Path) -> bool:
 
 def unreadable(path: object, error: Exception) -> CheckpointError:
     """The error of a file that `torch.load` refuses or cannot read."""
-    if isinstance(error, pickle.UnpicklingError):
-        # PyTorch's own message is a page on how to load it all the same
-        reason = "it holds more than tensors and plain values, or is damaged; what could run code is never loaded."
-    else:
-        reason = first_line(error)
+    reason = UNSAFE if isinstance(error, pickle.UnpicklingError) else first_line(error)
     return CheckpointError(f"the checkpoint {path} cannot be read: {reason}")
 
 

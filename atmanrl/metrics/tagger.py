@@ -8,8 +8,10 @@ tagger's NUM and SYM count as well. Both cut arithmetic the same way, since spaC
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,7 +21,9 @@ from spacy.attrs import IS_CURRENCY, IS_PUNCT, IS_SPACE, IS_STOP, LIKE_NUM, LOWE
 from spacy.language import Language
 from spacy.strings import get_string_id
 from spacy.symbols import NUM, SYM
+from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc
+from spacy.util import DummyTokenizer
 
 from atmanrl.errors import UserError
 
@@ -59,6 +63,11 @@ _CLOSING = _ids(") ] } %")
 _OPENING = _ids("( [ { << √")
 
 
+_LONGEST_SUFFIX = 32  # characters of a piece in which its suffix is looked for
+_STRETCH = re.compile(r"(?<!\S)\S{101,}+")  # longer than words, addresses and sums are
+_PART = re.compile(r"[\w.,']{1,64}|[^\w\s.,']{1,16}|\S")
+
+
 class PipelineError(UserError):
     """A spaCy pipeline cannot be loaded; the message names it and says how to get it."""
 
@@ -76,6 +85,35 @@ class TokenClass(IntEnum):
     """One of spaCy's stop words, unless it is a number: `three` is on that list too."""
     SYMBOL = 4
     """Arithmetic, comparison and currency signs, or tagged SYM. A dash, `*`, `/` or `x` only where it operates."""
+
+
+class BoundedTokenizer(DummyTokenizer):
+    """A spaCy tokenizer for which stretches of more than 100 characters without a space are cut beforehand.
+
+    spaCy cuts off one prefix and one suffix at a time and reads all the rest again, which takes quadratic time
+    (a thousand dollar signs half a second). The stretches are cut between words or numbers and other characters.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.vocab = tokenizer, tokenizer.vocab
+
+    def __call__(self, text: str) -> Doc:
+        """The document of a text, which it keeps character by character."""
+        cuts = [
+            stretch.start() + part.end()
+            for stretch in _STRETCH.finditer(text)
+            for part in _PART.finditer(stretch[0])
+            if part.end() < len(stretch[0])
+        ]
+        if not cuts:
+            return self.tokenizer(text)
+        words: list[str] = []
+        spaces: list[bool] = []
+        for start, end in pairwise([0, *cuts, len(text)]):
+            for token in self.tokenizer(text[start:end]):
+                words.append(token.text)
+                spaces.append(bool(token.whitespace_))
+        return Doc(self.vocab, words=words, spaces=spaces)
 
 
 def build_tagger(pipeline: str | None = None) -> Language:
@@ -105,9 +143,12 @@ def build_tagger(pipeline: str | None = None) -> Language:
             ) from error
     tokenizer = nlp.tokenizer
     tokenizer.prefix_search = _extend([f"^(?:{rule})" for rule in _PREFIXES], tokenizer.prefix_search).search
-    tokenizer.suffix_search = _extend([f"(?:{rule})$" for rule in _SUFFIXES], tokenizer.suffix_search).search
+    suffixes = _extend([f"(?:{rule})$" for rule in _SUFFIXES], tokenizer.suffix_search)
+    tokenizer.suffix_search = lambda text: suffixes.search(text, max(0, len(text) - _LONGEST_SUFFIX))
     tokenizer.infix_finditer = _extend(_INFIXES, tokenizer.infix_finditer).finditer
     tokenizer.rules = {text: cut for text, cut in tokenizer.rules.items() if text not in _EMOTICONS}
+    nlp.tokenizer = BoundedTokenizer(tokenizer)
+    nlp.max_length = sys.maxsize  # spaCy's limit is for parsers, which are left out
     return nlp
 
 

@@ -16,7 +16,8 @@ from huggingface_hub.utils._validators import validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from atmanrl.errors import first_line
-from atmanrl.models.errors import PolicyError
+from atmanrl.models import masks  # noqa: F401  gives the masks of what is loaded their room
+from atmanrl.models.errors import UNSAFE, PolicyError
 from atmanrl.notes import say
 
 Weights = Literal["loaded", "meta", "empty"]
@@ -74,6 +75,13 @@ def damaged_weights(folder: Path) -> str | None:
                     pass
             except SafetensorError as error:
                 return f"{file} is cut off or damaged ({first_line(error)}); copy it anew."
+        else:
+            try:
+                torch.load(file, map_location="meta", weights_only=True)
+            except pickle.UnpicklingError:
+                return f"{file} cannot be read: {UNSAFE}"
+            except (RuntimeError, EOFError) as error:
+                return f"{file} is cut off or damaged ({first_line(error)}); copy it anew."
     return None
 
 
@@ -100,6 +108,13 @@ def load_config(source: Source) -> Any:
         if pad is not None and size is not None and not 0 <= pad < size:
             part.pad_token_id = None  # an embedding cannot be made with it
     return config
+
+
+def context_length(config: Any) -> int:
+    """The longest sequence, in tokens, that a configuration allows; MPT has a name of its own for it."""
+    names = ("max_position_embeddings", "max_seq_len")
+    sizes = [getattr(config.get_text_config(), name, None) for name in names]
+    return min((size for size in sizes if isinstance(size, int)), default=1 << 30)
 
 
 @contextmanager

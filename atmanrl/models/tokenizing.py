@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
@@ -17,9 +17,26 @@ RESERVED = (
 """What `apply_chat_template` calls its own options, which are no variables of a template."""
 
 
-def text_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a text within a sequence: no special token is added, and none is read from the text."""
-    return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+def text_ids(tokenizer: Any, text: str, visible: Collection[int] = ()) -> list[int]:
+    """Token ids of a text within a sequence: no special token is added, and none is read from the text.
+
+    Args:
+        tokenizer: of the policy.
+        text: what is to be tokenized.
+        visible: ids of special tokens that are read from the text after all, by their names (a delimiter such as
+            `</think>`).
+    """
+    if not visible:
+        return list(tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
+    id_of = {tokenizer.convert_ids_to_tokens(token_id): token_id for token_id in visible}
+    names = sorted(map(re.escape, id_of), key=len, reverse=True)
+    ids: list[int] = []
+    for part in re.split(f"({'|'.join(names)})", text):
+        if part in id_of:
+            ids.append(id_of[part])
+        elif part:
+            ids += text_ids(tokenizer, part)
+    return ids
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
@@ -78,15 +95,22 @@ class Encoder:
         """Token ids of a prompt without the chat template."""
         return self._known(prompt_ids(self.tokenizer, text))
 
-    def turn(self, text: str, reply: str, eos_id: int) -> tuple[list[int], list[int]]:
+    def turn(self, text: str, reply: str, eos_id: int, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
         """Token ids of a user's turn and of the assistant's reply with its end of sequence.
+
+        Args:
+            text: the user's turn.
+            reply: the assistant's.
+            eos_id: ends a reply that no chat template ends.
+            visible: ids of special tokens that are read from a bare reply by their names; a chat template has them as
+                plain text, which reads the same.
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
         prompt = self.prompts([text])[0]
         if self.template is None:
-            return prompt, self._known([*text_ids(self.tokenizer, " " + reply), eos_id])
+            return prompt, self._known([*text_ids(self.tokenizer, " " + reply, visible), eos_id])
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
         whole = self._chats([turns], reply=False)[0]
         if whole[: len(prompt)] != prompt:

@@ -19,6 +19,7 @@ from atmanrl.plan.settings import from_config
 from atmanrl.plan.shape import read_config, shape_of
 from atmanrl.plan.table import show
 from atmanrl.plan.units import parse_bytes, parse_flops
+from atmanrl.shipped import config_file
 
 FLOPS_PER_BYTE = 295.0
 """FLOP/s for each byte/s of memory bandwidth where none is given: 989 TFLOP/s and 3.35 TB/s of an H100 SXM."""
@@ -92,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         "model's configuration alone. Options of `atmanrl fit` override the config: --model.policy.path=...",
         allow_abbrev=False,
     )  # fmt: skip
-    parser.add_argument("-c", "--config", type=user_path, action="append", required=True, help="of `atmanrl fit`")
+    parser.add_argument(
+        "-c", "--config", type=lambda name: user_path(config_file(name)), action="append", required=True,
+        help="of `atmanrl fit`",
+    )  # fmt: skip
     parser.add_argument("--devices", type=int, required=True, help="how many, over all nodes")
     parser.add_argument("--memory", required=True, help="of a device, such as 80GB or 80GiB")
     parser.add_argument("--flops", required=True, help="FLOP/s of a device without sparsity, such as 989T (H100, bf16)")

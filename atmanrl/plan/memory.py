@@ -7,12 +7,14 @@ same way for a GPT. `tests/plan` counts them by brute force.
 
 from __future__ import annotations
 
+import math
+
 from atmanrl.forward import LOGITS_AT_ONCE
 from atmanrl.plan.shape import ModelShape
+from atmanrl.rollouts.cache import ROOM
+from atmanrl.rollouts.static_decoding import columns_for, filled_size
 
 FP32 = 4
-ROOM_TOKENS = 64
-"""Positions by which the sampler's buffers grow (`rollouts.cache.ROOM`)."""
 SCORED_LOGITS_COPIES = 2
 """fp32 copies of the logits at the worst moment of an update: scaled and softmax, later softmax and gradient."""
 TAUGHT_LOGITS_COPIES = 3
@@ -71,6 +73,17 @@ def cast_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> floa
 def cache_bytes(model: ModelShape, rows: float, tokens: float, compute_bytes: int) -> float:
     """Keys and values of `rows` sequences: 2 x layers x width x tokens."""
     return 2.0 * model.layers * model.kv_width * tokens * rows * compute_bytes
+
+
+def sampling_cache_bytes(model: ModelShape, rows: int, tokens: float, compute_bytes: int, static: bool) -> float:
+    """The sampler's buffers at their longest, for `rows` completions that reach `tokens` positions, the prompt's counted.
+
+    A dynamic cache grows by `rollouts.cache.ROOM` positions. A static one has a multiple of
+    `rollouts.static_decoding.COLUMNS` for all of its rows, of which there is a power of two.
+    """
+    if not static:
+        return cache_bytes(model, rows, tokens + ROOM, compute_bytes)
+    return cache_bytes(model, filled_size(rows), columns_for(math.ceil(tokens), model.context), compute_bytes)
 
 
 def layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:

@@ -49,7 +49,7 @@ def memory_by_phase(
     peaks = {"update": resident + parts["gradients"] + gathered + passing}
     if settings.reinforcement:
         rows = settings.rollouts
-        parts["caches of sampling"] = memory.cache_bytes(model, rows, longest + memory.ROOM_TOKENS, compute)
+        parts["caches of sampling"] = memory.sampling_cache_bytes(model, rows, longest, compute, settings.static_cache)
         parts["logits of sampling"] = memory.logits_bytes(model, rows, compute, memory.SAMPLED_LOGITS_COPIES)
         peaks["sampling"] = resident + copy + parts["caches of sampling"] + parts["logits of sampling"]
     if settings.probe is not None:

@@ -48,6 +48,7 @@ class RunSettings:
         queries: of an update on each device; examples of a step in the warm start.
         group: rollouts of a query; 1 in the warm start.
         max_new_tokens: longest completion.
+        static_cache: whether the sampler's cache is preallocated.
         num_iterations: passes over an update's rollouts.
         minibatch_queries: of one optimizer step on each device.
         micro_batch_tokens: of one forward pass of the update.
@@ -77,6 +78,7 @@ class RunSettings:
     queries: int = 8
     group: int = 8
     max_new_tokens: int = 1024
+    static_cache: bool = False
     num_iterations: int = 2
     minibatch_queries: int = 2
     micro_batch_tokens: int = 16384
@@ -137,7 +139,8 @@ def from_config(config: dict[str, Any]) -> RunSettings:
     return RunSettings(
         **common, moments=_moments(model.get("optimizer"), notes), reference=bool(model.get("beta")),
         probe=_probe(model.get("rewards") or {}, notes), queries=data["queries_per_device"], group=data["group_size"],
-        max_new_tokens=data["max_new_tokens"], num_iterations=model["num_iterations"],
+        max_new_tokens=data["max_new_tokens"], static_cache=_static_cache(data.get("sampler"), notes),
+        num_iterations=model["num_iterations"],
         micro_batch_tokens=model["micro_batch_tokens"], minibatch_queries=model["minibatch_queries"],
         rescore=common["compute_bytes"] < 4 if model.get("rescore") is None else model["rescore"],
         val_every=every if isinstance(every, int) and not isinstance(every, bool) else None,
@@ -181,6 +184,15 @@ def _moments(optimizer: Any, notes: list[str]) -> int:
         return 1 if options(optimizer).get("momentum") else 0
     notes.append(f"the optimizer {name} is counted as AdamW, with two moments a weight")
     return 2
+
+
+def _static_cache(sampler: Any, notes: list[str]) -> bool:
+    name = class_name(sampler) or "HFSampler"
+    if name != "HFSampler":
+        notes.append(f"the sampler {name} is planned as HFSampler, which runs the policy itself")
+        return False
+    # `auto` is dynamic where a model permits nothing else, and then takes less
+    return options(sampler).get("cache", "dynamic") != "dynamic"
 
 
 def _probe(rewards: dict[str, Any], notes: list[str]) -> ProbeSettings | None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from atmanrl.errors import UserError
+from atmanrl.models.loading import context_length
+from atmanrl.shipped import located
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class ModelShape:
         other_parameters: all else (the last norm).
         trainable_parameters: those that learn: all, or the adapters.
         adapter_parameters: of the adapters, which are in none of the parts above; 0 without.
+        context: the longest sequence, in tokens.
     """
 
     name: str
@@ -46,6 +49,7 @@ class ModelShape:
     other_parameters: int
     trainable_parameters: int
     adapter_parameters: int = 0
+    context: int = 1 << 30
 
     @property
     def parameters(self) -> int:
@@ -80,7 +84,7 @@ def read_config(path: str | None, model_config: Path | None, revision: str | Non
     """
     from transformers import AutoConfig
 
-    source = path if model_config is None else str(model_config)
+    source = str(model_config) if model_config is not None else None if path is None else located(path)
     if model_config is not None and not model_config.exists():
         raise UserError(f"--model_config: there is no file {model_config}.")
     try:
@@ -127,7 +131,7 @@ def shape_of(config: Any, lora: Any = None) -> ModelShape:
         intermediate=text.intermediate_size, vocabulary=text.vocab_size, embedding_parameters=in_embedding,
         layer_parameters=in_layers, head_parameters=in_head,
         other_parameters=sum(own.values()) - in_embedding - in_layers - in_head,
-        trainable_parameters=adapters or sum(own.values()), adapter_parameters=adapters,
+        trainable_parameters=adapters or sum(own.values()), adapter_parameters=adapters, context=context_length(config),
     )  # fmt: skip
 
 

@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
 from atmanrl.forward import widened
+from atmanrl.models.masks import lowest
 from atmanrl.probe.float_scores import FloatScores
 from atmanrl.probe.lean import lean_attention
 
@@ -37,7 +38,7 @@ BACKENDS = ("lean", "eager", "sdpa")
 """Attention implementations that accept a float mask with a gradient."""
 NOT_FINITE = "the model's logits are not finite: it cannot be probed in this precision."
 ALL_ATTENTION_FUNCTIONS.register("lean", lean_attention)
-ALL_MASK_ATTENTION_FUNCTIONS.register("lean", eager_mask)
+ALL_MASK_ATTENTION_FUNCTIONS.register("lean", ALL_MASK_ATTENTION_FUNCTIONS["eager"])
 
 
 class ProbeError(UserError):
@@ -73,8 +74,6 @@ class Bias:
 _BIAS: ContextVar[Bias | None] = ContextVar("atmanrl_attention_bias", default=None)
 _HOOKS: ContextVar[int] = ContextVar("atmanrl_attention_hooks", default=0)
 """How many hooks are open in this thread."""
-_LOWEST = torch.finfo(torch.float32).min
-"""Where nothing is attended to. Of float64 too: eager attention rounds scores to float32, where float64's own is -inf."""
 
 
 def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
@@ -87,9 +86,7 @@ def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | No
         own = build(**sizes, **kwargs)
         assert own is not None
         if own.dtype == torch.bool:
-            own = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill_(~own, _LOWEST)
-        elif dtype == torch.float64:
-            own = own.clamp(min=_LOWEST)
+            own = torch.zeros(own.shape, dtype=dtype, device=own.device).masked_fill_(~own, lowest(dtype))
         bias = _BIAS.get()
         if bias is None:
             return own

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from atmanrl.models.tokenizing import text_ids
 from atmanrl.probe.attention import ProbeError
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.offsets import decode
-from atmanrl.tasks import DELIMITER
+from atmanrl.rollouts.split import Parts
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,11 @@ class Target:
 
 
 def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Target:
-    """The target of a rollout that can be probed.
+    r"""The target of a rollout that can be probed.
 
-    The delimiter stands as the policy wrote it; where its last token also holds what followed, it is written anew. White
-    space between delimiter and answer belongs to the delimiter, where the tokenizer lets it stand alone.
+    The delimiter (of a box, `\boxed{`) stands as the policy wrote it; where its last token also holds what followed, it is
+    written anew. White space between delimiter and answer belongs to the delimiter, where the tokenizer lets it stand alone.
+    What closes an answer (a box's brace) is no part of it, and stands in the target only before `eos_id`.
 
     Args:
         rollout: with `can_be_probed`.
@@ -48,27 +48,30 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
     Raises:
         ProbeError: the gold answer has no token.
     """
-    parts = rollout.parts
+    parts, splitter = rollout.parts, rollout.parts.splitter
+    visible = splitter.visible(tokenizer)
     cot = rollout.cot_ids
     rest = rollout.completion.ids[len(cot) :]
-    end = next((k for k in range(1, len(rest) + 1) if DELIMITER in decode(tokenizer, rest[:k])), 0)
+    end = next((k for k in range(1, len(rest) + 1) if parts.opening in decode(tokenizer, rest[:k], visible)), 0)
     delimiter = rest[:end]
-    if decode(tokenizer, [*cot, *delimiter]) != parts.cot + DELIMITER:
-        delimiter = text_ids(tokenizer, parts.straddle + DELIMITER)
-    answer = _after_delimiter(tokenizer, rollout.problem.gold.strip())
+    if decode(tokenizer, [*cot, *delimiter], visible) != parts.cot + parts.opening:
+        delimiter = splitter.text_ids(tokenizer, parts.straddle + parts.opening)
+    answer = _after_opening(tokenizer, parts, rollout.problem.gold.strip())
     while len(answer) > 1 and not decode(tokenizer, answer[:1]).strip():
         delimiter, answer = [*delimiter, answer[0]], answer[1:]
     if not answer or not rollout.problem.gold.strip():
         raise ProbeError(f"{rollout.problem.id}: the gold answer {rollout.problem.gold!r} has no token.")
     if eos_id is not None:
-        answer = [*answer, eos_id]
+        closing = splitter.text_ids(tokenizer, splitter.closing) if splitter.closing else []
+        answer = [*answer, *closing, eos_id]
     return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *answer), len(cot), len(answer))
 
 
-def _after_delimiter(tokenizer: Any, gold: str) -> list[int]:
-    """Tokens of a space and the gold answer as they are in context: some tokenizers put a space before any text's start."""
-    before = text_ids(tokenizer, DELIMITER)
-    whole = text_ids(tokenizer, f"{DELIMITER} {gold}")
+def _after_opening(tokenizer: Any, parts: Parts, gold: str) -> list[int]:
+    """Tokens of the gap and the gold answer as they are in context: some tokenizers put a space before any text's start."""
+    splitter = parts.splitter
+    before = splitter.text_ids(tokenizer, parts.opening)
+    whole = splitter.text_ids(tokenizer, f"{parts.opening}{splitter.gap}{gold}")
     if whole[: len(before)] == before:
         return whole[len(before) :]
-    return text_ids(tokenizer, " " + gold)
+    return splitter.text_ids(tokenizer, f"{splitter.gap}{gold}")

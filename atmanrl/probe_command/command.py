@@ -17,7 +17,7 @@ from atmanrl import escape
 from atmanrl.cli_errors import INTERRUPTED
 from atmanrl.cli_parser import RunParser
 from atmanrl.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_end
 from atmanrl.files import user_path
 from atmanrl.folders import locked
 from atmanrl.policy import Policy
@@ -26,7 +26,10 @@ from atmanrl.probe_command import results
 from atmanrl.probe_command.folder import COMMAND, Folder, content
 from atmanrl.probe_command.progress import TraceProgress
 from atmanrl.probe_command.rows import Rows
-from atmanrl.rollouts import RolloutBatch
+from atmanrl.rollouts import RolloutBatch, Splitter
+from atmanrl.rollouts.split import splitter_of
+from atmanrl.shipped import located
+from atmanrl.tasks import DELIMITER
 
 UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
 """Rows that were not probed: their key in `summary.json`, and what is said of each."""
@@ -51,7 +54,8 @@ def main(args: list[str]) -> int:
         raise UserError(f"--batch_size is {given.batch_size}; give at least 1.")
     if given.limit is not None and given.limit < 1:
         raise UserError(f"--limit is {given.limit}; give at least 1.")
-    probe: MaskProbe = parser.instantiate_classes(given).probe
+    made = parser.instantiate_classes(given)
+    probe, splitter = made.probe, splitter_of(made.delimiter)
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
@@ -59,10 +63,10 @@ def main(args: list[str]) -> int:
         folder = Folder(given.out, _settings(parser, given))
         if not folder.finished:
             with locked(given.out, COMMAND):
-                _run(given, probe, folder, command)
+                _run(given, probe, splitter, folder, command)
         _tell(folder)
     except KeyboardInterrupt:
-        print(f"atmanrl: interrupted; this goes on where it stood: {shlex.join(command)}", file=sys.stderr)
+        say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
         return INTERRUPTED
     return 0
 
@@ -73,6 +77,10 @@ def _parser() -> RunParser:
     parser.add_argument(
         "--traces", type=str, required=True,
         help="JSONL with prompt, gold (or answer), and cot or a whole completion with its delimiter",
+    )  # fmt: skip
+    parser.add_argument(
+        "--delimiter", type=Splitter | str, default=DELIMITER,
+        help="between reasoning and answer, in rows that do not name theirs: a text, or a Splitter by its class path",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder for traces.jsonl, summary.json and index.html")
     parser.add_argument("--limit", type=int | None, default=None, help="probe only the first so many traces")
@@ -102,7 +110,9 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
     """All options that the results depend on, with the content of the traces and of a local model."""
     settings: dict[str, Any] = json.loads(parser.dump(given, format="json"))
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
-    traces, model = Path(given.traces), Path(given.model)
+    if settings["delimiter"] == DELIMITER:
+        del settings["delimiter"]  # so that folders from before there was a choice can be gone on with
+    traces, model = Path(given.traces), Path(located(given.model))
     if not traces.is_file():
         raise UserError(f"the traces {traces} cannot be read: there is no such file.")
     settings["traces_sha256"] = content(traces)
@@ -110,10 +120,10 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
     return settings
 
 
-def _run(given: Any, probe: MaskProbe, folder: Folder, command: list[str]) -> None:
+def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
     size = given.batch_size
-    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows)
+    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
     expected = rows.lines
     if folder.progress:
         folder.check("traces", rows.total)

@@ -18,7 +18,7 @@ from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
 
 from atmanrl.errors import UserError
-from atmanrl.files import atomic_write
+from atmanrl.files import atomic_write, errors_name
 from atmanrl.folders import check_fillable, mark
 from atmanrl.records import read_record
 
@@ -140,7 +140,7 @@ class Folder:
     def append(self, lines: Sequence[Json], seconds: float) -> None:
         """Add a batch of results; when this returns they are on the disk."""
         assert self.progress is not None
-        with self.part.open("ab") as file:
+        with errors_name(self.part), self.part.open("ab") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())

@@ -49,7 +49,7 @@ def _known(value: float) -> float | None:
 
 def texts(rollout: Rollout, tokenizer: Any) -> list[str]:
     """The text of each token of the reasoning; together they are the reasoning."""
-    found = pieces(tokenizer, rollout.cot_ids)
+    found = pieces(tokenizer, rollout.cot_ids, rollout.parts.splitter.visible(tokenizer))
     found[-1] += rollout.parts.straddle  # the token that holds it belongs to the delimiter, and has no saliency
     return found
 

@@ -12,8 +12,8 @@ from atmanrl.probe import MaskProbe
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.target import target
 from atmanrl.rollouts import Rollout, traces
+from atmanrl.rollouts.split import Splitter
 from atmanrl.rollouts.traces import TraceError
-from atmanrl.tasks import DELIMITER
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Rows:
         path: the file.
         limit: read only the first so many traces.
         skip_bad_rows: leave out rows that cannot be probed; without it the first one is an error.
+        splitter: of rows that name no delimiter.
 
     Attributes:
         lines: numbers of the lines on which traces stand, bad ones included.
@@ -46,11 +47,11 @@ class Rows:
         TraceError: the file cannot be read or holds no trace, or a row is bad.
     """
 
-    def __init__(self, path: Path, limit: int | None, skip_bad_rows: bool) -> None:
-        self.path, self.skip_bad_rows = path, skip_bad_rows
+    def __init__(self, path: Path, limit: int | None, skip_bad_rows: bool, splitter: Splitter) -> None:
+        self.path, self.skip_bad_rows, self.splitter = path, skip_bad_rows, splitter
         self.skipped: list[dict[str, Any]] = []
         self.without_saliency: list[dict[str, Any]] = []
-        self.found = list(traces.read(path, limit, self._fault))
+        self.found = list(traces.read(path, limit, self._fault, splitter))
         self.lines = sorted([line for line, _ in self.found] + [bad["line"] for bad in self.skipped])
         self.total = len(self.lines)
         if not self.total:
@@ -65,7 +66,7 @@ class Rows:
         rows = []
         for index, (line, trace) in enumerate(self.found):
             try:
-                rollout = traces.from_json(trace, index, policy, "")
+                rollout = traces.from_json(trace, index, policy, "", self.splitter)
                 _check(trace, rollout, policy, probe)
             except NoSaliencyError as error:
                 self.without_saliency.append({"line": line, "reason": str(error)})
@@ -93,10 +94,11 @@ class Rows:
 def _check(trace: dict[str, Any], rollout: Rollout, policy: Policy, probe: MaskProbe) -> None:
     """Raise a `UserError` with the reason why a rollout cannot be probed."""
     whole = trace.get("completion_ids") is not None or trace.get("completion") is not None
-    if not whole and DELIMITER in trace["cot"]:
-        raise TraceError(f"field 'cot' holds the delimiter {DELIMITER}; give such a text as 'completion'.")
-    if rollout.parts.answer is None:
-        raise NoSaliencyError(f"the completion has no delimiter {DELIMITER}.")
+    parts = rollout.parts
+    if not whole and parts.splitter.cuts(trace["cot"]):
+        raise TraceError(f"field 'cot' holds the delimiter {parts.opening}; give such a text as 'completion'.")
+    if parts.answer is None:
+        raise NoSaliencyError(f"the completion has no delimiter {parts.opening}.")
     if not rollout.can_be_probed:
         raise NoSaliencyError("the reasoning before the delimiter is empty.")
     try:

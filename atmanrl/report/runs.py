@@ -11,6 +11,7 @@ from typing import Any
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
+from atmanrl.tasks import DELIMITER
 
 Row = dict[str, float]
 """The figures of one method, the keys of `columns`; NaN where a figure is not defined. Those at k are from 0 to 1."""
@@ -127,7 +128,11 @@ def comparable(runs: Sequence[Run]) -> list[str]:
             raise ReportError(
                 f"these runs were tested with different {what} ({told}); test them alike, or leave some out."
             )
-    for key, what in (("samples", "samples a problem"), ("temperature", "temperatures"), ("max_new_tokens", "limits")):
+    told_apart = {
+        "samples": "samples a problem", "temperature": "temperatures", "max_new_tokens": "limits",
+        "delimiter": "delimiters",
+    }  # fmt: skip
+    for key, what in told_apart.items():
         found = _values(runs, key)
         if len(found) > 1:
             told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
@@ -183,7 +188,10 @@ def _row(figures: Mapping[str, Any], run: Path) -> Row:
 
 def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:
     setting = figures.get("setting")
-    return setting if isinstance(setting, dict) else {}
+    if not isinstance(setting, dict) or not setting:
+        return {}
+    marked = setting.get("delimiter", DELIMITER)  # the default is not written down
+    return {**setting, "delimiter": marked.get("class_path") if isinstance(marked, dict) else marked}
 
 
 def _number(value: object, key: str, path: Path) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from atmanrl import escape
 from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
+from atmanrl.terminal import encodable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,8 +22,12 @@ FAINTEST = 0.1
 """Below this share a token has the terminal's own background."""
 
 
-def coloured(view: TraceView) -> Text:
+def coloured(view: TraceView, encoding: str | None = None) -> Text:
     """A trace for rich's console: header, reasoning on coloured ground, gold answer.
+
+    Args:
+        view: the trace.
+        encoding: of where it is printed; what that lacks is replaced (see `terminal.encodable`). None lacks nothing.
 
     Raises:
         UserError: the trace has not one saliency for each piece.
@@ -30,34 +35,38 @@ def coloured(view: TraceView) -> Text:
     from rich.text import Text  # for the terminal alone; a machine that trains need not have it
 
     text = Text()
-    text.append(escape.line(header(view)) + "\n", style="bold")
+    text.append(encodable(escape.line(header(view)), encoding) + "\n", style="bold")
     for piece, share, _ in spans(view, colour_scale([view])):
-        text.append(escape.terminal(piece), style=_style(share))
-    return text.append("\n" + escape.terminal(_answers(view)), style="dim")
+        text.append(encodable(escape.terminal(piece), encoding), style=_style(share))
+    return text.append("\n" + encodable(escape.terminal(_answers(view)), encoding), style="dim")
 
 
-def plain(view: TraceView) -> str:
+def plain(view: TraceView, encoding: str | None = None) -> str:
     """A trace for `print`: header, reasoning with its saliency as bars beneath, gold answer.
+
+    Args:
+        view: the trace.
+        encoding: as in `coloured`; bars are as wide as what a token has become.
 
     Raises:
         UserError: the trace has not one saliency for each piece.
     """
     from rich.cells import cell_len
 
-    lines = [escape.line(header(view))]
+    lines = [encodable(escape.line(header(view)), encoding)]
     above = beneath = ""
-    for text, share in _units(spans(view, colour_scale([view]))):
+    for text, share in _units(spans(view, colour_scale([view])), encoding):
         if above and (text == "\n" or cell_len(above + text) > WIDTH):
             lines += [above, beneath.rstrip()]
             above = beneath = ""
         if text != "\n":
             above += text
-            bar = BARS[round(share * (len(BARS) - 1))]
+            bar = encodable(BARS[round(share * (len(BARS) - 1))], encoding)
             blank = len(text) - len(text.lstrip())
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
     lines += [above, beneath.rstrip()] if above else []
-    return "\n".join([line for line in lines if line] + [escape.terminal(_answers(view))])
+    return "\n".join([line for line in lines if line] + [encodable(escape.terminal(_answers(view)), encoding)])
 
 
 def header(view: TraceView) -> str:
@@ -71,7 +80,7 @@ def header(view: TraceView) -> str:
     return " | ".join(parts)
 
 
-def _units(found: list[Span]) -> list[tuple[str, float]]:
+def _units(found: list[Span], encoding: str | None) -> list[tuple[str, float]]:
     """Texts and shares, line ends by themselves; what does not print is shown as its escape."""
     units: list[tuple[str, float]] = []
     for text, share, _ in found:
@@ -79,7 +88,7 @@ def _units(found: list[Span]) -> list[tuple[str, float]]:
             if number:
                 units.append(("\n", 0.0))
             if part:
-                units.append((escape.line(part), share))
+                units.append((encodable(escape.line(part), encoding), share))
     return units
 
 

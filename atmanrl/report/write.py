@@ -16,6 +16,7 @@ from atmanrl.report.gather import Report
 from atmanrl.report.intervals import SEED
 from atmanrl.report.report_page import Contents, page
 from atmanrl.report.table1 import dump
+from atmanrl.tasks import DELIMITER
 
 COMMAND = "report"
 """Whose mark a report's folder bears."""
@@ -98,12 +99,13 @@ def _intro(report: Report) -> str:
     names = {
         "task": "task {}",
         "samples": "{} samples a problem",
+        "delimiter": "answers marked by {}",
         "temperature": "temperature {}",
         "tagger": "words told apart by {}",
     }
     for key, text in names.items():
         values = {str(setting[key]) for setting in tested if setting.get(key) is not None}
-        if len(values) == 1:
+        if len(values) == 1 and values != {DELIMITER}:
             parts.append(text.format(values.pop()))
     return " · ".join(parts)
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from atmanrl.policy import Policy
 from atmanrl.rewards.base import Reward
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-from atmanrl.tasks import DELIMITER
 
 
 class FormatReward(Reward):
@@ -24,6 +23,6 @@ class FormatReward(Reward):
 
 
 def _is_in_form(rollout: Rollout) -> bool:
-    answer = rollout.parts.answer
-    readable = bool(answer) if rollout.readable is None else rollout.readable
-    return readable and rollout.completion.finished and rollout.parts.text.count(DELIMITER) == 1
+    parts = rollout.parts
+    readable = bool(parts.answer) if rollout.readable is None else rollout.readable
+    return readable and rollout.completion.finished and parts.text.count(parts.opening) == 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
+from atmanrl import escape
 from atmanrl.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,10 +34,15 @@ def in_order(rewards: Mapping[str, Reward]) -> list[str]:
     """Names of rewards, each after the one that it is gated on.
 
     Raises:
-        UserError: a gate on a reward that is not there, or gates in a circle; the option is named.
+        UserError: a name that does not print, a gate on a reward that is not there, or gates in a circle; the option is
+            named.
     """
     before: dict[str, set[str]] = {}
     for name, reward in rewards.items():
+        if not escape.is_line(name):
+            raise UserError(
+                f"model.rewards: {name!r} is no name; take letters, digits and other characters that print."
+            )
         gate = reward.only_where
         if gate is not None and gate.reward not in rewards:
             others = ", ".join(other for other in rewards if other != name)

@@ -24,7 +24,7 @@ from atmanrl.rollouts.resampling import Row, resample, reserves
 from atmanrl.rollouts.sampler import Sampler, SamplingOptions
 from atmanrl.rollouts.sampling import HFSampler
 from atmanrl.rollouts.seeds import uniforms
-from atmanrl.rollouts.split import split
+from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER, Problem, Task
 from atmanrl.tasks.base import readable_problems
 
@@ -72,9 +72,11 @@ class RolloutDataModule(LightningDataModule):
         max_prompt_tokens: longest prompt, in tokens; None takes what `max_new_tokens` leave of the model's context.
         too_long: what becomes of problems with longer prompts: `error`, before anything is trained, or `drop`, which
             leaves them out and says how many.
+        delimiter: between reasoning and answer: a text, or a `Splitter` by its class path, such as `BoxedSplitter`.
 
     Attributes:
         sampling: the options that the sampler gets.
+        splitter: what splits completions.
     """
 
     def __init__(
@@ -98,6 +100,7 @@ class RolloutDataModule(LightningDataModule):
         sampler: Sampler | None = None,
         max_prompt_tokens: int | None = None,
         too_long: TooLong = "error",
+        delimiter: Splitter | str = DELIMITER,
     ) -> None:
         super().__init__()
         if (task is None) == (traces is None):
@@ -114,11 +117,10 @@ class RolloutDataModule(LightningDataModule):
             raise UserError(
                 f"data.resample_zero_spread is {resample_zero_spread}; give a number of rounds, 0 for none."
             )
-        for string in stop or ():
-            if string in DELIMITER:
-                raise UserError(
-                    f"data.stop holds {string!r}, which would end completions before {DELIMITER} and an answer."
-                )
+        self.splitter = splitter_of(delimiter)
+        self.splitter.check_stop(stop or ())
+        if task is not None:
+            task.ask_for(self.splitter.instruction)
         self.task, self.traces = task, traces
         self.queries_per_device, self.group_size = queries_per_device, group_size
         self.max_new_tokens, self.temperature = max_new_tokens, temperature
@@ -199,7 +201,8 @@ class RolloutDataModule(LightningDataModule):
         if self.traces is None:
             return self.test_dataloader()
         path = Path(self.traces)
-        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(traces.read(path))]
+        stored = traces.read(path, splitter=self.splitter)
+        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(stored)]
         if not rows:
             raise traces.TraceError(f"{path} holds no trace.")
         return self._evaluation(rows, "data.traces", TraceBatch)
@@ -209,7 +212,7 @@ class RolloutDataModule(LightningDataModule):
         assert self.trainer is not None
         policy = cast(Policy, self.trainer.lightning_module.policy)
         if isinstance(batch, TraceBatch):
-            rollouts = [traces.from_json(trace, row, policy, where) for where, row, trace in batch]
+            rollouts = [traces.from_json(trace, row, policy, where, self.splitter) for where, row, trace in batch]
             return RolloutBatch(rollouts, group_size=1)
         if not isinstance(batch, ProblemBatch):
             return batch
@@ -244,7 +247,7 @@ class RolloutDataModule(LightningDataModule):
         rollouts = []
         for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
             for s, completion in enumerate(group):
-                parts = split(policy.tokenizer, completion.ids)
+                parts = self.splitter.split(policy.tokenizer, completion.ids)
                 right = parts.answer is not None and self.task.is_right(parts.answer, problem)
                 readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
                 rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable=readable))

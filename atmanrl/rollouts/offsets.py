@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any, Literal
@@ -67,27 +67,37 @@ class _Token:
 _TOKENS: WeakKeyDictionary[Any, dict[int, _Token]] = WeakKeyDictionary()
 
 
-def decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Text of token ids, special tokens left out and spaces as they are."""
-    text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+def decode(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> str:
+    """Text of token ids, special tokens left out (but for the `visible` ones) and spaces as they are."""
+    if not visible:
+        text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+    hidden = special_ids(tokenizer).difference(visible)
+    shown = [token_id for token_id in ids if token_id not in hidden]
+    text = tokenizer.decode(shown, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """The ids of the tokens that `decode` leaves out."""
+    """The ids of the tokens that `decode` leaves out by default."""
     return {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
 
 
-def offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
+def offsets(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> Offsets:
     """Where each token's text ends.
 
     A tokenizer whose tokens' texts depend on more than the module's docstring says is served by decoding every prefix,
     which takes quadratic time.
+
+    Args:
+        tokenizer: of the policy.
+        ids: of a text.
+        visible: ids of special tokens whose names stand in the text.
     """
-    text, special = decode(tokenizer, ids), special_ids(tokenizer)
+    text, special = decode(tokenizer, ids, visible), special_ids(tokenizer).difference(visible)
     places = [place for place, token_id in enumerate(ids) if token_id not in special]
     table = _TOKENS.setdefault(tokenizer, {})
-    tokens = [table.get(ids[place]) or _learn(tokenizer, table, ids[place]) for place in places]
+    tokens = [table.get(ids[place]) or _learn(tokenizer, table, ids[place], visible) for place in places]
     pieces: list[str] = []
     cuts: Cuts = []
     end = 0
@@ -98,7 +108,7 @@ def offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
         pieces.append(piece)
         end += len(piece)
     if "".join(pieces) != text:
-        return _by_prefixes(tokenizer, ids, text)
+        return _by_prefixes(tokenizer, ids, text, visible)
     every: Cuts = [(0, True)]
     cut_of = dict(zip(places, cuts, strict=True))
     for place in range(len(ids)):  # a special token ends where the one before it does
@@ -106,14 +116,15 @@ def offsets(tokenizer: Any, ids: Sequence[int]) -> Offsets:
     return Offsets(text, [end for end, _ in every], [is_whole for _, is_whole in every])
 
 
-def _learn(tokenizer: Any, table: dict[int, _Token], token_id: int) -> _Token:
+def _learn(tokenizer: Any, table: dict[int, _Token], token_id: int, visible: Collection[int]) -> _Token:
     """Add a token to the table of its tokenizer."""
     name = tokenizer.convert_ids_to_tokens(token_id) or ""
     if match := _FALLBACK.fullmatch(name):
         token = _Token(data=bytes.fromhex(match[1]), kind="fallback")
     else:
-        first = decode(tokenizer, [token_id])
-        token = _Token(decode(tokenizer, [token_id, token_id]).removeprefix(first), first)
+        visible = visible if token_id in visible else ()  # the others decide nothing about this one
+        first = decode(tokenizer, [token_id], visible)
+        token = _Token(decode(tokenizer, [token_id, token_id], visible).removeprefix(first), first)
         if REPLACEMENT in first and all(character in _BYTE_OF for character in name):
             token = _Token(data=bytes(_BYTE_OF[character] for character in name), kind="byte-level")
     table[token_id] = token
@@ -155,11 +166,11 @@ def _byte_level(run: list[_Token], is_first: bool) -> tuple[str, Cuts]:
     return text, cuts
 
 
-def _by_prefixes(tokenizer: Any, ids: Sequence[int], text: str) -> Offsets:
+def _by_prefixes(tokenizer: Any, ids: Sequence[int], text: str, visible: Collection[int]) -> Offsets:
     """The same by decoding each prefix: a prefix that does not begin the text ends within a character."""
     ends, whole = [0], [True]
     for k in range(1, len(ids) + 1):
-        prefix = decode(tokenizer, ids[:k])
+        prefix = decode(tokenizer, ids[:k], visible)
         is_whole = len(prefix) >= ends[-1] and text.startswith(prefix)
         ends.append(len(prefix) if is_whole else ends[-1])
         whole.append(is_whole)

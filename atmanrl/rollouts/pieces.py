@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any
 
 from atmanrl.rollouts.offsets import offsets
 
 
-def pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
-    """The text of each token, one piece for each id; together they are `decode(tokenizer, ids)`.
+def pieces(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> list[str]:
+    """The text of each token, one piece for each id; together they are `decode(tokenizer, ids, visible)`.
 
     A character made of several tokens stands whole with the last of them, the others are empty; so are special tokens.
     """
-    known = offsets(tokenizer, ids)
+    known = offsets(tokenizer, ids, visible)
     return [known.text[start:end] for start, end in pairwise(known.ends)]

@@ -133,7 +133,7 @@ def decode_static(
         cuda_graphs: whether steps are captured as a CUDA graph.
     """
     queries, group, limit = uniforms.shape
-    width = read.mask.shape[1]
+    width, most = read.mask.shape[1], policy.context_length
     result = Decoded(
         torch.zeros(queries * group, limit, dtype=torch.long), torch.zeros(queries * group, limit),
         torch.full((queries * group,), limit), torch.zeros(queries * group, dtype=torch.bool),
@@ -142,7 +142,7 @@ def decode_static(
     rows = torch.tensor(_filled(active), device=uniforms.device)
     queried = rows // group
     state = DecodingState(
-        read.cache, queried, _columns(width + CHUNK), width, (1 - read.mask).sum(1)[queried],
+        read.cache, queried, columns_for(width + CHUNK, most), width, (1 - read.mask).sum(1)[queried],
         uniforms.flatten(0, 1)[rows], 0,
     )  # fmt: skip
     state.write(read.logits[queried], options)
@@ -158,7 +158,7 @@ def decode_static(
         if len(kept) < len(state.tokens) or needed > columns:
             del run  # a graph holds the state's memory
             active = [active[i] for i in running]
-            state = state.resized(kept, max(columns, _columns(needed)), width + drawn - 1, drawn)
+            state = state.resized(kept, max(columns, columns_for(needed, most)), width + drawn - 1, drawn)
             run = _runner(policy, state, options, step, cuda_graphs)
         run(count)
         begin, drawn = drawn, drawn + count
@@ -186,13 +186,22 @@ def _look(
 
 def _filled(rows: list[int]) -> list[int]:
     """Rows and, up to a power of two, the first of them again."""
-    size = max(FEWEST_ROWS, 1 << (len(rows) - 1).bit_length())
-    return rows + rows[:1] * (size - len(rows))
+    return rows + rows[:1] * (filled_size(len(rows)) - len(rows))
 
 
-def _columns(needed: int) -> int:
-    """The smallest size of buffers that holds so many columns."""
-    return -(-needed // COLUMNS) * COLUMNS
+def filled_size(rows: int) -> int:
+    """How many rows a state has for so many that go on."""
+    return max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
+
+
+def columns_for(needed: int, most: int) -> int:
+    """The smallest size of buffers that holds so many columns.
+
+    Args:
+        needed: columns; `HFSampler` has refused what does not fit into the model's context.
+        most: the model's context, which no buffer exceeds: MPT has a bias for that many columns and no more.
+    """
+    return min(-(-needed // COLUMNS) * COLUMNS, most)
 
 
 def _runner(

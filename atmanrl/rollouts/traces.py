@@ -2,7 +2,8 @@
 
 `problem_id`, `prompt` (the user's turn), `cot`, `answer`, `gold`, `right`, `rewards` by name (null where one
 abstained), `prompt_ids`, `completion_ids`, `logprobs` (a number for each token of the completion, or null), `saliency`
-(a number for each token of the reasoning, or null), and `row`, `sample`, `finished`, `cot_tokens`. `atmanrl probe` adds
+(a number for each token of the reasoning, or null), and `row`, `sample`, `finished`, `cot_tokens`; `delimiter` where the
+completion was split by another than the default: a text, or an object with the splitter's `class_path`. `atmanrl probe` adds
 `line` (of the file that it read), `pieces` (the text of each token of the reasoning), `loss_initial`, `loss_final` and
 `gradients`.
 
@@ -22,12 +23,12 @@ from atmanrl import jsonl
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write
 from atmanrl.jsonl import RowError
-from atmanrl.models.tokenizing import text_ids
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout
+from atmanrl.rollouts.boxed import BoxedSplitter
 from atmanrl.rollouts.sampler import Completion
-from atmanrl.rollouts.split import split
-from atmanrl.tasks import DELIMITER, Problem
+from atmanrl.rollouts.split import DEFAULT, DelimiterSplitter, Splitter
+from atmanrl.tasks import Problem
 from atmanrl.trace_schema import check_fields
 
 
@@ -53,6 +54,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
         "completion_ids": rollout.completion.ids,
         "logprobs": rollout.completion.logprobs or None,
         "saliency": rollout.saliency,
+        **rollout.parts.splitter.noted,
     }
 
 
@@ -64,7 +66,10 @@ def write(rollouts: Iterable[Rollout], path: Path) -> None:
 
 
 def read(
-    path: Path, limit: int | None = None, on_fault: Callable[[int, str], None] | None = None
+    path: Path,
+    limit: int | None = None,
+    on_fault: Callable[[int, str], None] | None = None,
+    splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
 
@@ -73,13 +78,14 @@ def read(
         limit: read no more than the first so many traces, faulty ones counted.
         on_fault: is told the line number and the fault of each faulty line, which is then passed over; without it the
             first fault is raised.
+        splitter: of traces that name none; messages tell its delimiter.
 
     Raises:
         TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
     """
     try:
         for line in islice(jsonl.read(path), limit):
-            fault = line.fault or _fault(line.row)
+            fault = line.fault or _fault(line.row, splitter)
             if not fault:
                 yield line.number, line.row
             elif on_fault is None:
@@ -90,14 +96,15 @@ def read(
         raise TraceError(f"the traces {path} cannot be read: {error}") from error
 
 
-def _fault(trace: dict[str, Any]) -> str:
+def _fault(trace: dict[str, Any], splitter: Splitter) -> str:
     """What keeps an object from being read as a trace; empty if nothing does."""
     try:
         check_fields(trace, ("prompt",))
-    except RowError as error:
+        splitter = splitter_for(trace, splitter)
+    except (RowError, TraceError) as error:
         return str(error)
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
-        return f"needs 'cot', or a whole 'completion' with its delimiter {DELIMITER}."
+        return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}."
     if trace.get("gold") is None and trace.get("answer") is None:
         return "field 'gold' (or 'answer') is missing."
     if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):
@@ -105,14 +112,39 @@ def _fault(trace: dict[str, Any]) -> str:
     return ""
 
 
-def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Rollout:
+def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
+    """The splitter that a trace names; `otherwise` where it names none, or that very one.
+
+    Raises:
+        TraceError: it names a class that is neither `otherwise` nor comes with the package: no data makes code run.
+    """
+    setting = trace.get("delimiter")
+    if setting is None or setting == otherwise.setting:
+        return otherwise
+    if isinstance(setting, str):
+        return DelimiterSplitter(setting)
+    if setting == BoxedSplitter().setting:
+        return BoxedSplitter()
+    raise TraceError(
+        f"field 'delimiter' names {setting['class_path']}; give that class as the delimiter, or leave the field out."
+    )
+
+
+def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, splitter: Splitter = DEFAULT) -> Rollout:
     """A rollout of a checked object, tokenized for `policy` where it has no token ids.
+
+    Args:
+        trace: the object.
+        row: its number, for what it does not say itself.
+        policy: with a tokenizer.
+        where: begins error messages.
+        splitter: of a trace that names none.
 
     Raises:
         TraceError: token ids that the policy's vocabulary does not have, more of them than its context holds, or a
             saliency for other tokens.
     """
-    tokenizer = policy.tokenizer
+    tokenizer, splitter = policy.tokenizer, splitter_for(trace, splitter)
     gold = trace["gold"] if trace.get("gold") is not None else trace["answer"]
     prompt_ids = trace.get("prompt_ids") or policy.encode_prompt(trace["prompt"])
     ids = trace.get("completion_ids")
@@ -120,8 +152,8 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         text = trace.get("completion")
         if text is None:
             answer = trace["answer"] if trace.get("answer") is not None else gold
-            text = f"{trace['cot'].rstrip()}\n{DELIMITER} {answer}"
-        ids = _text_ids(policy, text)
+            text = splitter.join(trace["cot"].rstrip(), answer)
+        ids = _text_ids(policy, text, splitter)
     size = policy.model.get_input_embeddings().num_embeddings
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
@@ -132,7 +164,7 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
         raise TraceError(f"{where}: {length} tokens exceed the model's context of {policy.context_length}.")
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
-    parts = split(tokenizer, ids)
+    parts = splitter.split(tokenizer, ids)
     of_tokens = known if "completion_ids" in known else {}  # of tokens made anew nothing is known
     saliency = of_tokens.get("saliency")
     if saliency is not None and len(saliency) != parts.cot_length:
@@ -147,10 +179,10 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str) -> Ro
     )  # fmt: skip
 
 
-def _text_ids(policy: Policy, text: str) -> list[int]:
+def _text_ids(policy: Policy, text: str, splitter: Splitter) -> list[int]:
     """Token ids of a stored text, which may end in the name of an end-of-sequence token; elsewhere such a name is text."""
     for eos_id in policy.eos_ids:
         name = policy.tokenizer.decode([eos_id])
         if name and text.endswith(name):
-            return [*text_ids(policy.tokenizer, text.removesuffix(name)), eos_id]
-    return text_ids(policy.tokenizer, text)
+            return [*splitter.text_ids(policy.tokenizer, text.removesuffix(name)), eos_id]
+    return splitter.text_ids(policy.tokenizer, text)

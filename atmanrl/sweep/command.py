@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl import escape
+from atmanrl.errors import say_end
 from atmanrl.files import user_path
 from atmanrl.folders import locked
+from atmanrl.shipped import config_file
 from atmanrl.sweep.space import Sweep, SweepError, load
 
 PATIENCE = 10.0
@@ -29,7 +30,7 @@ def main(args: Sequence[str]) -> int:
     try:
         return _run(load(given.file), given, more)
     except KeyboardInterrupt:
-        print("atmanrl: interrupted; the same command goes on.", file=sys.stderr)
+        say_end("interrupted; the same command goes on.")
         return 130
 
 
@@ -79,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="atmanrl sweep", usage="atmanrl sweep FILE [options] [-- options of every trial]",
         description="Run the trials of a sweep's file (W&B's format); the same command goes on after an interruption.",
     )  # fmt: skip
-    parser.add_argument("file", type=user_path, help="such as configs/sweeps/reward_weight.yaml")
+    parser.add_argument(
+        "file", type=lambda name: user_path(config_file(name)), help="a file, or a name such as sweeps/reward_weight"
+    )
     parser.add_argument("--out", type=user_path, help="the sweep's folder (default: runs/sweeps/ and the file's name)")
     parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: 1)")
     parser.add_argument("--trials", type=int, help="most trials in all, those of earlier starts counted")

@@ -18,13 +18,16 @@ import yaml
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from atmanrl.files import atomic_write, remove
+from atmanrl import jsonl
+from atmanrl.files import FileError, atomic_write, errors_name, remove
 from atmanrl.folders import check_replaceable, locked, mark
 from atmanrl.records import read_record
 from atmanrl.sweep.space import Sweep
 
 COMMAND = "sweep"
 """Whose mark the folders of a sweep and of its trials bear."""
+_BEYOND = ""
+"""The column of values beyond the last named one."""
 _DIE = 1  # PR_SET_PDEATHSIG of prctl(2)
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -104,7 +107,8 @@ class Trial:
             self._clear()
         mark(self.folder, COMMAND)
         self._write()
-        with (self.folder / "trial.log").open("ab") as log:
+        path = self.folder / "trial.log"
+        with errors_name(path), path.open("ab") as log:
             log.write(f"$ {' '.join(command)}\n".encode())
             log.flush()
             self.process = subprocess.Popen(
@@ -143,19 +147,31 @@ class Trial:
         return (named or said or [f"exit status {status}"])[-1].removeprefix("atmanrl: error: ")
 
     def figures(self) -> dict[str, float]:
-        """The last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`."""
+        """The last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`.
+
+        Raises:
+            FileError: one of the two is damaged.
+        """
+        advice = f"mend it, or remove {self.folder} to begin this trial anew"
         found: dict[str, float] = {}
         metrics, tested = self.folder / "metrics.csv", self.folder / "eval" / "test.json"
         if metrics.is_file():
-            with metrics.open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                found = dict.fromkeys(reader.fieldnames or [], math.nan)
-                for row in reader:
-                    found |= {name: value for name, text in row.items() if (value := _number(text)) is not None}
+            try:
+                with metrics.open(newline="", encoding="utf-8") as file:
+                    reader = csv.DictReader(file, restkey=_BEYOND)
+                    found = dict.fromkeys(reader.fieldnames or [], math.nan)
+                    for row in reader:
+                        if _BEYOND in row:
+                            raise FileError(f"{metrics}, line {reader.line_num}: more values than columns; {advice}.")
+                        found |= {name: value for name, text in row.items() if (value := _number(text)) is not None}
+            except (csv.Error, UnicodeDecodeError) as error:
+                raise FileError(f"{metrics} is no CSV file that can be read ({error}); {advice}.") from error
         if tested.is_file():
-            for name, value in json.loads(tested.read_text(encoding="utf-8")).items():
-                if isinstance(value, (int, float)):
-                    found[f"test/{name}"] = float(value)
+            try:
+                figures = jsonl.parse(tested.read_bytes())
+            except jsonl.RowError as error:
+                raise FileError(f"{tested} cannot be read: {str(error).removesuffix('.')}; {advice}.") from error
+            found |= {f"test/{name}": float(value) for name, value in figures.items() if jsonl.is_number(value)}
         return found
 
     def _clear(self) -> None:

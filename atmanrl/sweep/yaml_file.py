@@ -17,6 +17,9 @@ MOST_BYTES = 1 << 20
 MOST_DEPTH = 32
 """Of lists and mappings within each other."""
 
+TOO_DEEP = f"brackets more than {MOST_DEPTH} deep; a sweep's file needs a few."
+_DEEP = re.compile(rf"(?:[\[{{]\s*){{{MOST_DEPTH + 1}}}")
+
 MOST_VALUES = 100_000
 """In a file, with those that its aliases repeat."""
 
@@ -90,6 +93,8 @@ def shown(value: Any) -> str:
 
 def _check_size(text: str) -> None:
     """Look at a file's events, of which there are no more than characters, before anything is made of them."""
+    if _DEEP.search(text):  # before PyYAML, which takes quadratic time to read so many brackets
+        raise RowError(TOO_DEEP)
     sizes: dict[str, int] = {}
     open_nodes: list[tuple[str | None, int]] = []
     count = 0
@@ -109,7 +114,7 @@ def _check_size(text: str) -> None:
             if anchor is not None:
                 sizes[anchor] = count - before + 1
         if len(open_nodes) > MOST_DEPTH:
-            raise RowError(f"brackets more than {MOST_DEPTH} deep; a sweep's file needs a few.")
+            raise RowError(TOO_DEEP)
         if count > MOST_VALUES:
             raise RowError(f"more than {MOST_VALUES} values, those counted that its aliases repeat.")
 

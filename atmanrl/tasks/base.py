@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from functools import partial
+from typing import Any, ClassVar, Literal
 
 from atmanrl.errors import UserError
 from atmanrl.jsonl import is_text
 
 DELIMITER = "#####"
-"""What stands between the reasoning and the answer, for every task (the paper, section 3.1)."""
+"""What stands between the reasoning and the answer by default, for every task (the paper, section 3.1)."""
 
-INSTRUCTION = (
-    f"Reason step by step. Then write {DELIMITER} followed by the final answer alone, for example: {DELIMITER} 42"
-)
-"""What an instruction-tuned policy is told about the format of its answer."""
+ANSWER_FORMAT = "{answer_format}"
+"""Where an instruction says how the answer is marked; `data.delimiter` decides what stands there."""
+
+INSTRUCTION = f"Reason step by step. {ANSWER_FORMAT}"
+"""What an instruction-tuned policy is told, by default."""
 
 Split = Literal["train", "test"]
 
@@ -44,15 +46,34 @@ class Problem:
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
+def after_delimiter(delimiter: str, answer: str, example: str) -> str:
+    """Tell a policy to write its answer after a delimiter.
+
+    Args:
+        delimiter: such as `#####`.
+        answer: what is asked for, in words: `the final answer`.
+        example: of an answer: `42`.
+    """
+    return f"Then write {delimiter} followed by {answer} alone, for example: {delimiter} {example}"
+
+
 class Task(ABC):
     """A source of problems and the judge of their answers.
 
     Subclass it in a module of your own and name the class in YAML by its `class_path`; nothing needs to be registered.
 
     Args:
-        instruction: appended to the question after a blank line. An empty text for a policy that was trained
-            on bare questions, such as the laptop policy.
+        instruction: appended to the question after a blank line. `{answer_format}` in it becomes a sentence on how the
+            answer is marked, which follows `data.delimiter`. An empty text for a policy that was trained on bare
+            questions, such as the laptop policy.
+
+    Attributes:
+        answer_name, answer_example: what that sentence calls an answer, and an answer as an example.
     """
+
+    answer_name: ClassVar[str] = "the final answer"
+    answer_example: ClassVar[str] = "42"
+    _answer_format: Callable[[str, str], str] = staticmethod(partial(after_delimiter, DELIMITER))
 
     def __init__(self, instruction: str = INSTRUCTION) -> None:
         self.instruction = instruction
@@ -75,7 +96,18 @@ class Task(ABC):
 
     def prompt(self, problem: Problem) -> str:
         """The user's turn: the question and, if there is one, the instruction."""
-        return f"{problem.question}\n\n{self.instruction}" if self.instruction else problem.question
+        if not self.instruction:
+            return problem.question
+        told = self._answer_format(self.answer_name, self.answer_example)
+        return f"{problem.question}\n\n{self.instruction.replace(ANSWER_FORMAT, told)}"
+
+    def ask_for(self, answer_format: Callable[[str, str], str]) -> None:
+        """Take over how the answer is marked; the data module calls this before it asks for a prompt.
+
+        Args:
+            answer_format: makes a sentence of `answer_name` and `answer_example`, such as `Splitter.instruction`.
+        """
+        self._answer_format = answer_format
 
 
 def readable_problems(task: Task, split: Split) -> Sequence[Problem]:

@@ -11,7 +11,7 @@ from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.rows import data_folder, file_rows, hub_rows
 
 ANSWER_MARK = "####"
-"""What stands before the answer in the data; the policy is taught `DELIMITER` instead, which is one `#` longer."""
+"""What stands before the answer in the data; the policy is taught another, by default one `#` longer."""
 
 _ADVICE = "download train.jsonl and test.jsonl from github.com/openai/grade-school-math and give their folder"
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: what the data's authors had a calculator fill in

@@ -89,6 +89,9 @@ from atmanrl.tasks.markup import MARK, PLUS, THIN, marked, plain
 LETTERS = "ABCD"
 """The names of the choices, in their order."""
 
+LONGEST = 10_000
+"""Characters that are read: an answer is short, and a policy that rambles must not hold up an evaluation."""
+
 _TEXT = "\u2026"  # stands for the text of a choice; `plain` leaves none of it in an answer
 _QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 _GAP = re.compile(rf"[{MARK} ]{{2,}}+")
@@ -131,20 +134,22 @@ _CAPITAL = re.compile(
     re.VERBOSE | re.MULTILINE,
 )
 _ANOTHER = re.compile(rf"{_JOIN}\(?(?P<letter>{_CUED})")
-_DENIAL = re.compile(r"(?:\bnot|n't|\bnor|\bexcept|\bneither)[ ]$", re.IGNORECASE)
+_DENYING = re.compile(r"\bnot|n't|\bnor|\bexcept|\bneither", re.IGNORECASE)
+_DENIAL = re.compile(rf"(?:{_DENYING.pattern})[ ]$", re.IGNORECASE)
 
 
 def parse_letter(text: str, choices: Iterable[str] = ()) -> str | None:
     """Read the one letter that the text behind the delimiter names; the module's docstring shows how.
 
     Args:
-        text: anything a policy may write. Reading it takes linear time and never raises.
+        text: anything a policy may write; what stands beyond `LONGEST` characters is not read. Reading it takes linear
+            time and never raises.
         choices: the texts of the choices, which are passed over wherever they stand in `text`.
 
     Returns:
         `A`, `B`, `C` or `D`; None where no letter, or more than one, is named, or where one is denied ("not B").
     """
-    text = _without(_lines(text), choices)
+    text = _without(_lines(text[:LONGEST]), choices)
     named = set(_named(_LABEL, text)) or set(_named(_CAPITAL, text))
     return named.pop() if len(named) == 1 and named <= set(LETTERS) else None
 
@@ -199,17 +204,12 @@ def _lower(text: str) -> str:
 
 def _named(rule: re.Pattern[str], text: str) -> Iterator[str]:
     """The letters that a rule finds, with those that "or", "and" or a comma adds to one; "not" for one that is denied."""
-    end = 0  # all before is read; a match within it begins no list of its own, which would take quadratic time
-    for match in rule.finditer(text):
-        yield "not" if _DENIAL.search(text, max(0, match.start() - 9), match.start()) else _letter(match)
-        if match.end() <= end:
-            continue
+    may_deny = _DENYING.search(text) is not None
+    end = 0
+    while match := rule.search(text, end):  # behind the list that was read, so that each list is read once
+        is_denied = may_deny and _DENIAL.search(text, max(0, match.start() - 9), match.start())
+        yield "not" if is_denied else match[match.lastgroup or 0].upper()
         end = match.end()
         while another := _ANOTHER.match(text, end):
             yield another["letter"].upper()
             end = another.end()
-
-
-def _letter(match: re.Match[str]) -> str:
-    """The letter of a match, upper case."""
-    return (match[match.lastgroup] if match.lastgroup else match[0]).upper()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
+from atmanrl import escape
 from atmanrl.tasks.base import Problem, Split, Task, TaskError
 
 
@@ -22,13 +23,13 @@ class MixtureTask(Task):
         seed: of the draw.
 
     Raises:
-        TaskError: no tasks, a name with a slash, or weights that do not fit the tasks.
+        TaskError: no tasks, a name with a slash or one that does not print, or weights that do not fit the tasks.
     """
 
     def __init__(self, tasks: dict[str, Task], weights: dict[str, float] | None = None, seed: int = 0) -> None:
         super().__init__(instruction="")  # each task has its own
-        if not tasks or any(not name or "/" in name for name in tasks):
-            raise TaskError("MixtureTask: tasks needs at least one task, and names without a slash.")
+        if not tasks or any(not escape.is_line(name) or "/" in name for name in tasks):
+            raise TaskError("MixtureTask: tasks needs at least one task, and names that print and have no slash.")
         weights = dict.fromkeys(tasks, 1.0) if weights is None else weights
         if weights.keys() != tasks.keys():
             raise TaskError(f"MixtureTask: weights has {', '.join(weights)}; give one for each of {', '.join(tasks)}.")
@@ -70,6 +71,11 @@ class MixtureTask(Task):
         """With the instruction of the problem's own task."""
         task, own = self._of(problem)
         return task.prompt(own)
+
+    def ask_for(self, answer_format: Callable[[str, str], str]) -> None:
+        """Every task of the mixture asks for it."""
+        for task in self.tasks.values():
+            task.ask_for(answer_format)
 
     def name_of(self, problem: Problem) -> str:
         """The name of the problem's task.

@@ -7,16 +7,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import get_args
 
-from atmanrl.tasks.base import DELIMITER, Problem, Split, Task, TaskError
+from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.letters import LETTERS, parse_letter, same_letter
 from atmanrl.tasks.mmlu_rows import AUXILIARY, Row, read_rows
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
-
-LETTER_INSTRUCTION = (
-    f"Reason step by step. Then write {DELIMITER} followed by the letter of the right choice alone, "
-    f"for example: {DELIMITER} C"
-)
-"""What an instruction-tuned policy is told about the format of its answer to a multiple choice."""
 
 
 class MMLU(Task):
@@ -52,6 +46,9 @@ class MMLU(Task):
         TaskError: an unknown subject or category, or both a choice of subjects and `auxiliary`.
     """
 
+    answer_name = "the letter of the right choice"
+    answer_example = "C"
+
     def __init__(
         self,
         path: str | None = None,
@@ -59,7 +56,7 @@ class MMLU(Task):
         subjects: list[str] | None = None,
         categories: list[str] | None = None,
         auxiliary: bool = False,
-        instruction: str = LETTER_INSTRUCTION,
+        instruction: str = INSTRUCTION,
     ) -> None:
         super().__init__(instruction)
         self.path, self.hub_name, self.auxiliary = path, hub_name, auxiliary

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import date
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from atmanrl.__main__ import main
 from atmanrl.callbacks import RunCheckpoint
+from atmanrl.callbacks.run_folder import recorded_date
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.grpo import WarmupSchedule
 from atmanrl.policy import Policy
@@ -197,6 +199,24 @@ def test_another_start_is_refused_and_a_moved_one_is_not(run, tiny_folder, tmp_p
     assert "began with other weights than those of" in capsys.readouterr().err
     moved = shutil.copytree(tiny_folder, tmp_path / "moved")
     assert fit(folder, moved, 2, "--ckpt_path=last") == 0
+
+
+def test_the_prompts_of_a_run_keep_their_date(run, tiny_folder, tmp_path):
+    """A chat template that asks for today's date is given the day on which the run began."""
+    folder = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    config = folder / "config.yaml"
+    options = yaml.safe_load(config.read_text())
+    policy = options["model"]["init_args"]["policy"]["init_args"]
+    assert policy["chat_template_date"] == date.today().isoformat()
+    policy["chat_template_date"] = "2020-02-29"
+    config.write_text(yaml.safe_dump(options))
+    assert fit(folder, tiny_folder, 2, "--ckpt_path=last") == 0
+    assert recorded_date(folder) == "2020-02-29"
+    other = [f"--ckpt_path={folder}/checkpoints/update_00002.ckpt", "--data.temperature=0.5"]
+    assert fit(tmp_path / "other", tiny_folder, 3, *other) == 0
+    assert recorded_date(tmp_path / "other") == "2020-02-29"
+    assert fit(folder, tiny_folder, 3, "--ckpt_path=last", "--model.policy.chat_template_date=2021-01-01") == 0
+    assert recorded_date(folder) == "2021-01-01"
 
 
 def test_the_record_tells_what_ran(run, tiny_folder, tmp_path, capsys):

@@ -190,3 +190,26 @@ def test_ctrl_c_before_training_is_one_line(fit, monkeypatch, capsys, place):
     assert fit() == 130
     signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
     assert capsys.readouterr().err == "atmanrl: interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda text: text + "1,2,3,4,5,6,7,8" * 100 + "\n", "row 4: not a row of this log"),
+        (lambda text: text.replace("\n0", "\nnought").replace(",0,", ",nought,"), "row 2: not a row of this log"),
+        (lambda text: "mine\n1\n", "row 2: not a row of this log"),
+        (lambda text: text + "x" * 200_000 + "\n", "is no CSV file that can be read (field larger than field limit"),
+    ],
+    ids=["columns", "step", "another's", "long"],
+)
+def test_a_log_edited_by_hand_is_refused_and_kept(fit, tmp_path, capsys, harm, says):
+    assert fit() == 0
+    log = tmp_path / "run/metrics.csv"
+    with log.open(newline="") as file:
+        log.write_text(harm(file.read().replace("\r\n", "\n")))
+    before = contents(tmp_path / "run")
+    capsys.readouterr()
+    assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("atmanrl: note: ")]
+    assert len(said) == 1 and said[0].startswith(f"atmanrl: error: {log}") and says in said[0], said
+    assert contents(tmp_path / "run") == before

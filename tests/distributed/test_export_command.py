@@ -93,6 +93,10 @@ def test_a_checkpoint_cannot_run_code(run, capsys):
 
     torch.save({"state_dict": {}, "evil": Evil()}, folder / "checkpoints/last.ckpt")
     assert export(folder) == 1 and not (folder / "pwned").exists()
+    assert capsys.readouterr().err == (
+        f"atmanrl: error: the checkpoint {folder / 'checkpoints/last.ckpt'} cannot be read: it holds more than tensors and "
+        "plain values, or is damaged; what could run code is never loaded.\n"
+    )
 
 
 def test_adapters_merged_or_alone(run, tiny_folder):
@@ -113,3 +117,26 @@ def test_adapters_merged_or_alone(run, tiny_folder):
     assert main(["export", "--ckpt", str(folder / "checkpoints/last.ckpt"), "--out", str(folder / "alone"),
                  "--merge_lora", "false"]) == 0  # fmt: skip
     assert (folder / "alone/adapter_model.safetensors").exists() and not (folder / "alone/model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model: [", "is no YAML that can be read (while parsing a flow node"),
+        (b"model: \xff", "is no YAML that can be read"),
+        ("[" * 5000, "is no YAML that can be read"),
+        ("model: 5", "names no model.init_args.policy."),
+        ("model: {init_args: {policy: [1]}}", "names no model.init_args.policy."),
+        ("model: {init_args: {policy: {path: a, colour: red}}}", "Group 'policy' does not accept option 'colour'"),
+        ("model: {init_args: {policy: {path: a, lora: 5}}}", "model.init_args: policy.lora"),
+        ("model: {init_args: {policy: {path: a, dtype: float3}}}", "model.init_args: policy.dtype"),
+    ],
+)
+def test_a_config_that_is_none(run, capsys, text, says):
+    folder, _ = run
+    config = folder / "other.yaml"
+    config.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert export(folder, "--config", str(config)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"atmanrl: error: {config}") and says in said and said.count("\n") == 1 and len(said) < 500
+    assert not (folder / "out").exists()

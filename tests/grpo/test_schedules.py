@@ -1,5 +1,7 @@
 """Schedules against those of transformers, in whole runs, and what an optimizer or a schedule refuses."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from test_grpo_module import Run
@@ -89,6 +91,6 @@ def test_what_an_optimizer_or_a_schedule_refuses_is_named(tiny_folder, options, 
 
 def test_an_optimizer_that_asks_for_the_loss_again_is_refused():
     module = GRPOModule(Policy("nowhere"), optimizer=lambda _: torch.optim.LBFGS([torch.zeros(1, requires_grad=True)]))
-    module.policy = torch.nn.Identity()
+    module.policy, module._trainer = torch.nn.Identity(), SimpleNamespace(precision="32-true")
     with pytest.raises(UserError, match=r"model\.optimizer .*LBFGS"):
         module.configure_optimizers()

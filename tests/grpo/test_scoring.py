@@ -124,7 +124,7 @@ def test_models_with_windows_read_whole_sequences(tiny_policy, batch, name):
     scorer, plain = (Scorer(tiny_policy, 1.0, 40, share) for share in (True, False))
     for ours, expected in zip(scorer.logprobs(batch, model), plain.logprobs(batch, model), strict=True):
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
-    assert scorer.share_prompts == (name == "Qwen2")
+    assert scorer.share_prompts == (name in ("Qwen2", "Qwen3"))
 
 
 def test_models_that_place_tokens_by_themselves_do_not_share():

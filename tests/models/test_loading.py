@@ -1,10 +1,13 @@
 """What a folder in Hugging Face format may lack, hold besides, or ask for, and what is made of it."""
 
 import json
+import pickle
+import re
 import shutil
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file, save_file
 
 from atmanrl import explain
@@ -106,10 +109,26 @@ def test_a_file_of_weights_that_cannot_be_read(copied, harm, says):
     assert f"{file} {says}" in refusal(copied)
 
 
-def test_a_pickle_of_somebody_else(copied):
+@pytest.mark.parametrize("kind", ["archive", "pickle"])
+def test_every_command_refuses_a_pickle_of_somebody_else(copied, tmp_path, capsys, kind):
     (copied / "model.safetensors").unlink()
-    torch.save({"model.norm.weight": print}, copied / "pytorch_model.bin")
-    assert "no model could be loaded" in refusal(copied)
+    if kind == "archive":
+        torch.save({"model.norm.weight": print}, copied / "pytorch_model.bin")
+    else:
+        (copied / "pytorch_model.bin").write_bytes(pickle.dumps({"model.norm.weight": print}))
+    file = copied / "pytorch_model.bin"
+    said = f"no model could be loaded from '{copied}': {file} cannot be read: it holds more than tensors"
+    with pytest.raises(PolicyError, match=re.escape(said)):
+        explain(str(copied), None, "1 + 1?", " 1 + 1 = 2.", "2")
+    (tmp_path / "traces.jsonl").write_text('{"prompt": "1 + 1?", "cot": " 2.", "gold": "2"}\n')
+    assert (
+        main(["probe", f"--model={copied}", f"--traces={tmp_path / 'traces.jsonl'}", f"--out={tmp_path / 'out'}"]) == 1
+    )
+    config = ROOT / "configs/laptop_baseline.yaml"
+    folder = f"--trainer.default_root_dir={tmp_path / 'run'}"
+    assert main(["fit", f"--config={config}", f"--model.policy.path={copied}", folder]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith(f"atmanrl: error: {said}") for line in lines), lines
 
 
 def test_a_tokenizer_that_is_a_pointer(copied):

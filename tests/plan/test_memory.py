@@ -13,6 +13,7 @@ from atmanrl.plan import memory
 from atmanrl.plan.shape import shape_of
 from atmanrl.policy import LoRA, Policy
 from atmanrl.probe.mask import Entries
+from atmanrl.rollouts import HFSampler, SamplingOptions, static_decoding
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,27 @@ def test_a_cache_has_its_bytes(model):
     out = model(torch.ones(3, 11, dtype=torch.long), use_cache=True)
     found = sum(layer.keys.nbytes + layer.values.nbytes for layer in out.past_key_values.layers)
     assert memory.cache_bytes(shape_of(model.config), 3, 11, 4) == found
+
+
+@pytest.mark.parametrize(("context", "completion"), [(1024, 20), (1024, 300), (50, 20)])
+def test_a_static_cache_has_the_bytes_of_the_samplers_buffers(monkeypatch, tiny_folder, context, completion):
+    policy = Policy(str(tiny_folder)).build()
+    policy.model.config.max_position_embeddings = context
+    policy.eos_ids = ()  # nothing ends, and so no row leaves
+    found = []
+    real = static_decoding.decode_step
+
+    def watched(model, state, options):
+        found.append(sum(layer.keys.nbytes + layer.values.nbytes for layer in state.cache.layers))
+        real(model, state, options)
+
+    sampler = HFSampler(cache="static")
+    sampler._step = watched
+    sampler.sample(policy, [[1] * 8, [1] * 30], torch.rand(2, 5, completion), SamplingOptions(completion))
+    shape = shape_of(policy.model.config)
+    assert memory.sampling_cache_bytes(shape, 10, 30 + completion, 4, static=True) == max(found)
+    assert shape.context == context
+    assert memory.sampling_cache_bytes(shape, 10, 30, 4, static=False) < memory.cache_bytes(shape, 10, 100, 4)
 
 
 @pytest.mark.parametrize(("dtype", "lora"), [("float32", None), ("float32", LoRA(r=2)), ("bfloat16", LoRA(r=2))])

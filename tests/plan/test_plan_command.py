@@ -203,3 +203,26 @@ def test_the_shape_in_this_file_is_the_models(tmp_path):
         num_key_value_heads=8, vocab_size=128256,
     )  # fmt: skip
     assert shape_of(config).parameters == PAPER.parameters == 3_212_749_824
+
+
+@pytest.mark.parametrize(
+    ("sampler", "static"),
+    [
+        ([], False),
+        (["--data.sampler.init_args.cache=dynamic"], False),
+        (["--data.sampler.init_args.cache=static"], True),
+        (["--data.sampler.init_args.cache=auto", "--data.sampler.init_args.compile=true"], True),
+    ],
+)
+def test_a_static_cache_is_planned_where_the_config_asks_for_it(model_config, tmp_path, sampler, static):
+    """Of 64 rollouts of 100 + 924 tokens: 1,024 columns, and 1,088 where room is added as it grows."""
+    out = tmp_path / "plan.json"
+    more = ["--data.sampler=HFSampler", *sampler] if sampler else []
+    assert main([
+        "plan", f"--config={ROOT / 'configs/baseline.yaml'}", *MACHINE, f"--model_config={model_config}", f"--json={out}",
+        "--prompt_tokens=100", "--data.max_new_tokens=924", *more,
+    ]) == 0  # fmt: skip
+    found = json.loads(out.read_text())
+    columns = found["memory_by_part_bytes"]["caches of sampling"] / (2 * 2 * found["model"]["layers"])
+    columns /= found["model"]["kv_heads"] * found["model"]["head_dim"] * 64
+    assert columns == (1024 if static else 1088)

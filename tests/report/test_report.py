@@ -1,4 +1,5 @@
 # ruff: noqa: F401, F811
+import html
 import json
 import re
 import subprocess
@@ -196,6 +197,18 @@ def test_tests_that_differ_are_told(make):
     assert any("different temperatures (0.7: a; 1.0: b)" in note for note in found.notes)
     assert any("different problems (a: 12, b: 9; 9 in common)" in note for note in found.notes)
     assert {item.problem for item in found.comparisons.items} == {f"sums/{n}" for n in range(9)}
+
+
+@pytest.mark.parametrize(
+    ("marked", "name"), [("</think>", "</think>"), ({"class_path": "BoxedSplitter"}, "BoxedSplitter")]
+)
+def test_what_marked_the_answers_is_told(make, tmp_path, marked, name):
+    runs = make("a"), make("b", setting={"delimiter": marked}), make("c", setting={"delimiter": marked})
+    assert any(f"different delimiters (#####: a; {name}: b)" in note for note in gather(runs[:2]).notes)
+    for which, told in ((runs[:1], False), (runs[1:], True)):
+        assert report(tmp_path / "out", *which) == 0
+        page = (tmp_path / "out/index.html").read_text()
+        assert ("answers marked by" in page) == (f"answers marked by {html.escape(name)}" in page) == told
 
 
 def test_rollouts_of_another_test_give_no_intervals(make):

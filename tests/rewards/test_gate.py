@@ -8,6 +8,7 @@ from test_rewards import Given, batch
 
 from atmanrl.errors import UserError
 from atmanrl.rewards import Gate, OutcomeReward, Reward, SaliencyReward, score, without_policy
+from atmanrl.rewards.gate import in_order
 
 NAN = float("nan")
 
@@ -88,6 +89,13 @@ def test_wrong_gates(four):
         score({"a": Noting(only_where=Gate("b"))}, four, None)
     with pytest.raises(UserError, match="circle: .* -> "):
         score({"a": Noting(only_where=Gate("b")), "b": Noting(only_where=Gate("a"))}, four, None)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\x1b[31m", "a\nb", "half \ud800", "\u202eturned", "a\x00"])
+def test_names_that_do_not_print(name):
+    with pytest.raises(UserError, match=r"model\.rewards: .* is no name"):
+        in_order({name: OutcomeReward()})
+    assert in_order({"Länge (七)": OutcomeReward()}) == ["Länge (七)"]
 
 
 def test_what_evaluation_can_afford():

@@ -5,40 +5,14 @@ import sys
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, fenced
 from test_datamodule import Recorder, data, said, trainer
 
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError
 from atmanrl.rollouts import HFSampler, Sampler, SamplingOptions
 
-OWN = '''
-"""A sampler with an engine of its own: it is handed the weights, and answers from the engine's copy."""
-import copy
-
-import torch
-
-
-from atmanrl.rollouts import Completion, Sampler
-
-
-class EngineSampler(Sampler):
-    def __init__(self, text: str = "##### 4") -> None:
-        self.text, self.engine = text, None
-
-    def sync(self, policy):
-        self.engine = copy.deepcopy(policy.model)
-
-    def sample(self, policy, prompts, uniforms, options):
-        ids = policy.tokenizer(self.text, add_special_tokens=False).input_ids[: options.max_new_tokens]
-        return [[self.score(prompt, ids, options) for _ in range(uniforms.shape[1])] for prompt in prompts]
-
-    @torch.no_grad()
-    def score(self, prompt, ids, options):
-        logits = self.engine(torch.tensor([list(prompt) + ids])).logits[0, len(prompt) - 1 : -1]
-        logprobs = (logits / options.temperature).log_softmax(-1)[range(len(ids)), ids]
-        return Completion(ids, logprobs.tolist(), finished=True)
-'''
+OWN = fenced("docs/extending.md", "python", "# engine.py")
 
 
 def test_a_users_sampler_in_an_empty_folder_runs_an_update(tiny_folder, tmp_path, monkeypatch):

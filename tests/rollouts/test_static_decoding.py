@@ -7,7 +7,15 @@ import shutil
 import pytest
 import torch
 from conftest import BLANK
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, Lfm2Config, LlamaConfig, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma3TextConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MptConfig,
+    Qwen3Config,
+)
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
@@ -29,6 +37,8 @@ MODELS = {
     "qwen3": Qwen3Config(**SIZES),
     "gemma3": Gemma3TextConfig(**SIZES, **WINDOWS, query_pre_attn_scalar=8),
     "lfm2": Lfm2Config(**SIZES, layer_types=["conv", "full_attention"], block_multiple_of=8),
+    # room for the longest prompt and LIMIT tokens, and less than a multiple of COLUMNS
+    "mpt": MptConfig(vocab_size=768, d_model=32, n_heads=4, n_layers=2, max_seq_len=53, pad_token_id=0),
 }
 
 
@@ -152,6 +162,16 @@ def test_attention_that_cuts_keys_by_their_length_is_refused():
     with pytest.raises(UserError, match="flash_attention_2 attention cuts its keys"):
         sampler = HFSampler(cache="static")
         sampler._is_static(policy, None)
+
+
+def test_buffers_do_not_exceed_the_models_context():
+    """MPT has a bias for as many columns as its context has, under a name of its own."""
+    policy = tiny("mpt", attention="eager")
+    assert policy.context_length == 53
+    same(*both(policy))
+    for cache in ("static", "dynamic"):
+        with pytest.raises(UserError, match=r"12 tokens and max_new_tokens=43 exceed the model's context of 53 tokens"):
+            HFSampler(cache=cache).sample(policy, UNEQUAL, numbers(3, GROUP, 43), SamplingOptions(43))
 
 
 def test_wrong_combinations_are_named():

@@ -6,7 +6,7 @@ import pytest
 
 from atmanrl import jsonl
 from atmanrl.errors import UserError
-from atmanrl.rollouts import Completion, Rollout, split, traces
+from atmanrl.rollouts import Completion, DelimiterSplitter, Rollout, split, traces
 from atmanrl.rollouts.traces import TraceError
 from atmanrl.tasks import Problem
 
@@ -208,6 +208,6 @@ def test_token_ids_beyond_the_vocabulary(tiny_policy, name):
 
 
 def test_a_text_beyond_the_context_is_refused_before_it_is_cut(tiny_policy, monkeypatch):
-    monkeypatch.setattr(traces, "split", None)
+    monkeypatch.setattr(DelimiterSplitter, "split", None)
     with pytest.raises(TraceError, match=r"t.jsonl, line 2: \d+ tokens exceed the model's context of"):
         traces.from_json({**BASE, "cot": "a " * 100_000}, 0, tiny_policy, "t.jsonl, line 2")

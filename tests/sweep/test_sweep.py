@@ -11,6 +11,7 @@ import sys
 import time
 from contextlib import closing
 
+import disk
 import pytest
 import yaml
 from conftest import ROOT
@@ -323,6 +324,37 @@ def test_a_damaged_database_and_a_damaged_trial(sweep, capsys):
     assert "trial.json is not JSON that can be read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "says"),
+    [
+        ("metrics.csv", b"step,score\n0,1,2\n", "line 2: more values than columns; mend it, or remove"),
+        ("metrics.csv", b"step,score\n0," + b"1" * 200_000 + b"\n", "can be read (field larger than field limit"),
+        ("metrics.csv", b"step,score\n0,\xff\n", "is no CSV file that can be read ('utf-8' codec"),
+        ("eval/test.json", b"{", "test.json cannot be read: not JSON (Expecting"),
+        ("eval/test.json", b"[1]", "test.json cannot be read: must be a JSON object, not list; mend it"),
+        ("eval/test.json", b'{"pass_at_1": NaN}', "test.json cannot be read: not JSON (NaN"),
+        ("eval/test.json", b'{"a": 1' + b"0" * 5000 + b"}", "test.json cannot be read: not JSON that can be read"),
+        ("eval/test.json", b'{"a": "\\ud800"}', "test.json cannot be read: field 'a' holds no text"),
+    ],
+)
+def test_a_trials_damaged_figures_stop_the_sweep_which_goes_on_when_they_are_mended(sweep, capsys, name, data, says):
+    path = sweep({"x": {"values": [1, 2]}})
+    trial = path.parent / "out/trial_0000"
+    stub = (path.parent / "stub.py").read_text()
+    (path.parent / "stub.py").write_text(
+        f"{stub}file = folder / {name!r}\nfile.parent.mkdir(exist_ok=True)\nfile.write_bytes({data!r})\n"
+    )
+    assert run(path) == 1
+    said = capsys.readouterr().err
+    assert f"{trial / name}" in said and says in said and said.count("\n") == 1
+    (path.parent / "stub.py").write_text(stub)
+    file = trial / name
+    file.write_text("step,score\n0,7\n") if name.endswith("csv") else file.unlink()
+    assert run(path) == 0
+    expected = [7.0 if name.endswith("csv") else 1.0, 2.0]
+    assert [float(row["score"]) for row in table(path)] == expected and len(calls(path)) == 2
+
+
 def test_two_sweeps_on_a_fresh_folder(sweep, monkeypatch, capsys):
     path = sweep({"x": {"values": [1]}})
     with locked(path.parent / "out", "sweep"):
@@ -330,6 +362,19 @@ def test_two_sweeps_on_a_fresh_folder(sweep, monkeypatch, capsys):
         assert run(path) == 1
     assert "another `atmanrl sweep` is at work in" in capsys.readouterr().err
     assert not (path.parent / "out/sweep.db").exists()
+
+
+@pytest.mark.parametrize("number", disk.REFUSALS)
+@pytest.mark.parametrize("call", ["os.mkdir", "open", "os.replace"])
+def test_a_disk_that_refuses(sweep, capsys, monkeypatch, call, number):
+    path = sweep({"x": {"values": [1]}})
+    out = path.parent / "out"
+    with monkeypatch.context() as patch:
+        disk.refuse(patch, call, number, out)
+        assert run(path) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"atmanrl: error: {out}") and disk.REFUSALS[number] in said and said.count("\n") == 1
+    assert run(path) == 0 and [float(row["score"]) for row in table(path)] == [1.0]
 
 
 def test_a_sweep_where_nothing_can_be_written(sweep, capsys):

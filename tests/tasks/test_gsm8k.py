@@ -8,7 +8,7 @@ import datasets
 import pytest
 
 from atmanrl.tasks.answers import parse_number
-from atmanrl.tasks.base import INSTRUCTION, Problem, TaskError
+from atmanrl.tasks.base import Problem, TaskError
 from atmanrl.tasks.gsm8k import GSM8K
 
 ROW = {"question": "A clip costs $24. Two?", "answer": "24*2 = $<<24*2=48>>48\nSo $<<48=48>>48.\n#### 1,048"}
@@ -46,7 +46,8 @@ def test_prompt_and_judge(tmp_path):
     write(tmp_path, json.dumps(ROW))
     task = GSM8K(str(tmp_path))
     (problem,) = task.problems("train")
-    assert task.prompt(problem) == f"{ROW['question']}\n\n{INSTRUCTION}"
+    told = "Reason step by step. Then write ##### followed by the final answer alone, for example: ##### 42"
+    assert task.prompt(problem) == f"{ROW['question']}\n\n{told}"
     assert GSM8K(str(tmp_path), instruction="").prompt(problem) == ROW["question"]
     assert task.is_right(" $1,048.00.", problem)
     assert not task.is_right("48", problem)

@@ -101,6 +101,6 @@ def test_wrong_weights(weights, said):
 def test_wrong_tasks():
     with pytest.raises(TaskError, match=r"weights\.some is too small for one train problem"):
         mixture({"few": 1, "many": 1, "some": 0.001}).problems("train")
-    for tasks in ({}, {"a/b": Echo(1, "")}, {"": Echo(1, "")}):
-        with pytest.raises(TaskError, match="at least one task, and names without a slash"):
+    for tasks in ({}, {"a/b": Echo(1, "")}, {"": Echo(1, "")}, {"a\x1b": Echo(1, "")}, {"\udc00": Echo(1, "")}):
+        with pytest.raises(TaskError, match="at least one task, and names that print and have no slash"):
             MixtureTask(tasks)

@@ -6,8 +6,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from atmanrl.tasks import INSTRUCTION, MMLU, Problem, TaskError
-from atmanrl.tasks.mmlu import LETTER_INSTRUCTION
+from atmanrl.tasks import MMLU, Problem, TaskError
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
 
 
@@ -34,7 +33,10 @@ def test_a_row_becomes_a_problem(tmp_path):
     assert first == Problem("mmlu/test/virology/0", text, "C", columns=columns)
     columns = {"choices": ("1", "2", "", "4")}
     assert second == Problem("mmlu/test/high_school_physics/1", "Which?\nA. 1\nB. 2\nC. \nD. 4", "D", columns=columns)
-    assert task.prompt(first) == f"{text}\n\n{LETTER_INSTRUCTION}" and LETTER_INSTRUCTION != INSTRUCTION
+    told = (
+        "Reason step by step. Then write ##### followed by the letter of the right choice alone, for example: ##### C"
+    )
+    assert task.prompt(first) == f"{text}\n\n{told}"
     assert MMLU(task.path, instruction="").prompt(first) == text
     assert task.is_right(" (c) green", first)
     assert not task.is_right("C or D", first) and not task.is_right("green", first)
