@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
+from atmanrl.cli_moved import moved
 from atmanrl.cli_trust import check_code, keep_data_as_data
 from atmanrl.errors import say_error
 from atmanrl.shipped import config_file
@@ -43,7 +44,13 @@ class ConfigFile(ActionConfigFile):
 
 
 class RunParser(LightningArgumentParser):
-    """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`)."""
+    """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`).
+
+    Attributes:
+        typed: the arguments of the command that is parsed; the parser of a subcommand is another one, and shares them.
+    """
+
+    typed: ClassVar[Sequence[str]] = ()
 
     def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
         """Parse a command's arguments.
@@ -52,12 +59,17 @@ class RunParser(LightningArgumentParser):
             UserError: a config file allows code, which only this command's own arguments may.
         """
         keep_data_as_data()
-        config = super().parse_args(args, *more, **options)
-        check_code(config, sys.argv[1:] if args is None else args)
+        typed = sys.argv[1:] if args is None else args
+        outer, RunParser.typed = RunParser.typed, RunParser.typed or typed  # parsers call each other with parts of it
+        try:
+            config = super().parse_args(args, *more, **options)
+        finally:
+            RunParser.typed = outer
+        check_code(config, typed)
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong and exit with status 2."""
-        say_error(brief(message))
+        say_error(moved(message, RunParser.typed) or brief(message))
         print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
         sys.exit(2)

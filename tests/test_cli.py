@@ -126,7 +126,12 @@ def test_test_predict_probe_and_table(run, tmp_path, capsys):
         (["--model.rewards.saliency.probe.init_value=0.4"], 1, "below 0"),
         (["--model.rewards.saliency.probe.solver.tolerance=-1"], 1, "error: the adaptive solver needs tolerance > 0"),
         (["--data.group_size=1"], 1, "group_size"),
-        (["--model.epsilon_high=high"], 2, "epsilon_high: Expected a <class 'float'>. Got value: high"),
+        (["--model.loss.epsilon_high=high"], 2, "epsilon_high"),
+        (
+            ["--model.epsilon_high=0.3"],
+            2,
+            "give model.loss.init_args.epsilon_high with model.loss.class_path: ClippedLoss",
+        ),
         (["--trainer.val_check_interval=0"], 1, "trainer.val_check_interval is 0"),
         (["--composition.pipeline=en_no_such_model"], 1, "spacy download"),
     ],

@@ -98,7 +98,8 @@ def test_the_papers_settings():
     assert (config["trainer"]["precision"], model["policy"]["dtype"]) == ("bf16-mixed", "float32")
     assert (model["optimizer"]["init_args"]["lr"], config["trainer"]["max_epochs"]) == (8e-7, 5)
     assert (data["group_size"], data["queries_per_device"], data["max_new_tokens"]) == (8, 8, 1024)
-    assert (model["num_iterations"], model["minibatch_queries"], model["epsilon"]) == (2, 2, 0.2)
+    assert (model["num_iterations"], model["minibatch_queries"]) == (2, 2)
+    assert model["loss"]["class_path"].endswith("ClippedLoss") and model["loss"]["init_args"]["epsilon"] == 0.2
     assert (probe["init_value"], probe["scale"], probe["solver"]["class_path"]) == (-0.4, 10.0, "AdaptiveSolver")
     solver = {"steps": 200, "lr": 1e-3, "betas": [0.6, 0.9999], "weight_decay": 0.05}
     assert {name: probe["solver"]["init_args"][name] for name in solver} == solver

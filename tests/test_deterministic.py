@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from atmanrl.grpo.objective import clipped_objective
+from atmanrl.grpo import ClippedLoss, LossInputs, MinibatchCounts
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
@@ -69,5 +69,14 @@ def test_an_update(tiny_policy, share_prompts):
     with Refusals() as found:
         for part in Scorer(tiny_policy, 1.0, 1000, share_prompts).parts(batch, [0, 1]):
             old = part.logprobs.detach()
-            clipped_objective(part.logprobs, old, torch.tensor([1.0, -1.0]), part.completion, 2.0).loss.backward()
+            inputs = LossInputs(
+                part.logprobs,
+                old,
+                None,
+                torch.tensor([1.0, -1.0]),
+                part.completion,
+                part.entropy,
+                MinibatchCounts(2, 17, 20),
+            )
+            ClippedLoss()(inputs).loss.backward()
     assert "scatter_add_" in found.seen and not found.refused

@@ -27,7 +27,7 @@ from atmanrl.report.curves import Curve
 from atmanrl.report.report_page import Contents, page
 from atmanrl.report.table1 import build, in_terminal
 from atmanrl.report.table1_formats import latex, markdown
-from atmanrl.rollouts import Completion, Parts, Rollout, RolloutBatch
+from atmanrl.rollouts import Completion, Parts, Rollout
 from atmanrl.sweep import results
 from atmanrl.sweep.space import Choice, Sweep
 from atmanrl.tasks import Problem
@@ -115,7 +115,7 @@ def test_the_table_of_rollouts_and_the_explanation_in_the_terminal():
     callback = RolloutTable(every_n_updates=1, rollouts=len(TEXTS), characters=4000)
     callback.console = Console(file=io.StringIO(), width=300, force_terminal=True, color_system=None)
     trainer = SimpleNamespace(global_step=1, is_global_zero=True, loggers=[])
-    callback.on_train_batch_end(trainer, None, None, RolloutBatch(rollouts(), 1), 0)
+    callback.on_train_batch_end(trainer, None, {"experience": SimpleNamespace(rollouts=rollouts())}, None, 0)
     said = re.sub(r"\x1b\[[0-9;]*m", "", callback.console.file.getvalue())
     assert harmless(said) and "\\x1b]52;c;" in said and "[bold]markup[/bold]" in said
     for said in (trace_text.plain(view()), printed(trace_text.coloured(view()))):
@@ -129,7 +129,7 @@ def test_the_table_in_wandb():
     callback = RolloutTable(every_n_updates=1)
     callback.console = Console(file=io.StringIO())
     trainer = SimpleNamespace(global_step=1, is_global_zero=True, loggers=[WandbLogger(experiment=run)])
-    callback.on_train_batch_end(trainer, None, None, RolloutBatch(rollouts(), 1), 0)
+    callback.on_train_batch_end(trainer, None, {"experience": SimpleNamespace(rollouts=rollouts())}, None, 0)
     sent = logged[0]["completions"]
     cells = [cell for row in [sent.columns, *sent.data] for cell in row if isinstance(cell, str)]
     assert len(sent.data) == len(TEXTS) and all(map(harmless, cells)) and escape.visible(TEXTS[0]) in cells

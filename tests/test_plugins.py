@@ -1,5 +1,7 @@
 """The documents' own plugins, as a user would add them: each in a folder that holds nothing else, for one update."""
 
+import csv
+import inspect
 import json
 import re
 import shlex
@@ -10,6 +12,7 @@ import yaml
 from conftest import ROOT, fenced
 
 from atmanrl.__main__ import main
+from atmanrl.grpo import ClippedLoss
 
 
 @pytest.fixture
@@ -37,10 +40,10 @@ def updated(folder, tiny_folder, *arguments: str) -> list[dict]:
     return [json.loads(line) for line in (folder / "run/rollouts/update_00001.jsonl").read_text().splitlines()]
 
 
-def with_page(folder, module: str) -> str:
+def with_page(folder, module: str, page: str = "docs/extending.md") -> str:
     """Write a module of the page, and a config with the page's lines; returns the option that names it."""
-    (folder / f"{module}.py").write_text(fenced("docs/extending.md", "python", f"# {module}.py"))
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.S)
+    (folder / f"{module}.py").write_text(fenced(page, "python", f"# {module}.py"))
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
     config = yaml.safe_load((ROOT / "configs/laptop.yaml").read_text())
     merge(config, yaml.safe_load(next(block for block in blocks if f"{module}." in block)))
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
@@ -68,3 +71,21 @@ def test_the_readmes_reward(tiny_folder, alone):
     traces = updated(alone, tiny_folder, "fit", f"--config={ROOT / 'configs/laptop.yaml'}", rewards)
     for trace in traces:
         assert trace["rewards"]["brevity"] == pytest.approx(1 - trace["cot_tokens"] / 200)
+
+
+def test_a_users_loss_and_callback(tiny_folder, alone):
+    page = "docs/extending_losses.md"
+    option = with_page(alone, "credit", page)
+    (alone / "watch.py").write_text(fenced(page, "python", "# watch.py"))
+    assert all(len((alone / name).read_text().splitlines()) <= 30 for name in ("credit.py", "watch.py"))
+    traces = updated(alone, tiny_folder, "fit", option, "--trainer.callbacks+=watch.Longest")
+    (row,) = csv.DictReader((alone / "run/metrics.csv").open())
+    assert len(traces) == 4 and float(row["reinforce/ratio"]) > 0 and "longest_right" in row
+    assert not any(name.startswith("clip_ratio") for name in row)
+
+
+def test_the_page_of_losses_names_every_option_with_its_default():
+    block = next(b for b in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/extending_losses.md").read_text(), re.S))
+    shown = yaml.safe_load(block)["model"]["init_args"]["loss"]["init_args"]
+    options = inspect.signature(ClippedLoss).parameters.values()
+    assert shown == {option.name: option.default for option in options}

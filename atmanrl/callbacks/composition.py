@@ -27,7 +27,7 @@ class CompositionCallback(Callback):
     ) -> None:
         """Log the update's own shares."""
         if isinstance(batch, RolloutBatch):
-            self._on(pl_module, self.training).update([r.parts.cot for r in batch.rollouts[batch.own]])
+            self._on(pl_module, self.training).update([r.parts.cot for r in batch.rollouts])
             pl_module.log_dict({f"cot/{name}": value for name, value in self.training.compute().items()})
             self.training.reset()
 

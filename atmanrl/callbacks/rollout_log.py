@@ -9,6 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.evaluation import evaluation_name
 from atmanrl.distributed import everyone
+from atmanrl.grpo.experience import experience_of
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 
 
@@ -29,10 +30,10 @@ class RolloutLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the update's rollouts, which every process knows by now."""
-        update = trainer.global_step
-        if isinstance(batch, RolloutBatch) and self.every_n_updates and update % self.every_n_updates == 0:
-            self._write(trainer, batch.rollouts, f"rollouts/update_{update:05d}")
+        """Write the update's rollouts, those of all processes."""
+        update, experience = trainer.global_step, experience_of(outputs)
+        if experience is not None and self.every_n_updates and update % self.every_n_updates == 0:
+            self._write(trainer, experience.rollouts, f"rollouts/update_{update:05d}")
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,

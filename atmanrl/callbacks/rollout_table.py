@@ -13,7 +13,8 @@ from rich.text import Text
 
 from atmanrl import escape
 from atmanrl.errors import UserError
-from atmanrl.rollouts import Rollout, RolloutBatch
+from atmanrl.grpo.experience import experience_of
+from atmanrl.rollouts import Rollout
 
 
 class RolloutTable(Callback):
@@ -41,11 +42,12 @@ class RolloutTable(Callback):
     ) -> None:
         """Show the update's rollouts."""
         update = trainer.global_step
-        if not isinstance(batch, RolloutBatch) or not self.every_n_updates or update % self.every_n_updates:
+        experience = experience_of(outputs)
+        if experience is None or not self.every_n_updates or update % self.every_n_updates:
             return
         if not trainer.is_global_zero:
             return
-        columns, rows = table(batch.rollouts)
+        columns, rows = table(experience.rollouts)
         self.console.print(self._drawn(columns, rows[: self.rollouts], f"rollouts of update {update}"))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

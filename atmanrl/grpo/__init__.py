@@ -1,8 +1,21 @@
 """GRPO: how the policy learns from rewarded rollouts."""
 
 from atmanrl.grpo.advantages import group_advantages
+from atmanrl.grpo.experience import Experience
+from atmanrl.grpo.loss import Extreme, Loss, LossInputs, LossOutput, MinibatchCounts
+from atmanrl.grpo.loss_clipped import ClippedLoss
 from atmanrl.grpo.module import GRPOModule
-from atmanrl.grpo.objective import clipped_objective
 from atmanrl.grpo.schedules import WarmupSchedule
 
-__all__ = ["GRPOModule", "WarmupSchedule", "clipped_objective", "group_advantages"]
+__all__ = [
+    "ClippedLoss",
+    "Experience",
+    "Extreme",
+    "GRPOModule",
+    "Loss",
+    "LossInputs",
+    "LossOutput",
+    "MinibatchCounts",
+    "WarmupSchedule",
+    "group_advantages",
+]

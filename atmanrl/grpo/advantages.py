@@ -1,12 +1,14 @@
-"""A group's advantages."""
+"""A group's advantages, and which groups have any."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Scaling = Literal["none", "group", "batch"]
+ZeroSpread = Literal["keep", "drop"]
 EPSILON = 1e-4
 """Keeps a group of equal rewards from dividing by zero (TRL's value)."""
 
@@ -29,3 +31,24 @@ def group_advantages(rewards: Tensor, group_size: int, scaling: Scaling = "none"
     if scaling == "batch":
         return centred / (rewards.std().clamp(min=floor) + EPSILON)
     return centred
+
+
+def learning_groups(rewards: Tensor, group_size: int, zero_spread: ZeroSpread = "keep") -> list[int]:
+    """The groups that an update learns from.
+
+    Args:
+        rewards: `[B]` total rewards, groups standing together.
+        group_size: G.
+        zero_spread: what becomes of groups whose rewards are all equal, which have no advantage. `keep` counts them in
+            the mean, so that their share makes a step smaller; `drop` leaves them out, and saves their passes.
+    """
+    groups = rewards.view(-1, group_size)
+    if zero_spread == "keep":
+        return list(range(len(groups)))
+    return [q for q, group in enumerate(groups) if not is_flat(group)]
+
+
+def is_flat(rewards: Tensor) -> bool:
+    """Whether rewards are all equal, by TRL's measure of it."""
+    spread = rewards.std()
+    return bool(torch.isclose(spread, torch.zeros_like(spread)))

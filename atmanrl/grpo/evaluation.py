@@ -11,8 +11,7 @@ from atmanrl.distributed import everyone, fail_together, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.pass_at_k import PassAtK
 from atmanrl.policy import Policy
-from atmanrl.rewards import Reward, score
-from atmanrl.rewards.gate import in_order, without_policy
+from atmanrl.rewards import Reward, in_order, score, without_policy
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 

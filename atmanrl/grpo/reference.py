@@ -7,10 +7,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning import LightningModule
+from torch import Tensor
 
 from atmanrl.distributed import build, gathered
 from atmanrl.errors import UserError
+from atmanrl.grpo.scoring import Scorer
 from atmanrl.policy import Policy
+from atmanrl.rollouts.batch import RolloutBatch
 
 
 class Reference:
@@ -32,8 +35,13 @@ class Reference:
         if self.policy is not None or (policy.lora is not None and policy.adapter is None):
             return
         if not policy.pretrained:
-            raise UserError("model.beta needs a policy to stay close to: policy.pretrained must be true.")
+            raise UserError("model.loss (its beta) needs a policy to stay close to: policy.pretrained must be true.")
         self.policy = build(policy.unbuilt(), module).eval().requires_grad_(False)
+
+    def logprobs(self, scorer: Scorer, batch: RolloutBatch) -> list[Tensor]:
+        """Log-probabilities of each rollout's completion under the weights that the run started from."""
+        with self.of(scorer.policy) as model:
+            return scorer.logprobs(batch, model)
 
     @contextmanager
     def of(self, policy: Policy) -> Iterator[Any]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from atmanrl.distributed import is_sharded, processes
 from atmanrl.forward import cheapest_batches, positions, scores_at
-from atmanrl.grpo.processes import deal, shares
 from atmanrl.grpo.prompts import SharedPrompts, can_share
 from atmanrl.policy import Policy
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
@@ -97,6 +96,19 @@ class Scorer:
                     found[row] = values[real]
         return [found[row] for row in range(len(batch))]
 
+    def old_logprobs(self, batch: RolloutBatch, rescore: bool | None = None) -> list[Tensor]:
+        """Log-probabilities of each rollout's completion under the policy that sampled it.
+
+        Args:
+            batch: of rollouts that the policy has just sampled.
+            rescore: whether they are computed again; None does so where the sampler's would differ from the update's own by
+                more than float32's rounding.
+        """
+        kinds = {weight.dtype for weight in self.policy.parameters()} | {self.policy.computed_in}
+        if rescore or (rescore is None and kinds & {torch.bfloat16, torch.float16}):
+            return self.logprobs(batch)
+        return [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
+
     def _with_shared_prompts(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
         """Each different prompt once, without its last token; that token and the completion follow it, row by row."""
         device = self.policy.device
@@ -161,3 +173,25 @@ def _scored(rows: list[int], completion: Tensor, logprobs: Tensor, entropy: Tens
         return values.new_zeros(completion.shape).masked_scatter(completion, values)
 
     return Scored(rows, completion, dense(logprobs), dense(entropy))
+
+
+def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices for each of `count` processes, each with its part of the long and of the short ones."""
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [sorted(order[rank::count]) for rank in range(count)]
+
+
+def deal(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
+    """Each process's share in parts; every process has equally many, the last of some are empty.
+
+    Args:
+        lengths: of the sequences, in tokens.
+        budget: most tokens of a part, padding counted.
+        count: of the processes.
+    """
+    dealt = [
+        [[share[k] for k in part] for part in cheapest_batches([lengths[i] for i in share], budget)]
+        for share in shares(lengths, count)
+    ]
+    most = max(map(len, dealt))
+    return [[*parts, *([] for _ in range(most - len(parts)))] for parts in dealt]

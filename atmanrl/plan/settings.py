@@ -137,7 +137,7 @@ def from_config(config: dict[str, Any]) -> RunSettings:
     if data.get("resample_zero_spread"):
         notes.append("data.resample_zero_spread samples some groups more than once")
     return RunSettings(
-        **common, moments=_moments(model.get("optimizer"), notes), reference=bool(model.get("beta")),
+        **common, moments=_moments(model.get("optimizer"), notes), reference=_reference(model.get("loss"), notes),
         probe=_probe(model.get("rewards") or {}, notes), queries=data["queries_per_device"], group=data["group_size"],
         max_new_tokens=data["max_new_tokens"], static_cache=_static_cache(data.get("sampler"), notes),
         num_iterations=model["num_iterations"],
@@ -184,6 +184,15 @@ def _moments(optimizer: Any, notes: list[str]) -> int:
         return 1 if options(optimizer).get("momentum") else 0
     notes.append(f"the optimizer {name} is counted as AdamW, with two moments a weight")
     return 2
+
+
+def _reference(loss: Any, notes: list[str]) -> bool:
+    """Whether the loss keeps the policy that the run starts from."""
+    name = class_name(loss) or "ClippedLoss"
+    if name != "ClippedLoss":
+        notes.append(f"the loss {name} is planned without a reference model")
+        return False
+    return bool(options(loss).get("beta"))
 
 
 def _static_cache(sampler: Any, notes: list[str]) -> bool:

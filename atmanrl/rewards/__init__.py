@@ -1,13 +1,15 @@
 """Rewards: what a rollout is worth. A plugin point: subclass `Reward` in a module of your own."""
 
-from atmanrl.rewards.base import Reward, Scores, fill_abstentions, score
+from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.format import FormatReward
 from atmanrl.rewards.function import FunctionReward
-from atmanrl.rewards.gate import Gate, in_order, without_policy
+from atmanrl.rewards.gate import Gate
 from atmanrl.rewards.length import LengthReward
+from atmanrl.rewards.order import in_order, without_policy
 from atmanrl.rewards.outcome import OutcomeReward
 from atmanrl.rewards.saliency import SaliencyReward
+from atmanrl.rewards.scores import Scores, fill_abstentions, score
 
 __all__ = [
     "FormatReward",
@@ -17,6 +19,7 @@ __all__ = [
     "OutcomeReward",
     "Reward",
     "RewardError",
+    "RewardOutput",
     "SaliencyReward",
     "Scores",
     "fill_abstentions",

@@ -1,4 +1,4 @@
-"""What happens when a reward raises or hangs: an error that names the reward, the problem and the completion."""
+"""What a reward gives, checked: where it fails or gives no reward, an error names it, the problem and the completion."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
+from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-
-if TYPE_CHECKING:
-    from atmanrl.rewards.base import Reward
 
 SHOWN = 200
 """Characters of a completion in an error message."""
@@ -58,7 +56,49 @@ def time_limit(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+def checked(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> RewardOutput:
+    """What a reward gives, in one form: values on the CPU in float32, values of tokens as lists.
+
+    Raises:
+        RewardError: it raised, took too long, or gave something that is no reward.
+    """
+    returned = guarded(name, reward, batch, policy)
+    output = returned if isinstance(returned, RewardOutput) else RewardOutput(returned)
+    if not isinstance(output.values, Tensor):
+        raise RewardError(
+            f"reward {name!r} gave {type(output.values).__name__} (wanted: a tensor [B], or a RewardOutput with one)."
+        )
+    values = output.values.detach().to("cpu", torch.float32)
+    if values.shape != (len(batch),):
+        raise RewardError(f"reward {name!r} gave shape {list(values.shape)} for {len(batch)} rollouts.")
+    if values.isinf().any():
+        rollout = batch.rollouts[int(values.isinf().nonzero()[0, 0])]
+        raise RewardError(f"reward {name!r} gave an infinite value {described(rollout)}")
+    return RewardOutput(values, output.metrics, _token_values(name, output, batch))
+
+
+def _token_values(name: str, output: RewardOutput, batch: RolloutBatch) -> list[list[float] | None] | None:
+    """A reward's values for single tokens as lists, one for each rollout; None where there are none."""
+    if output.token_values is None:
+        return None
+    if len(output.token_values) != len(batch):
+        raise RewardError(
+            f"reward {name!r} gave token_values of {len(output.token_values)} rollouts for {len(batch)} rollouts."
+        )
+    lists: list[list[float] | None] = []
+    for rollout, tokens in zip(batch.rollouts, output.token_values, strict=True):
+        if isinstance(tokens, Tensor):
+            tokens = tokens.detach().tolist()
+        if tokens is not None and len(tokens) > len(rollout.completion.ids):
+            raise RewardError(
+                f"reward {name!r} gave {len(tokens)} token_values for {len(rollout.completion.ids)} tokens "
+                f"{described(rollout)}"
+            )
+        lists.append(None if tokens is None else [float(value) for value in tokens])
+    return lists
+
+
+def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:
     """Call a reward within its time limit.
 
     A reward of text alone is then called again with one rollout after the other, to find the one at fault. A reward that
@@ -88,7 +128,7 @@ def guarded(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> T
     ) from fault
 
 
-def _limited(reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor:
+def _limited(reward: Reward, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:
     try:
         with time_limit(reward.timeout_s):
             return reward(batch, policy)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.policy import Policy
-from atmanrl.rewards.base import Reward
+from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
@@ -79,8 +79,8 @@ class FunctionReward(Reward):
         self.worker = Worker(function, arguments)
         self.function: Callable[..., Any] | None = None
 
-    def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
-        """What the function gives, `[B]`; NaN where it gives None.
+    def __call__(self, batch: RolloutBatch, policy: Policy) -> RewardOutput:
+        """What the function gives, `[B]` with NaN where it gives None, and what it has logged.
 
         Raises:
             RewardError: it raised, took too long, or gave no list of B numbers.
@@ -88,13 +88,12 @@ class FunctionReward(Reward):
         """
         answer = self._answer(self._given(batch, policy))
         values = _numbers(answer.value, len(batch))
-        self.figures = {name: sum(given) / len(given) for name, given in answer.metrics.items()}
         for column, notes in answer.extras.items():
             if len(notes) != len(batch):
                 raise RewardError(f"gave {len(notes)} values to log_extra for {column!r}, not one for each rollout")
             for rollout, note in zip(batch.rollouts, notes, strict=True):
                 rollout.notes[column] = note
-        return values
+        return RewardOutput(values, {name: sum(given) / len(given) for name, given in answer.metrics.items()})
 
     def _given(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
         rollouts = batch.rollouts

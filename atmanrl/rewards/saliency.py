@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe, PaperSolver, ProbeResult
 from atmanrl.probe.agreement import Agreement
-from atmanrl.rewards.base import Reward
+from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -33,8 +32,8 @@ class SaliencyReward(Reward):
         super().__init__(weight, only_where)
         self.probe = probe or MaskProbe()
 
-    def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
-        """Saliency of each rollout, `[B]`; NaN where it abstains."""
+    def __call__(self, batch: RolloutBatch, policy: Policy) -> RewardOutput:
+        """Saliency of each rollout, `[B]` with NaN where it abstains, and of each token of its reasoning."""
         result = self.probe.solve(policy, batch)
         for rollout, saliency, gradients in zip(
             batch.rollouts, result.saliency, result.gradients.tolist(), strict=True
@@ -42,12 +41,12 @@ class SaliencyReward(Reward):
             rollout.saliency, rollout.gradients = saliency, gradients
         self._check(batch, result, policy)
         solved = torch.tensor([bool(rollout.right) for rollout in batch.rollouts], device=result.reward.device)
-        self.figures = {
+        metrics = {
             **result.figures(),
             "saliency/solved": float(result.reward[solved].nanmean()),
             "saliency/unsolved": float(result.reward[~solved].nanmean()),
         }
-        return result.reward
+        return RewardOutput(result.reward, metrics, result.saliency)
 
     def observe(self, batch: RolloutBatch) -> dict[str, float]:
         """Let the solver's tolerance follow from this update's check, if there was one."""

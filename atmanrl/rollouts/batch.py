@@ -31,6 +31,8 @@ class Rollout:
         notes: what rewards note about it, by name, for the table of rollouts.
         gradients: how many its probe took, 0 without one.
         check: the saliency reward by the reference solver and by the probe's own, where the two were compared.
+        token_values: what rewards give to single tokens, by the reward's name: one number for each token of the
+            completion or of its beginning.
     """
 
     problem: Problem
@@ -47,6 +49,7 @@ class Rollout:
     notes: dict[str, Any] = field(default_factory=dict)
     gradients: int = 0
     check: tuple[float, float] | None = None
+    token_values: dict[str, list[float]] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
         """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
@@ -96,7 +99,6 @@ class RolloutBatch:
         figures: what sampling wants logged, by full name.
         places: for each problem that this process answers in an update, its dataset row and its place among all the
             update's problems, over all processes; empty outside of training.
-        own: which of them this process has sampled; all, until an update brings all processes' rollouts together.
     """
 
     rollouts: list[Rollout]
@@ -106,7 +108,6 @@ class RolloutBatch:
     updates: int = -1
     figures: dict[str, float] = field(default_factory=dict)
     places: dict[int, int] = field(default_factory=dict)
-    own: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:
         return len(self.rollouts)

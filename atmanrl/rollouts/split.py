@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from atmanrl.errors import UserError
 from atmanrl.jsonl import is_text
@@ -16,7 +16,8 @@ from atmanrl.rollouts.offsets import offsets, special_ids
 from atmanrl.tasks.base import DELIMITER, after_delimiter
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """Where a text's answer stands.
 
     Attributes:
@@ -101,12 +102,12 @@ class Splitter(ABC):
             while length and ids[length - 1] in special:
                 length -= 1
             return Parts(text, text, None, length, opening=self.opening, splitter=self)
-        start, end, answer = place
+        start, end = place.start, place.end
         cot_length = bisect_right(known.ends, start) - 1
         while not known.whole[cot_length]:
             cot_length -= 1
         straddle = text[known.ends[cot_length] : start]
-        return Parts(text, text[:start], answer, cot_length, straddle, text[start:end], self)
+        return Parts(text, text[:start], place.answer, cot_length, straddle, text[start:end], self)
 
     def join(self, cot: str, answer: str, separator: str = "\n") -> str:
         """Put a completion together, `separator` between its reasoning and the opening."""

@@ -111,7 +111,7 @@ def atmanrl_trainer(
     """Our trainer, ready to run when it is called; `watch` is called before and after every update."""
     from lightning import Callback, Trainer
 
-    from atmanrl.grpo import GRPOModule
+    from atmanrl.grpo import ClippedLoss, GRPOModule
 
     class Watched(Callback):
         def on_train_start(self, trainer: Any, module: Any) -> None:
@@ -123,8 +123,8 @@ def atmanrl_trainer(
             watch(Update(trainer.global_step, module.policy.model, batch.seconds, tokens, accuracy))
 
     module = GRPOModule(
-        Policy(setting.policy).build(), rewards, setting.optimizer, num_iterations=setting.iterations,
-        minibatch_queries=setting.minibatch, epsilon=setting.epsilon, seed=setting.seed,
+        Policy(setting.policy).build(), rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
+        num_iterations=setting.iterations, minibatch_queries=setting.minibatch, seed=setting.seed,
     )  # fmt: skip
     trainer = Trainer(
         accelerator=setting.device, devices=1, precision="bf16-mixed" if setting.bf16 else "32-true",

@@ -33,6 +33,11 @@ def batch():
     return RolloutBatch([first, second], 2)
 
 
+def update_of(rollouts):
+    """What a training step returns, as callbacks get it."""
+    return {"experience": SimpleNamespace(rollouts=rollouts)}
+
+
 def trainer(update, *loggers, **figures):
     return SimpleNamespace(
         global_step=update, is_global_zero=True, loggers=list(loggers), callback_metrics=figures,
@@ -49,14 +54,14 @@ def test_the_table_shows_completions_as_they_stand(batch, capsys):
     callback = RolloutTable(every_n_updates=2, characters=60)
     console = shown(callback)
     for update in (1, 2, 3):
-        callback.on_train_batch_end(trainer(update), None, None, batch, 0)
+        callback.on_train_batch_end(trainer(update), None, update_of(batch.rollouts), batch, 0)
     text = console.export_text()
     assert HOSTILE in text and text.count("rollouts of update") == 1 and "rollouts of update 2" in text
     assert "+0.250" in text and "-1.000" in text and "['3']" in text and "nan" not in text
     assert "so " * 10 + " ... " in text and text.count("so ") < 40
     callback = RolloutTable(every_n_updates=1, rollouts=1)
     console = shown(callback)
-    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
+    callback.on_train_batch_end(trainer(1), None, update_of(batch.rollouts), batch, 0)
     assert "test/0" in (text := console.export_text()) and "test/1" not in text
 
 
@@ -65,7 +70,7 @@ def test_many_rewards_leave_room_for_the_texts(batch):
     batch.rollouts[1].rewards |= {f"reward_{i}": float(i) for i in range(9)}
     callback = RolloutTable(every_n_updates=1)
     callback.console = console = Console(width=80, record=True, force_terminal=False)
-    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
+    callback.on_train_batch_end(trainer(1), None, update_of(batch.rollouts), batch, 0)
     text = console.export_text()
     assert "completion" in text and "reward_8 +8.000" in text and "so so so so" in text
 
@@ -73,9 +78,10 @@ def test_many_rewards_leave_room_for_the_texts(batch):
 def test_no_table_unless_it_is_asked_for(batch):
     callback = RolloutTable()
     console = shown(callback)
-    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
+    callback.on_train_batch_end(trainer(1), None, update_of(batch.rollouts), batch, 0)
     callback.every_n_updates = 1
-    callback.on_train_batch_end(trainer(1), None, None, ["something else"], 0)
+    callback.on_train_batch_end(trainer(1), None, {}, batch, 0)
+    callback.on_train_batch_end(trainer(1), None, None, batch, 0)
     assert not console.export_text()
 
 
@@ -93,7 +99,7 @@ def test_the_table_in_wandb(batch, tmp_path):
     callback = RolloutTable(every_n_updates=1, rollouts=1)
     shown(callback)
     loggers = CSVLogger(tmp_path), WandbLogger(experiment=run)
-    callback.on_train_batch_end(trainer(5, *loggers), None, None, batch, 0)
+    callback.on_train_batch_end(trainer(5, *loggers), None, update_of(batch.rollouts), batch, 0)
     (entry,) = logged
     assert entry["trainer/global_step"] == 4
     columns, rows = table(batch.rollouts)

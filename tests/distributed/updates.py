@@ -20,7 +20,7 @@ from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
 from atmanrl.forward import LOGITS_AT_ONCE, scores_at
-from atmanrl.grpo import GRPOModule, scoring
+from atmanrl.grpo import ClippedLoss, GRPOModule, scoring
 from atmanrl.policy import LoRA, Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver
@@ -56,11 +56,13 @@ class Flat(Reward):
 
 CASES = {
     "grpo": {},
-    "ddp": {"strategy": "ddp", "micro_batch_tokens": 150, "beta": 0.3, "mask_truncated_completions": True},
-    "dapo": {"loss_type": "dapo", "scale_rewards": "batch", "updates": 1, "logits_at_once": 9 * 768, "beta": 0.3},
-    "dr_grpo": {"loss_type": "dr_grpo", "importance_sampling_level": "sequence", "updates": 2, "rescore": True,
-                "mask_truncated_completions": True, "beta": 0.3},
-    "lora": {"lora": True, "updates": 2, "beta": 0.3},
+    "ddp": {"strategy": "ddp", "micro_batch_tokens": 150,
+            "loss": ClippedLoss(beta=0.3, mask_truncated_completions=True)},
+    "dapo": {"loss": ClippedLoss(loss_type="dapo", beta=0.3), "scale_rewards": "batch", "updates": 1,
+             "logits_at_once": 9 * 768},
+    "dr_grpo": {"updates": 2, "rescore": True, "loss": ClippedLoss(
+        loss_type="dr_grpo", importance_sampling_level="sequence", mask_truncated_completions=True, beta=0.3)},
+    "lora": {"lora": True, "updates": 2, "loss": ClippedLoss(beta=0.3)},
     "tied": {"tied": True, "activation_checkpointing": True, "updates": 1, "rewards": {"parsed": Parsed()},
              "zero_spread_groups": "drop"},
     "calibrated": {"updates": 2, "rewards": {"saliency": SaliencyReward(probe=MaskProbe(solver=AdaptiveSolver(
@@ -71,13 +73,12 @@ CASES = {
 
 
 class Ragged(RolloutDataModule):
-    """The first half of an update's problems get long answers, of the second half none parses. It keeps its batches."""
+    """The first half of an update's problems get long answers, of the second half none parses."""
 
     def __init__(self, **options) -> None:
         task = WordProblems(train_size=30, test_size=5, instruction="")
         defaults = {"group_size": GROUP, "max_new_tokens": 6, "val_problems": 5, "eval_samples": 2, "eval_queries": 2}
         super().__init__(task, queries_per_device=QUERIES // processes_to_be(), **(defaults | options))
-        self.given = []
 
     def answer(self, policy, problems, split_name, *args):
         batch = super().answer(policy, problems, split_name, *args)
@@ -89,7 +90,6 @@ class Ragged(RolloutDataModule):
                     ids = [*policy.tokenizer(text).input_ids, policy.eos_ids[0]]
                     rollout.completion = Completion(ids, [-6.6] * len(ids), True)
                     rollout.parts, rollout.right = split(policy.tokenizer, ids), rollout.row % 2 == 0
-            self.given.append(batch)
         return batch
 
 
@@ -125,9 +125,11 @@ def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activ
     policy = Policy(source, dtype="float64", lora=lora, activation_checkpointing=activation_checkpointing)
     feed, module = Ragged(), module_of(policy, evaluate_all_rewards=True, **options)
     trainer = trainer_of(folder, strategy_of(strategy), updates, limit_val_batches=0)
-    losses = []
+    experiences = []
     step = module.training_step
-    module.training_step = lambda *args: (step(*args), losses.append(float(trainer.callback_metrics.get("loss", 0))))[0]
+    module.training_step = lambda *args: (
+        experiences.append(step(*args)["experience"]) or {"experience": experiences[-1]}
+    )
     trainer.fit(module, feed)
     logged = {k: float(v) for k, v in trainer.callback_metrics.items() if "time" not in k and "seconds" not in k}
     weights = full_weights(policy.model)
@@ -136,8 +138,8 @@ def run(folder: Path, strategy="fsdp2", updates=3, lora=False, tied=False, activ
     if lora and processes().count > 1:
         save_adapters(policy, folder)
     return {
-        "tokens": [[r.completion.ids for r in batch.rollouts] for batch in feed.given],
-        "rewards": [[r.rewards for r in batch.rollouts] for batch in feed.given],
+        "tokens": [[r.completion.ids for r in experience.rollouts] for experience in experiences],
+        "rewards": [[r.rewards for r in experience.rollouts] for experience in experiences],
         "logged": logged, "evaluated": {k: v for k, v in found.items() if "seconds" not in k},
         "learned": {name: reward.state_dict() for name, reward in module.rewards.items()},
         "weights": weights, "steps": trainer.global_step,

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 
 from atmanrl.errors import UserError
-from atmanrl.grpo import GRPOModule
+from atmanrl.grpo import ClippedLoss, GRPOModule
 from atmanrl.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
@@ -96,9 +96,9 @@ def test_an_update_follows_the_objective(tiny_folder, tiny_policy, monkeypatch, 
     """Against a loop over single rollouts, Eq. 5 written out: two passes of two minibatches, ratios clipped on the way."""
     orders, step = [], GRPOModule._optimizer_step
     monkeypatch.setattr(
-        GRPOModule, "_optimizer_step", lambda m, b, rows, *x, **k: orders.append(rows) or step(m, b, rows, *x, **k)
+        GRPOModule, "_optimizer_step", lambda m, e, rows, *x, **k: orders.append(rows) or step(m, e, rows, *x, **k)
     )
-    options = {"epsilon": 0.02, "epsilon_high": 0.1, "loss_type": loss_type, "max_grad_norm": None}
+    options = {"loss": ClippedLoss(0.02, 0.1, loss_type), "max_grad_norm": None}
     run = Run(tiny_folder, updates=1, feed=Feed(temperature=0.7), **options)
     (batch,) = run.feed.given
     values = [r.rewards["lottery"] for r in batch.rollouts]
@@ -139,7 +139,12 @@ def test_gradients_are_clipped(tiny_folder, start):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"loss_type": "dapo"}, {"importance_sampling_level": "sequence", "rescore": True}]
+    "options",
+    [
+        {},
+        {"loss": ClippedLoss(loss_type="dapo")},
+        {"loss": ClippedLoss(importance_sampling_level="sequence"), "rescore": True},
+    ],
 )
 def test_parts_of_a_minibatch_change_nothing(tiny_folder, start, options):
     few, many = (Run(tiny_folder, micro_batch_tokens=tokens, **options) for tokens in (100_000, 1))
@@ -153,17 +158,17 @@ def test_rescoring_gives_the_samplers_logprobs(tiny_folder):
     run = Run(tiny_folder, updates=1, lr=0.0, rescore=True, micro_batch_tokens=300, feed=Feed(temperature=0.6))
     problems = list(enumerate(run.feed.task.problems("train")))[:3]
     batch = run.feed.answer(run.module.policy, problems, "train", 0, 4)
-    rescored = run.module._old_logprobs(batch)
+    rescored = run.module.scorer.old_logprobs(batch, run.module.rescore)
     run.module.rescore = None
-    sampled = run.module._old_logprobs(batch)
+    sampled = run.module.scorer.old_logprobs(batch, run.module.rescore)
     assert rescored[0].dtype == torch.float64 and sampled[0].dtype == torch.float32
     for new, old, rollout in zip(rescored, sampled, batch.rollouts, strict=True):
         assert len(new) == len(old) == len(rollout.completion.ids)
         assert torch.allclose(new.float(), old, atol=2e-6)
     run.module.policy.computed_in = torch.bfloat16  # there the sampler's own would be too coarse
-    assert torch.equal(run.module._old_logprobs(batch)[0], rescored[0])
+    assert torch.equal(run.module.scorer.old_logprobs(batch, run.module.rescore)[0], rescored[0])
     run.module.rescore = False
-    assert torch.equal(run.module._old_logprobs(batch)[0], sampled[0])
+    assert torch.equal(run.module.scorer.old_logprobs(batch, run.module.rescore)[0], sampled[0])
 
 
 def test_logs_have_the_names_that_trl_has(tiny_folder):
@@ -227,7 +232,7 @@ def test_prediction_returns_rollouts_with_every_reward(tiny_folder):
 
 
 @pytest.mark.parametrize("wrong", [{"num_iterations": 0}, {"minibatch_queries": 0}, {"micro_batch_tokens": 0},
-                                   {"epsilon": 0.0}, {"epsilon": 1.0}, {"epsilon_high": 0.0}])  # fmt: skip
+                                   {"scale_rewards_floor": math.inf}])  # fmt: skip
 def test_wrong_options(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         GRPOModule(Policy("nowhere"), **wrong)

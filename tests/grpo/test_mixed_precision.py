@@ -83,7 +83,7 @@ def test_old_logprobs_are_the_samplers_only_where_those_are_exact(tiny_folder, p
     found, feed, _ = run(tiny_folder, precision, written=False, dtype=dtype, **options)
     asked = []
     found.module.scorer.logprobs = lambda batch: asked.append(batch) or [torch.zeros(1)] * len(batch)
-    found.module._old_logprobs(feed.given[0])
+    found.module.scorer.old_logprobs(feed.given[0])
     assert bool(asked) == rescores
     assert found.logged["loss"] == pytest.approx(0, abs=1e-6)
     assert found.logged["clip_ratio/region_mean"] == 0

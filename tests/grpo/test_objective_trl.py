@@ -6,10 +6,10 @@ import pytest
 import torch
 from trl_trainer import EOS, PROMPT, run
 
-from atmanrl.grpo import GRPOModule, group_advantages
-from atmanrl.grpo.figures import UpdateFigures, rollout_figures
-from atmanrl.grpo.objective import normalizer
+from atmanrl.grpo import ClippedLoss, Experience, GRPOModule
+from atmanrl.grpo.figures import rollout_figures
 from atmanrl.grpo.scoring import Scored
+from atmanrl.grpo.step_metrics import StepMetrics
 from atmanrl.policy import Policy
 from atmanrl.rewards import Scores
 from atmanrl.rollouts import Completion, RolloutBatch
@@ -78,21 +78,24 @@ class GivenScorer:
 
 def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], torch.Tensor]:
     """One minibatch through `GRPOModule`'s own step: loss, figures and gradient."""
-    module = GRPOModule(Policy("nowhere"), minibatch_queries=2, num_iterations=1, **options)
+    of_the_module = {name: options.pop(name) for name in ("scale_rewards",) if name in options}
+    loss = ClippedLoss(**options)
+    module = GRPOModule(Policy("nowhere"), loss=loss, minibatch_queries=2, num_iterations=1, **of_the_module)
     module.scorer, module.max_new_tokens = GivenScorer(given), LIMIT
     weight = torch.zeros((), requires_grad=True)
     module._trainer = SimpleNamespace(strategy=SimpleNamespace(model=None))
     module._torch_optimizer = lambda: torch.optim.SGD([weight], lr=0.0)
     module._lightning_optimizer = module._torch_optimizer
     module.manual_backward = lambda loss: loss.backward(retain_graph=True)
-    scores = Scores({}, rewards @ torch.tensor([1.0, 0.5]), {})
-    scores.values.update(first=rewards[:, 0], second=rewards[:, 1])
-    figures = UpdateFigures()
-    advantages = group_advantages(scores.total, GROUP, module.scale_rewards, module.scale_rewards_floor)
+    scores = Scores({"first": rewards[:, 0], "second": rewards[:, 1]}, rewards @ torch.tensor([1.0, 0.5]), {})
     padded = {name: [getattr(given, name)[i, :n] for i, n in enumerate(LENGTHS)] for name in ("old", "reference")}
-    reference = padded["reference"] if options.get("beta") else None
-    module._optimizer_step(batch(), list(range(8)), advantages, padded["old"], reference, figures, last=True)
-    found = rollout_figures(batch(), scores, module.scale_rewards) | figures.means()
+    experience = Experience(
+        batch(), slice(0, 8), scores, module.credit(scores.total, GROUP), padded["old"],
+        padded["reference"] if loss.uses_reference else None, [0, 1], 0,
+    )  # fmt: skip
+    metrics = StepMetrics()
+    module._optimizer_step(experience, list(range(8)), metrics, last=True)
+    found = rollout_figures(experience, module.scale_rewards) | metrics.means()
     return found["loss"], found, given.logprobs.grad
 
 
@@ -118,7 +121,3 @@ def test_every_option_changes_the_loss(given, options):
     """So that no comparison above holds because an option does nothing on either side."""
     rewards = torch.tensor(REWARDS["outcomes"])
     assert ours(given, rewards, **options)[0] != pytest.approx(ours(given, rewards)[0], rel=1e-3)
-
-
-def test_a_minibatch_without_tokens_divides_by_one():
-    assert normalizer("dapo", 4, 0, 20) == 1

@@ -14,9 +14,10 @@ from test_grpo_module import GROUP, Feed, Lottery, Run
 from atmanrl.__main__ import main
 from atmanrl.callbacks import RunCheckpoint
 from atmanrl.errors import UserError
-from atmanrl.grpo import GRPOModule, WarmupSchedule, group_advantages, scoring
-from atmanrl.grpo.minibatches import learning_groups, minibatches
+from atmanrl.grpo import ClippedLoss, GRPOModule, WarmupSchedule, group_advantages, scoring
+from atmanrl.grpo.advantages import learning_groups
 from atmanrl.grpo.scoring import Scorer
+from atmanrl.grpo.update import minibatches
 from atmanrl.policy import LoRA, Policy
 from atmanrl.rewards import Reward
 
@@ -44,13 +45,13 @@ def test_beta_adds_the_divergence_from_the_start(tiny_folder, corrected):
         "max_grad_norm": None,
         "rewards": {"none": Fixed(*[0.0] * 6)},
     }
-    run = Run(tiny_folder, updates=2, beta=0.5, use_bias_correction_kl=corrected, **options)
+    run = Run(tiny_folder, updates=2, loss=ClippedLoss(beta=0.5, use_bias_correction_kl=corrected), **options)
     if not corrected:  # on the reference itself k3 has no gradient: nothing moves
         assert run.logged["kl"] == pytest.approx(0, abs=1e-10) and run.logged["grad_norm"] < 1e-6
         return
     kept = list(run.module.reference.policy.parameters())
     assert kept and not any(p.requires_grad for p in kept)
-    run = Run(tiny_folder, updates=2, beta=0.5, num_iterations=1, minibatch_queries=3, lr=3.0)
+    run = Run(tiny_folder, updates=2, loss=ClippedLoss(beta=0.5), num_iterations=1, minibatch_queries=3, lr=3.0)
     logged, (batch, _) = run.logged, run.feed.given[::-1]
     assert logged["kl"] > 1e-6  # in the second update, after one step
     start = Policy(str(tiny_folder), dtype="float64").build()
@@ -61,7 +62,9 @@ def test_beta_adds_the_divergence_from_the_start(tiny_folder, corrected):
 
 
 def test_beta_holds_the_policy_back(tiny_folder):
-    free, held = (Run(tiny_folder, updates=5, beta=beta, lr=0.01, max_grad_norm=None) for beta in (1e-9, 10.0))
+    free, held = (
+        Run(tiny_folder, updates=5, loss=ClippedLoss(beta=beta), lr=0.01, max_grad_norm=None) for beta in (1e-9, 10.0)
+    )
     assert 0 < held.logged["kl"] < 0.3 * free.logged["kl"]
     assert "kl" not in Run(tiny_folder, updates=1).logged
 
@@ -76,7 +79,9 @@ def test_without_beta_no_reference_is_kept(tiny_folder):
 def fit(folder, updates, root, beta=0.3, ckpt_path=None, lora=None, **options):
     policy = Policy(str(folder), dtype="float64", lora=lora)
     torch.manual_seed(1)  # adapters are drawn
-    module = GRPOModule(policy, {"lottery": Lottery()}, lambda p: torch.optim.AdamW(p, lr=1e-2), beta=beta, **options)
+    module = GRPOModule(
+        policy, {"lottery": Lottery()}, lambda p: torch.optim.AdamW(p, lr=1e-2), loss=ClippedLoss(beta=beta), **options
+    )
     trainer = Trainer(
         accelerator="cpu", devices=1, logger=False, max_steps=updates, enable_progress_bar=False, default_root_dir=root,
         enable_model_summary=False, limit_val_batches=0, callbacks=[RunCheckpoint(every_n_updates=1)],
@@ -118,7 +123,7 @@ def test_the_reference_and_the_schedule_survive_a_restart(tiny_folder, tmp_path,
 def test_a_reference_that_a_restart_could_not_find():
     policy = Policy("experiments/laptop/blank", pretrained=False)
     with pytest.raises(UserError, match=r"policy.pretrained"):
-        GRPOModule(policy, beta=0.1).configure_model()
+        GRPOModule(policy, loss=ClippedLoss(beta=0.1)).configure_model()
 
 
 def test_a_floor_bounds_what_group_scaling_blows_up():
@@ -206,7 +211,8 @@ def test_the_seed_orders_the_minibatches():
     def order(seed, update=0, iteration=0):
         module = GRPOModule(Policy("nowhere"), seed=seed)
         module._trainer = SimpleNamespace(global_step=update)
-        return module._minibatches(SimpleNamespace(group_size=1), list(range(16)), iteration)
+        experience = SimpleNamespace(batch=SimpleNamespace(group_size=1), learning_groups=list(range(16)))
+        return module._minibatches(experience, iteration)
 
     assert order(3) == order(3) and len({str(order(*key)) for key in [(3,), (4,), (3, 1), (3, 0, 1)]}) == 4
 
@@ -244,7 +250,7 @@ def test_truncated_completions_are_masked(tiny_folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Scorer, "parts", spied)
-        masked = Run(tiny_folder, feed=Cut(), mask_truncated_completions=True, **options).logged
+        masked = Run(tiny_folder, feed=Cut(), loss=ClippedLoss(mask_truncated_completions=True), **options).logged
         plain = Run(tiny_folder, feed=Cut(), **options).logged
     assert sorted(read[0]) == [0, 2, 4] and sorted(read[1]) == list(range(6))  # what teaches nothing is not even read
     assert masked["completions/clipped_ratio"] == 0.5 and masked["reward"] == plain["reward"]
@@ -313,8 +319,6 @@ model:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"beta": -0.1},
-        {"beta": math.inf},
         {"scale_rewards_floor": -1.0},
         {"max_grad_norm": 0.0},
         {"max_grad_norm": -1.0},

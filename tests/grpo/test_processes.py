@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmanrl.distributed import Processes, everyone, processes
-from atmanrl.grpo.figures import Step, UpdateFigures
-from atmanrl.grpo.processes import deal, shares, weighted_means
+from atmanrl.grpo.processes import weighted_means
+from atmanrl.grpo.scoring import deal, shares
+from atmanrl.grpo.step_metrics import Step, StepMetrics, Tally
 from atmanrl.rollouts.datamodule import Block, EpochOrder
 
 
@@ -33,25 +34,25 @@ def test_long_and_short_rollouts_are_shared():
     assert loads[0] == loads[1] == 200
 
 
-def step(**changes) -> Step:
-    given = {"loss": 1.0, "norm": 2.0, "tokens": 10, "sequences": 2, "masked": 1, "by_sequence": True, "entropy": 5.0,
-             "kl": 1.0, "low": 1, "high": 0, "lowest": 0.5, "highest": 0.5}  # fmt: skip
-    return Step(**given | changes)
+def step(low=(1, 2), least=0.5, greatest=0.5, kl=(1.0, 10), **changes) -> Step:
+    """With ratios of completions, and a divergence of tokens."""
+    tallies = {"kl": Tally(*kl, by_completion=False)}
+    if low:
+        tallies["low"] = Tally(*low, by_completion=True)
+        tallies["least"] = Tally(0.0, low[1], True, least, greatest, "min")
+        tallies["greatest"] = Tally(0.0, low[1], True, least, greatest, "max")
+    return Step(**{"loss": 1.0, "norm": 2.0, "tokens": 10, "masked": 1, "entropy": 5.0, "tallies": tallies} | changes)
 
 
 def test_a_step_is_the_sum_of_its_parts():
-    idle = step(
-        loss=3.0, tokens=0, sequences=0, by_sequence=False, entropy=0.0, kl=0.0, low=0, lowest=None, highest=None
-    )
-    other = step(tokens=30, sequences=4, entropy=7.0, lowest=0.25, highest=1.0, high=2)
+    idle = step(low=None, kl=(0.0, 0), loss=0.0, tokens=0, entropy=0.0)
+    other = step(low=(2, 4), kl=(1.0, 30), least=0.25, greatest=1.0, tokens=30, entropy=7.0)
     whole = Step.merged([idle, step(), other])
-    assert whole == step(
-        loss=5 / 3, tokens=40, sequences=6, entropy=12.0, kl=2.0, low=2, high=2, lowest=0.25, highest=1.0
-    )
-    means = UpdateFigures([whole, Step.merged([idle, idle])]).means()
-    assert means["entropy"] == 12 / 40 and means["loss"] == pytest.approx((5 / 3 + 3) / 2)
-    assert means["clip_ratio/low_mean"] == 2 / 7  # six sequences, and one that was left out
-    assert means["clip_ratio/low_min"] == 0 and means["clip_ratio/high_max"] == 1  # a step without parts has no say
+    assert whole == step(low=(3, 6), kl=(2.0, 40), loss=2.0, tokens=40, entropy=12.0, least=0.25, greatest=1.0)
+    means = StepMetrics([whole, Step.merged([idle, idle])]).means(["kl", "of nothing"])
+    assert means["entropy"] == 12 / 40 and means["loss"] == 1.0 and means["kl"] == 2 / 40 and means["of nothing"] == 0
+    assert means["low"] == 3 / 7  # six completions, and one that was left out
+    assert means["least"] == 0 and means["greatest"] == 1  # a step without parts has no say
 
 
 def test_means_leave_out_what_is_undefined():

@@ -35,8 +35,8 @@ def policy():
 @pytest.mark.parametrize("timeout_s", [20.0, None])
 def test_a_function_is_given_what_trl_gives(four, policy, timeout_s):
     reward = mine("sees_everything", columns={"solution": "gold"}, timeout_s=timeout_s)
-    assert reward(four, policy).tolist() == [len(r.completion.ids) + 3.0 for r in four.rollouts]
-    assert reward.figures == {"my/step": (7 + 20) / 2}
+    assert reward(four, policy).values.tolist() == [len(r.completion.ids) + 3.0 for r in four.rollouts]
+    assert reward(four, policy).metrics == {"my/step": (7 + 20) / 2}
     notes = [r.notes for r in four.rollouts]
     assert [n["seen"] for n in notes] == [str(("1 + 2?", r.parts.text)) for r in four.rollouts]
     given = "answer gold log_extra log_metric problem_id question solution trainer_state"
@@ -54,23 +54,27 @@ def test_messages_where_the_policy_has_a_chat_template(four, template, option, c
 
 
 def test_none_abstains_and_async_is_awaited(four, policy):
-    assert [math.isnan(v) for v in mine("abstains")(four, policy).tolist()] == [False, True, False, False]
+    assert [math.isnan(v) for v in mine("abstains")(four, policy).values.tolist()] == [False, True, False, False]
     lengths = [float(len(r.parts.text)) for r in four.rollouts]
-    assert mine("later", timeout_s=None)(four, policy).tolist() == lengths == mine("later")(four, policy).tolist()
+    assert (
+        mine("later", timeout_s=None)(four, policy).values.tolist()
+        == lengths
+        == mine("later")(four, policy).values.tolist()
+    )
 
 
 @pytest.mark.parametrize("timeout_s", [20.0, None])
 def test_what_a_coroutine_keeps_is_of_use_in_the_next_call(four, policy, timeout_s):
     reward = mine("with_a_client", timeout_s=timeout_s)
-    assert reward(four, policy).tolist() == reward(four, policy).tolist() == [1.0] * 4
+    assert reward(four, policy).values.tolist() == reward(four, policy).values.tolist() == [1.0] * 4
 
 
 @pytest.mark.parametrize("name", ["as_tensor", "as_array", "as_scalars", "one_by_one"])
 def test_whatever_trl_can_go_through_is_taken(four, policy, name):
     lengths = [float(len(r.parts.text)) for r in four.rollouts]
-    assert mine(name, timeout_s=None)(four, policy).tolist() == lengths
+    assert mine(name, timeout_s=None)(four, policy).values.tolist() == lengths
     if name in ("as_array", "one_by_one"):
-        assert mine(name)(four, policy).tolist() == lengths
+        assert mine(name)(four, policy).values.tolist() == lengths
 
 
 def test_columns_of_the_task_reach_the_function(four, policy):
@@ -78,7 +82,7 @@ def test_columns_of_the_task_reach_the_function(four, policy):
     for i, rollout in enumerate(four.rollouts):
         level = {"level": float(i)} if i else {}
         rollout.problem = dataclasses.replace(rollout.problem, columns={"gold": "mine", **level})
-    values = mine("by_level", timeout_s=None)(four, policy).tolist()
+    values = mine("by_level", timeout_s=None)(four, policy).values.tolist()
     assert math.isnan(values[0]) and values[1:] == [1.0, 2.0, 3.0]
     assert len({rollout.problem for rollout in four.rollouts}) == 4  # a problem can be a key all the same
 
@@ -89,28 +93,28 @@ def test_trls_own_rewards_unchanged(four, policy):
     overlong = {"max_completion_len": 12, "soft_punish_cache": 6}
     reward = FunctionReward("trl.rewards.get_soft_overlong_punishment", arguments=overlong, timeout_s=None)
     expected = trl.get_soft_overlong_punishment(**overlong)(ids)
-    assert reward(four, policy).tolist() == pytest.approx(expected) and len(set(expected)) > 2
+    assert reward(four, policy).values.tolist() == pytest.approx(expected) and len(set(expected)) > 2
     reward = FunctionReward("trl.rewards.get_repetition_penalty_reward", arguments={"ngram_size": 1}, timeout_s=None)
     expected = trl.get_repetition_penalty_reward(ngram_size=1)(ids)
-    assert reward(four, policy).tolist() == pytest.approx(expected) and min(expected) < 0
+    assert reward(four, policy).values.tolist() == pytest.approx(expected) and min(expected) < 0
     four.rollouts[0].parts = SimpleNamespace(text="<think>\n1 + 2\n</think>\n3")
     reward = FunctionReward("trl.rewards.think_format_reward", conversational=True, timeout_s=None)
-    assert reward(four, policy).tolist() == [1.0, 0.0, 0.0, 0.0]
+    assert reward(four, policy).values.tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
 def test_trls_accuracy_reward(four, policy):
     pytest.importorskip("math_verify")
     path, columns = "trl.rewards.accuracy_reward", {"solution": "gold"}
     four.rollouts[0].parts = SimpleNamespace(text=r"so \boxed{3}")
-    values = FunctionReward(path, columns=columns, conversational=True, timeout_s=None)(four, policy)
+    values = FunctionReward(path, columns=columns, conversational=True, timeout_s=None)(four, policy).values
     assert values[:2].tolist() == [1.0, 0.0]
 
 
 def test_it_runs_in_one_process_of_its_own(four, policy):
     reward = mine("where")
-    first, second = reward(four, policy), reward(four, policy)
+    first, second = reward(four, policy).values, reward(four, policy).values
     assert torch.equal(first, second) and first[0] != os.getpid()
-    assert mine("where", timeout_s=None)(four, policy)[0] == os.getpid()
+    assert mine("where", timeout_s=None)(four, policy).values[0] == os.getpid()
 
 
 @pytest.mark.parametrize("timeout_s", [20.0, None])
@@ -132,7 +136,7 @@ def test_what_hangs_is_stopped_and_named(four, policy, name):
         score({"mine": reward}, four, policy)
     assert time.perf_counter() - began < 20
     assert reward.worker.process is None
-    assert reward(four.part([0, 2]), policy).tolist() == [0.0, 0.0]  # the next call has a process again
+    assert reward(four.part([0, 2]), policy).values.tolist() == [0.0, 0.0]  # the next call has a process again
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import torch
 from test_rewards import Given, batch
 
 from atmanrl.errors import UserError
-from atmanrl.rewards import Gate, OutcomeReward, Reward, SaliencyReward, score, without_policy
-from atmanrl.rewards.gate import in_order
+from atmanrl.rewards import Gate, OutcomeReward, Reward, SaliencyReward, in_order, score, without_policy
 
 NAN = float("nan")
 
@@ -67,7 +66,6 @@ def test_an_abstention_behind_an_open_gate_is_filled_from_its_group(four):
 
 def test_a_gate_that_is_shut_everywhere(four):
     gated = Noting(only_where=Gate("outcome", 0.5))
-    gated.figures = {"of the last call": 1.0}
     scores = score({"outcome": OutcomeReward(), "gated": gated}, four, None)
     assert not gated.given and scores.total.tolist() == [0.0, -1.0, 0.0, -1.0]
     assert scores.figures == {"rewards/gated/counted": 0.0}

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmanrl.probe import PaperSolver
-from atmanrl.rewards import OutcomeReward, Reward, RewardError, SaliencyReward, fill_abstentions, score
+from atmanrl.rewards import OutcomeReward, Reward, RewardError, RewardOutput, SaliencyReward, fill_abstentions, score
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, split
 from atmanrl.tasks import Problem
 
@@ -21,11 +21,11 @@ class Given(Reward):
 
     def __init__(self, values: object, weight: float = 1.0, figures: dict[str, float] | None = None) -> None:
         super().__init__(weight)
-        self.values, self.told = values, figures or {}
+        self.values, self.metrics = values, figures
 
     def __call__(self, batch, policy):
-        self.figures = self.told
-        return torch.as_tensor(self.values)
+        values = torch.as_tensor(self.values)
+        return values if self.metrics is None else RewardOutput(values, self.metrics)
 
 
 def batch(policy, texts: list[str], right: list[bool | None], group_size: int = 2) -> RolloutBatch:
@@ -128,13 +128,14 @@ class StubProbe:
 
 def test_saliency_abstains_without_reasoning_or_delimiter(four):
     reward = SaliencyReward(weight=2.0, probe=StubProbe())
-    values = reward(four, None)
-    assert values.isnan().tolist() == [False, False, True, True]  # blank reasoning; no delimiter
+    output = reward(four, None)
+    assert output.values.isnan().tolist() == [False, False, True, True]  # blank reasoning; no delimiter
     assert [r.saliency is None for r in four.rollouts] == [False, False, True, True]
     assert len(four.rollouts[0].saliency) == four.rollouts[0].parts.cot_length
-    assert reward.figures["probe/seconds"] == 1.5
-    assert reward.figures["saliency/solved"] == pytest.approx(0.1)  # the right one that abstained is left out
-    assert reward.figures["saliency/unsolved"] == pytest.approx(0.2)
+    assert output.token_values == [r.saliency for r in four.rollouts]
+    assert output.metrics["probe/seconds"] == 1.5
+    assert output.metrics["saliency/solved"] == pytest.approx(0.1)  # the right one that abstained is left out
+    assert output.metrics["saliency/unsolved"] == pytest.approx(0.2)
     assert SaliencyReward.uses_policy and SaliencyReward().probe.policy is None
 
 
@@ -150,7 +151,8 @@ def test_a_real_probe_gives_each_rollout_what_it_gives_it_alone(tiny_policy):
 
     texts, right = ["1 + 2 = 3 ##### 3", "no delimiter", "we think so ##### 4", "##### 3"], [True, False, False, True]
     reward = SaliencyReward(probe=MaskProbe(solver=PaperSolver(steps=5, lr=0.05)))
-    together = reward(batch(tiny_policy, texts, right), tiny_policy)
-    alone = torch.cat([reward(batch(tiny_policy, [t], [r], 1), tiny_policy) for t, r in zip(texts, right, strict=True)])
+    together = reward(batch(tiny_policy, texts, right), tiny_policy).values
+    single = [batch(tiny_policy, [text], [is_right], 1) for text, is_right in zip(texts, right, strict=True)]
+    alone = torch.cat([reward(one, tiny_policy).values for one in single])
     assert together.isnan().tolist() == alone.isnan().tolist() == [False, True, False, True]
     assert torch.allclose(together, alone, atol=1e-6, equal_nan=True) and together[0] != together[2]

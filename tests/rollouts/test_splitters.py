@@ -148,7 +148,7 @@ def test_any_box_against_brute_force(text):
     if not opening or not ends:
         assert place is None
     else:
-        assert place == (len(head), len(head) + len(opening), tail[: ends[0]].strip())
+        assert place == Place(len(head), len(head) + len(opening), tail[: ends[0]].strip())
 
 
 @pytest.mark.parametrize("delimiter", [*DELIMITERS, BOX, LastColon()])

@@ -3,10 +3,13 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
-from atmanrl.grpo.objective import LOG_RATIO_LIMIT, clipped_objective, kl_estimate, normalizer
+from atmanrl.errors import UserError
+from atmanrl.grpo import ClippedLoss, LossInputs, MinibatchCounts
+from atmanrl.grpo.loss_clipped import LOG_RATIO_LIMIT, kl_estimate
 
 LENGTHS, WIDTH, MAX_LENGTH = [7, 1, 4, 9, 3, 9], 9, 20
 TYPES = pytest.mark.parametrize("kind", ["grpo", "dapo", "dr_grpo"])
@@ -28,11 +31,15 @@ def tensors() -> SimpleNamespace:
     return SimpleNamespace(mask=mask, old=old, logprobs=logprobs.requires_grad_(), advantages=advantages)
 
 
+def inputs(t: SimpleNamespace, rows: slice = slice(None), reference: torch.Tensor | None = None) -> LossInputs:
+    counts = MinibatchCounts(len(LENGTHS), sum(LENGTHS), MAX_LENGTH)
+    given = [t.logprobs, t.old, t.advantages, t.mask, torch.zeros_like(t.old)]
+    logprobs, old, advantages, mask, entropy = (tensor[rows] for tensor in given)
+    return LossInputs(logprobs, old, reference, advantages, mask, entropy, counts)
+
+
 def ours(t: SimpleNamespace, kind: str, level: str, high: float | None, rows: slice = slice(None)):
-    divide_by = normalizer(kind, len(LENGTHS), sum(LENGTHS), MAX_LENGTH)
-    return clipped_objective(
-        t.logprobs[rows], t.old[rows], t.advantages[rows], t.mask[rows], divide_by, 0.2, high, kind, level
-    )
+    return ClippedLoss(0.2, high, kind, level)(inputs(t, rows))
 
 
 def by_hand(t: SimpleNamespace, kind: str, level: str, high: float) -> float:
@@ -68,21 +75,22 @@ def test_the_gradient_at_the_first_step_is_that_of_the_policy_gradient(tensors):
     result.loss.backward()
     expected = -tensors.advantages[:, None] * tensors.mask / torch.tensor(LENGTHS)[:, None] / len(LENGTHS)
     assert torch.allclose(tensors.logprobs.grad, expected, atol=1e-15)
-    assert not result.clipped_low.any() and not result.clipped_high.any()
+    assert not result.metrics["clip_ratio/region_mean"].any()
 
 
 def test_clipped_tokens_have_no_gradient_and_the_others_do(tensors):
     result = ours(tensors, "dapo", "token", None)
     result.loss.backward()
-    clipped = result.clipped_low | result.clipped_high
+    clipped = result.metrics["clip_ratio/region_mean"]
     assert clipped.any() and not tensors.logprobs.grad[clipped].any()
     moved = tensors.mask & ~clipped & (tensors.advantages != 0)[:, None]
     assert tensors.logprobs.grad[moved].all() and not tensors.logprobs.grad[~tensors.mask].any()
 
 
 def test_a_ratio_beyond_float_stays_finite():
-    far = torch.tensor([[-1.0, 0.0]], requires_grad=True)
-    result = clipped_objective(far, torch.tensor([[-2000.0, -2000.0]]), torch.tensor([-1.0]), far.detach() < 1, 1.0)
+    far, mask = torch.tensor([[-1.0, 0.0]], requires_grad=True), torch.tensor([[True, False]])
+    old, counts = torch.full((1, 2), -2000.0), MinibatchCounts(1, 1, 20)
+    result = ClippedLoss()(LossInputs(far, old, None, torch.tensor([-1.0]), mask, old, counts))
     result.loss.backward()
     assert result.loss.item() == pytest.approx(math.exp(LOG_RATIO_LIMIT), rel=1e-6) and far.grad.isfinite().all()
 
@@ -111,12 +119,67 @@ def test_padding_has_no_divergence_and_a_far_reference_stays_finite():
 
 
 def test_the_penalty_pulls_towards_the_reference(tensors):
-    reference = tensors.logprobs.detach() + 0.5
-    none = torch.zeros_like(tensors.advantages)
+    tensors.advantages = torch.zeros_like(tensors.advantages)
     tensors.logprobs = tensors.old.clone().requires_grad_()
-    result = clipped_objective(
-        tensors.logprobs, tensors.old, none, tensors.mask, 1.0, reference=tensors.old + 0.5, beta=0.2,
-        use_bias_correction_kl=False,
-    )  # fmt: skip
+    result = ClippedLoss(beta=0.2, use_bias_correction_kl=False)(inputs(tensors, reference=tensors.old + 0.5))
     result.loss.backward()
-    assert (tensors.logprobs.grad[tensors.mask] < 0).all() and reference.shape == result.kl.shape
+    assert (tensors.logprobs.grad[tensors.mask] < 0).all() and result.metrics["kl"].shape == tensors.old.shape
+
+
+def in_numpy(t: SimpleNamespace, kind: str, level: str, high: float, beta: float, reference: np.ndarray) -> tuple:
+    """Loss, its gradient and the clipped tokens, with an advantage for every token, in numpy and float64 throughout."""
+    logprobs, old, advantages, mask = (x.detach().numpy() for x in (t.logprobs, t.old, t.advantages, t.mask))
+    loss, gradient, clipped = 0.0, np.zeros_like(logprobs), np.zeros_like(mask)
+    for row, length in enumerate(LENGTHS):
+        real = slice(0, length)
+        logs, a = logprobs[row, real] - old[row, real], advantages[row, real]
+        ratio = np.exp(logs if level == "token" else np.full(length, logs.mean()))
+        bounded = np.clip(ratio, 0.8, 1 + high)
+        cut = ((ratio < 0.8) & (a < 0)) | ((ratio > 1 + high) & (a > 0))
+        d = reference[row, real] - logprobs[row, real]
+        gains = np.minimum(ratio * a, bounded * a) - beta * (np.exp(d) - d - 1)
+        weight = 1 / length if kind == "grpo" else 1.0
+        slope = np.where(cut, 0.0, ratio * a)  # d (r A) / d log r
+        slope = slope if level == "token" else np.full(length, slope.sum() / length)
+        loss -= weight * gains.sum()
+        gradient[row, real] = -weight * (slope + beta * (np.exp(d) - 1))
+        clipped[row, real] = cut
+    whole = {"grpo": len(LENGTHS), "dapo": sum(LENGTHS), "dr_grpo": len(LENGTHS) * MAX_LENGTH}[kind]
+    return loss / whole, gradient / whole, clipped
+
+
+@TYPES
+@LEVELS
+@HIGHS
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+def test_an_advantage_for_every_token_against_numpy(tensors, kind, level, high, beta):
+    generator = torch.Generator().manual_seed(1)
+    tensors.advantages = torch.randn(tensors.old.shape, generator=generator, dtype=torch.float64)
+    reference = tensors.old + 0.4 * torch.randn(tensors.old.shape, generator=generator, dtype=torch.float64)
+    result = ClippedLoss(0.2, high, kind, level, beta, False)(inputs(tensors, reference=reference))
+    result.loss.backward()
+    loss, gradient, clipped = in_numpy(tensors, kind, level, high or 0.2, beta, reference.numpy())
+    assert result.loss.item() == pytest.approx(loss, rel=1e-12)
+    np.testing.assert_allclose(tensors.logprobs.grad.numpy(), gradient, rtol=1e-10, atol=1e-14)
+    assert clipped.any() and np.array_equal(result.metrics["clip_ratio/region_mean"].numpy(), clipped)
+
+
+@TYPES
+@LEVELS
+def test_equal_advantages_of_all_tokens_are_the_completions_advantage(tensors, kind, level):
+    whole = ours(tensors, kind, level, None).loss
+    tensors.advantages = tensors.advantages[:, None].expand_as(tensors.old)
+    assert ours(tensors, kind, level, None).loss.item() == whole.item()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epsilon": 0.0}, {"epsilon": 1.0}, {"epsilon_high": 0.0}, {"beta": -0.1}, {"beta": math.inf},
+        {"loss_type": "bnpo"}, {"importance_sampling_level": "word"},
+    ],
+)  # fmt: skip
+def test_wrong_options(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(UserError, match=rf"ClippedLoss: {name} is {value!r}; (give|choose)"):
+        ClippedLoss(**wrong)
