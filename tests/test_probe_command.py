@@ -184,13 +184,13 @@ def test_what_is_kept_is_whole_batches(whole, tmp_path, data):
     tail = data.draw(st.sampled_from([b"", b"\0" * 50, b"{}", b'{"half": \n{}\n', b"\n\n", b"7\n"]))
     half(whole, out, size, tail)
     folder = Folder(out, json.loads((whole / "summary.json").read_text())["settings"])
-    done = folder.rewind(2, 5)
+    done = folder.rewind(2, [1, 2, 3, 4, 5])
     lines = results_.splitlines(keepends=True)
     assert (out / "traces.part.jsonl").read_bytes() == b"".join(lines[:done])
     # a tail may close the very line that was cut off before its end
     best = sum((results_[:size] + tail).startswith(b"".join(lines[:n])) for n in range(1, 6))
     assert done == (5 if best == 5 else best // 2 * 2)
-    assert folder.rewind(2, 5) == done
+    assert folder.rewind(2, [1, 2, 3, 4, 5]) == done
 
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -297,6 +297,23 @@ def test_results_out_of_their_place_are_probed_again(whole, source, tiny_folder,
     (out / "traces.part.jsonl").write_bytes(b"".join(lines[place] for place in order))
     assert probe(tiny_folder, source, out) == 0
     assert (out / "traces.jsonl").read_bytes() == (whole / "traces.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("done", "field", "value"),
+    [(2, "traces", 2), (2, "traces", 10**30), (4, "traces", 6), (2, "skipped", [4, 5]), (5, "skipped", [1]),
+     (2, "without_saliency", [5])],
+)  # fmt: skip
+def test_a_note_that_was_changed_is_refused(whole, source, tiny_folder, tmp_path, capsys, done, field, value):
+    half(whole, out := tmp_path / "out", 0)
+    lines = (whole / "traces.jsonl").read_bytes().splitlines(keepends=True)
+    (out / "traces.part.jsonl").write_bytes(b"".join(lines[:done]))
+    note = json.loads((out / "progress.json").read_text())
+    note[field] = [{"line": line, "reason": "bad"} for line in value] if isinstance(value, list) else value
+    (out / "progress.json").write_text(json.dumps(note))
+    assert probe(tiny_folder, source, out) == 1
+    assert f"{out / 'progress.json'}: field {field} does not fit the traces" in capsys.readouterr().err
+    assert (out / "traces.part.jsonl").read_bytes() == b"".join(lines[:done]), "nothing that was computed is lost"
 
 
 @pytest.mark.parametrize("place", ["file", "link", "file/below"])

@@ -10,19 +10,26 @@ import yaml
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from atmanrl.callbacks.export import FOLDER
 from atmanrl.callbacks.resume import note_changes
 from atmanrl.cli_errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.files import atomic_write, remove, remove_leftovers
-from atmanrl.folders import check_replaceable, is_marked, locked, mark, mark_path
+from atmanrl.folders import check_fillable, check_replaceable, is_marked, locked, mark, mark_path
 from atmanrl.notes import say
 
 COMMAND = "fit"
 """Whose mark and lock a run's folder bears."""
 OWN = ("metrics.csv", "policy", "checkpoints/*", "rollouts/*", "eval/validation_*")
 """What training leaves in a run's folder, as patterns; `config.yaml` alone is a start that came to nothing."""
+EVALUATIONS = {
+    "validate": ("eval/validate.json", "eval/validate.jsonl"),
+    "test": ("eval/test.json", "eval/test.jsonl"),
+    "predict": ("predictions.jsonl",),
+}
+"""What the other commands write, into a run's folder or one of their own, whose mark they then bear."""
 
 
 class RunFolder(SaveConfigCallback):
@@ -39,26 +46,36 @@ class RunFolder(SaveConfigCallback):
         self._lock = ExitStack()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the folder for this run, before anything is written there.
+        """Take the folder for this command, before anything is written there.
 
         Raises:
-            UserError: another process trains there, it holds a run that this command does not go on with, or it cannot
-                be written to. Every process of the run raises it.
+            UserError: another process trains there, it holds a run that this command does not go on with or an evaluation
+                that it has not made, or it cannot be written to. Every process of the run raises it.
         """
-        if stage != "fit":
-            return
         self.folder = Path(trainer.default_root_dir)
         refusal = None
         if trainer.is_global_zero:
+            command = TrainerFn(stage).value
             try:
-                self._lock.enter_context(locked(self.folder, COMMAND))
-                self._check()
+                if command == COMMAND:
+                    self._lock.enter_context(locked(self.folder, COMMAND))
+                    self._check()
+                elif not is_marked(self.folder, COMMAND):
+                    check_fillable(self.folder, command, EVALUATIONS[command])
             except (UserError, OSError) as error:
                 refusal = mendable(error)
         refusal = trainer.strategy.broadcast(refusal)
         if refusal is not None:
             self._lock.close()
             raise UserError(refusal)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Mark the folder of an evaluation that is no run's."""
+        command = trainer.state.fn
+        if trainer.is_global_zero and command and command != COMMAND and not is_marked(self.folder, COMMAND):
+            mark(self.folder, command.value)
+
+    on_test_start = on_predict_start = on_validation_start
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int

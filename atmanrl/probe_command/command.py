@@ -123,18 +123,21 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
 def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
     size = given.batch_size
-    progress = folder.progress
-    unprobed = sum(len(progress[name]) for name in UNPROBED) if progress else 0
-    total = progress["traces"] - unprobed if progress else 0
-    done = folder.rewind(size, total)
-    if not progress or done < total:
-        rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
+    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
+    expected = rows.lines
+    if folder.progress:
+        folder.check("traces", rows.total)
+        unprobed = {row["line"] for name in UNPROBED for row in folder.progress[name]}
+        expected = [line for line in rows.lines if line not in unprobed]
+    if folder.part.exists() and folder.whole(size, expected) == len(expected):
+        folder.rewind(size, expected)
+    else:
         policy, device = Policy(given.model, **given.policy), choose_device(given.device)
         policy.dtype_name = choose_dtype(given.dtype, device, policy)
         policy.build().to(device)
         usable = rows.probeable(policy, probe)
-        done = folder.rewind(size, len(usable), [row.line for row in usable])
         folder.begin(rows.skipped, rows.without_saliency, rows.total, str(device), policy.dtype_name)
+        done = folder.rewind(size, [row.line for row in usable])
         if not usable:
             folder.append([], 0.0)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):

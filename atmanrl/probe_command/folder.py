@@ -106,8 +106,8 @@ class Folder:
             dtype: of the weights.
 
         Raises:
-            UserError: the results so far were computed on another kind of device or in another dtype (which `auto` may
-                choose on another machine).
+            UserError: the note was changed since, or the results so far were computed on another kind of device or in
+                another dtype (which `auto` may choose on another machine).
         """
         if self.progress is None:
             self.progress = {
@@ -116,6 +116,8 @@ class Folder:
             }  # fmt: skip
             mark(self.path, COMMAND)
             self._note()
+        for name, rows in {"skipped": skipped, "without_saliency": without_saliency}.items():
+            self.check(name, rows)
         now = {"device": device.split(":")[0], "dtype": dtype}
         for name, value in now.items():
             if (was := self.progress[name].split(":")[0]) != value:
@@ -123,6 +125,17 @@ class Folder:
                     f"the results in {self.page.parent} were computed with --{name}={was}, which would be {value} here: "
                     f"give --{name}={was}, or choose another --out."
                 )
+
+    def check(self, name: str, now: int | list[Json]) -> None:
+        """Compare the note with the traces: a field is a number, or rows that are not probed, known by their lines.
+
+        Raises:
+            UserError: the note was changed since.
+        """
+        assert self.progress is not None
+        was = self.progress[name]
+        if was != now if isinstance(now, int) else [r["line"] for r in was] != [r["line"] for r in now]:
+            raise UserError(f"{self._progress}: field {name} does not fit the traces; choose another --out.")
 
     def append(self, lines: Sequence[Json], seconds: float) -> None:
         """Add a batch of results; when this returns they are on the disk."""
@@ -134,32 +147,35 @@ class Folder:
         self.progress["seconds"] += seconds
         self._note()
 
-    def rewind(self, size: int, total: int, lines: Sequence[int] | None = None) -> int:
-        """Cut off a batch that was not finished; returns how many results, in batches of `size`, are whole.
+    def whole(self, size: int, lines: Sequence[int]) -> int:
+        """How many results, in batches of `size`, are whole and stand in their place.
 
         A batch is probed as a whole or not at all: its composition decides the last digits of the results. A result that
-        is damaged or does not stand in its place is cut off too, with all that follow.
+        is damaged or does not stand in its place does not count, nor do all that follow.
 
         Args:
             size: of a batch.
-            total: of all results.
-            lines: the lines of the traces file that they belong to, in order, where these are known.
+            lines: the lines of the traces file that all results belong to, in order.
         """
-        if not self.part.exists():
-            return 0
+        return len(self._ends(size, lines))
+
+    def rewind(self, size: int, lines: Sequence[int]) -> int:
+        """Cut off what `whole` does not count; returns what it counts."""
+        ends = self._ends(size, lines)
+        if self.part.exists():
+            os.truncate(self.part, ends[-1] if ends else 0)
+        return len(ends)
+
+    def _ends(self, size: int, lines: Sequence[int]) -> list[int]:
+        """The bytes at which results end."""
         ends: list[int] = []
-        before = 0
-        with self.part.open("rb") as file:
-            for text in file:
-                line = _line(text)
-                in_place = line > before if lines is None else lines[len(ends) : len(ends) + 1] == [line]
-                if not in_place or len(ends) == total:
-                    break
-                before = line
-                ends.append(file.tell())
-        done = len(ends) if len(ends) == total else len(ends) // size * size
-        os.truncate(self.part, ends[done - 1] if done else 0)
-        return done
+        if self.part.exists():
+            with self.part.open("rb") as file:
+                for text in file:
+                    if lines[len(ends) : len(ends) + 1] != [_line(text)]:
+                        break
+                    ends.append(file.tell())
+        return ends if len(ends) == len(lines) else ends[: len(ends) // size * size]
 
     def done(self) -> Iterator[Json]:
         """The results so far, one by one; call `rewind` first."""

@@ -38,6 +38,7 @@ class Rows:
         splitter: of rows that name no delimiter.
 
     Attributes:
+        lines: numbers of the lines on which traces stand, bad ones included.
         found: line numbers and objects of the traces whose form is right.
         skipped: line and reason of each bad row, in the order of the lines.
         without_saliency: line and reason of each rollout that is no bad row, but has no saliency.
@@ -51,7 +52,8 @@ class Rows:
         self.skipped: list[dict[str, Any]] = []
         self.without_saliency: list[dict[str, Any]] = []
         self.found = list(traces.read(path, limit, self._fault, splitter))
-        self.total = len(self.found) + len(self.skipped)
+        self.lines = sorted([line for line, _ in self.found] + [bad["line"] for bad in self.skipped])
+        self.total = len(self.lines)
         if not self.total:
             raise TraceError(f"{path} holds no trace.")
 

@@ -30,8 +30,8 @@ from atmanrl.sweep.trial import COMMAND, Trial, command_line
 
 FILES = ("sweep.db", "sweep.csv", "sweep.png")
 """What a sweep writes into its folder, besides its trials' folders."""
-DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError)
-"""What Optuna raises where its database cannot be read or written."""
+DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError, json.JSONDecodeError)
+"""What Optuna raises where its database cannot be read or written, or holds what it has not written."""
 
 MOST_POINTS = 10_000
 """Of a grid that are tried: each is a run, and a row in the database before the first one begins."""
@@ -86,6 +86,7 @@ class Study:
                 sampler=self._sampler(0), direction=sweep.goal,
             )  # fmt: skip
             self._same_as_before()
+            self.finished()  # which reads all of them
         except DATABASE_ERRORS as error:
             raise SweepError(
                 f"{database} cannot be used ({first_line(error)}); restore it, or choose another --out."

@@ -50,6 +50,31 @@ def test_nothing_of_a_finished_run_is_touched(fit, tmp_path, capsys):
     assert contents(run) == {name: data for name, data in before.items() if name != "config.yaml"}
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("test", "eval/test.json"), ("test", "eval/test.jsonl"), ("validate", "eval/validate.json"),
+     ("predict", "predictions.jsonl")],
+)  # fmt: skip
+def test_an_evaluation_replaces_its_own_files_alone(fit, tmp_path, capsys, command, name):
+    assert fit("--trainer.max_steps=1", "--data.test_problems=2", "--data.task.test_size=20") == 0
+    run, other = tmp_path / "run", tmp_path / "other"
+
+    def evaluate(folder):
+        return main([
+            command, f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/update_00001.ckpt'}",
+            f"--trainer.default_root_dir={folder}",
+        ])  # fmt: skip
+
+    (other / name).parent.mkdir(parents=True)
+    (other / name).write_text("mine")
+    assert evaluate(other) == 1
+    assert f"{other} holds {name}, which `atmanrl {command}` has not made" in capsys.readouterr().err
+    assert contents(other) == {name: b"mine"}
+    (other / name).unlink()
+    assert evaluate(other) == evaluate(other) == 0, "its own are replaced"
+    assert evaluate(run) == evaluate(run) == 0, "and so are a run's"
+
+
 def test_a_run_that_is_done_says_so(fit, capsys):
     assert fit() == 0
     assert fit("--ckpt_path=last") == 0

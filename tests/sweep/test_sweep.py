@@ -5,9 +5,11 @@ import itertools
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 
 import disk
 import pytest
@@ -301,6 +303,15 @@ def test_a_damaged_database_and_a_damaged_trial(sweep, capsys):
     path = sweep({"x": {"values": [1, "bad"]}})
     out = path.parent / "out"
     assert run(path, "--trials=1") == 0
+    whole = (out / "sweep.db").read_bytes()
+    for name in ("study_user_attributes", "trial_user_attributes"):
+        with closing(sqlite3.connect(out / "sweep.db")) as database:
+            database.execute(f"update {name} set value_json = '{{'")
+            database.commit()
+        assert run(path) == 1
+        error = capsys.readouterr().err
+        assert f"{out / 'sweep.db'} cannot be used" in error and error.count("\n") == 1
+        (out / "sweep.db").write_bytes(whole)
     (out / "sweep.db").write_bytes(b"no database at all" * 100)
     assert run(path) == 1
     error = capsys.readouterr().err
