@@ -25,11 +25,16 @@ COMPUTED_IN = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What matrix products are computed in under those of Lightning's precisions that keep the weights wider."""
 
 
-def build(policy: Policy, module: LightningModule) -> Policy:
+def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy:
     """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`.
 
     With a single process there is nothing to share: FSDP2 then is the ordinary thing, too. In mixed precision the policy
     notes what it is computed in. Attention by cuDNN is switched on or off as the policy says.
+
+    Args:
+        policy: to be loaded.
+        module: whose trainer has the strategy and the precision.
+        shard: whether the module can do with slices of the weights; if not, FSDP2 refuses the module.
 
     Raises:
         UserError: a precision that cannot be, or that FSDP2 cannot have here.
@@ -40,7 +45,9 @@ def build(policy: Policy, module: LightningModule) -> Policy:
     if module._trainer is not None:
         name = check_precision(module.trainer.precision, policy.dtype_name, policy.lora is None)
         policy.computed_in = COMPUTED_IN.get(name)
-    if policy.model is not None or mesh is None or mesh.size() == 1:  # only strategies that shard have a mesh
+    if (
+        not shard or policy.model is not None or mesh is None or mesh.size() == 1
+    ):  # only strategies that shard have a mesh
         return policy.build()
     if module.trainer.precision not in ("32-true", "bf16-mixed"):
         raise UserError(

@@ -176,7 +176,7 @@ class MaskProbe(LightningModule):
         """Load the policy, when the probe stands alone."""
         if self.policy is None:
             raise UserError("MaskProbe stands alone here and needs a policy: give model.policy.path.")
-        build(self.policy, self)
+        build(self.policy, self, shard=False)
 
     def configure_optimizers(self) -> None:
         """None: `solve` makes its own."""

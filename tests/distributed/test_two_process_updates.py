@@ -180,7 +180,7 @@ def test_two_process_refusals(two):
         assert "data.val_problems gives 1 problems to 2 processes" in errors[0]
         assert "fill one update of 4" in errors[1]
         assert "FSDP2Strategy cannot run MaskProbe" in errors[2]
-        assert "choose bf16-mixed or 32-true" in errors[3]
+        assert "give --trainer.precision=32-true and --model.policy.dtype=bfloat16" in errors[3]
         assert "warm start runs on one process" in errors[4]
 
 
