@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from datetime import date, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +30,7 @@ from atmanrl.models.loading import (
     load_tokenizer,
     unfilled_model,
 )
-from atmanrl.models.tokenizing import RESERVED, Encoder
+from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
 from atmanrl.notes import say
 from atmanrl.shipped import located
 
@@ -106,7 +105,7 @@ class Policy(nn.Module):
                 raise PolicyError(
                     f"policy.chat_template_kwargs: {name!r} is no variable of a chat template; leave it out."
                 )
-        self.chat_template_date = _today() if chat_template_date is None else _date(chat_template_date)
+        self.chat_template_date = template_date(chat_template_date)
         self.adapter: Adapter | None = None
         self.config: Any = None
         self.model = None
@@ -295,14 +294,3 @@ class Policy(nn.Module):
         pad = self.tokenizer.pad_token_id
         # nothing attends to padding, so any token will do where the tokenizer's own has no place in the embedding
         self.pad_id = self.eos_ids[0] if pad is None or not 0 <= pad < size else pad
-
-
-def _today() -> date:
-    return datetime.now().date()
-
-
-def _date(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError as error:
-        raise PolicyError(f"policy.chat_template_date is {text!r}; give a date as 2026-01-31.") from error

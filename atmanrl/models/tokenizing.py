@@ -17,6 +17,20 @@ RESERVED = (
 """What `apply_chat_template` calls its own options, which are no variables of a template."""
 
 
+def template_date(text: str | None) -> date:
+    """The date that a chat template is told: the one of a text such as 2026-01-31, today's for None.
+
+    Raises:
+        PolicyError: the text is no date.
+    """
+    if text is None:
+        return date.today()
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise PolicyError(f"policy.chat_template_date is {text!r}; give a date as 2026-01-31.") from error
+
+
 def text_ids(tokenizer: Any, text: str, visible: Collection[int] = ()) -> list[int]:
     """Token ids of a text within a sequence: no special token is added, and none is read from the text.
 
