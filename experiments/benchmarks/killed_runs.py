@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from atmanrl.files import TEMPORARY
+
 SETTINGS = [
     "--config", "configs/laptop.yaml", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-4",
     "--data.queries_per_device=2", "--data.group_size=4", "--data.max_new_tokens=96", "--data.val_problems=2",
@@ -84,7 +86,7 @@ class Run:
     @property
     def writing(self) -> str | None:
         """The checkpoint that is being written."""
-        return next((p.name for p in self.folder.glob("checkpoints/update_*.part")), None)
+        return next((p.name for p in self.folder.glob(f"checkpoints/{TEMPORARY}*-update_*")), None)
 
 
 def looks(run: Run) -> Iterator[None]:
