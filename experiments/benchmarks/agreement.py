@@ -7,28 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from atmanrl.probe.agreement import Agreement
+
 GROUP = 8
 """Rollouts of a problem."""
 
 
-def advantages(reward: Tensor, group: int = GROUP) -> np.ndarray:
-    """Rewards minus their group's mean, which is what training sees; NaN where a rollout was not probed."""
-    groups = reward.double().cpu().numpy().reshape(-1, group)
-    return (groups - np.nanmean(groups, axis=1, keepdims=True)).ravel()
+def _agreement(reference: Tensor, reward: Tensor) -> Agreement:
+    """Agreement over advantages, which is what training sees; a rollout that was not probed (NaN) has no say."""
+    theirs, ours = (rewards.double().cpu().tolist() for rewards in (reference, reward))
+    return Agreement.of(theirs, ours, [place // GROUP for place in range(len(theirs))])
 
 
 def pearson(reference: Tensor, reward: Tensor) -> float:
     """Correlation over advantages."""
-    theirs, ours = advantages(reference), advantages(reward)
-    known = ~np.isnan(theirs)
-    return float(np.corrcoef(theirs[known], ours[known])[0, 1])
+    return _agreement(reference, reward).pearson
 
 
 def slope(reference: Tensor, reward: Tensor) -> float:
     """Slope of the regression over advantages, which a correlation does not see."""
-    theirs, ours = advantages(reference), advantages(reward)
-    known = ~np.isnan(theirs)
-    return float(np.polyfit(theirs[known], ours[known], 1)[0])
+    return _agreement(reference, reward).slope
 
 
 def spearman(reference: Sequence[list[float] | None], saliency: Sequence[list[float] | None]) -> float:
