@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atmanrl.explanation import Explanation, explain
+    from atmanrl.probe.explain import Explanation, explain
 
 __version__ = "0.1.0"
 __all__ = ["Explanation", "__version__", "explain"]
@@ -14,7 +14,7 @@ __all__ = ["Explanation", "__version__", "explain"]
 def __getattr__(name: str) -> Any:
     """`explain` and `Explanation` on first use: torch takes seconds to import, and `atmanrl --help` needs none of it."""
     if name in ("Explanation", "explain"):
-        from atmanrl import explanation
+        from atmanrl.probe import explain as explanation
 
         return getattr(explanation, name)
     raise AttributeError(f"module 'atmanrl' has no attribute {name!r}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
+from collections.abc import Callable
 
 from atmanrl import __version__
-from atmanrl.cli_errors import run
+from atmanrl.commands.errors import run
 from atmanrl.errors import UserError, say_error
-from atmanrl.jsonl import is_text
+from atmanrl.io.jsonl import is_text
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",
@@ -23,6 +25,11 @@ COMMANDS = {
     "table": "print Table 1 for finished runs",
     "report": "write Table 1, figures and a page to look at for finished runs",
 }
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+"""Commands that Lightning's own command line carries out."""
+RUNS_A_MODEL = (*LIGHTNING, "probe")
+"""Commands that run a model, with whatever a user plugs in."""
 
 HELP = """usage: atmanrl COMMAND [options]
 
@@ -71,33 +78,20 @@ def _command(args: list[str]) -> int:
     if args[0] not in COMMANDS:
         say_error(f"no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
         return 2
-    if args[0] in ("table", "report"):
-        from atmanrl.report import command
+    if args[0] in RUNS_A_MODEL:
+        if os.getcwd() not in sys.path:
+            # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
+            sys.path.append(os.getcwd())
+        grow_in_place()
+    if args[0] in LIGHTNING:
+        return _main_of("run")(args)
+    return _main_of(args[0])(args[1:])
 
-        return {"table": command.table, "report": command.report}[args[0]](args[1:])
-    if args[0] == "export":
-        from atmanrl.export_command import main as export
 
-        return export(args[1:])
-    if args[0] == "plan":
-        from atmanrl.plan.command import main as plan
-
-        return plan(args[1:])
-    if args[0] == "configs":
-        from atmanrl.configs_command import main as configs
-
-        return configs(args[1:])
-    if args[0] == "sweep":
-        from atmanrl.sweep.command import main as sweep
-
-        return sweep(args[1:])
-    if os.getcwd() not in sys.path:
-        # a user's own tasks and rewards lie here, and `python -m atmanrl` would find them too
-        sys.path.append(os.getcwd())
-    grow_in_place()
-    from atmanrl.cli import main as lightning_command
-
-    return lightning_command(args)
+def _main_of(name: str) -> Callable[[list[str]], int]:
+    """The `main` of a module of `atmanrl.commands`, which is imported only now: torch takes seconds."""
+    main: Callable[[list[str]], int] = importlib.import_module(f"atmanrl.commands.{name}").main
+    return main
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from atmanrl import escape
+from atmanrl.io import escape
 
 
 class UserError(ValueError):

@@ -72,7 +72,7 @@ def tiny_folder(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_policy(tiny_folder):
     """That policy, built, in eval mode, in float64 so that references agree to rounding."""
-    from atmanrl.policy import Policy
+    from atmanrl.models.policy import Policy
 
     policy = Policy(str(tiny_folder), dtype="float64").build()
     policy.eval()

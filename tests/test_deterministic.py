@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from atmanrl.grpo import ClippedLoss, LossInputs, MinibatchCounts
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, split

@@ -7,7 +7,7 @@ import torch
 from lightning import Trainer
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.sft import ByLength, SFTDataModule, SFTModule
 from atmanrl.tasks import DELIMITER, Problem, Task, WordProblems
 

@@ -11,8 +11,8 @@ from conftest import ROOT
 
 from atmanrl import shipped
 from atmanrl.__main__ import main
-from atmanrl.devices import choose_dtype
-from atmanrl.policy import Policy
+from atmanrl.models.devices import choose_dtype
+from atmanrl.models.policy import Policy
 
 NAMES = {path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from atmanrl.files import atomic_write
+from atmanrl.io.files import atomic_write
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.callback import MetricsCallback
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import RolloutDataModule
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.distributed import whole
-from atmanrl.files import atomic_folder
-from atmanrl.folders import check_replaceable, mark
-from atmanrl.policy import Policy, PolicyError
+from atmanrl.io.files import atomic_folder
+from atmanrl.io.folders import check_replaceable, mark
+from atmanrl.models.policy import Policy, PolicyError
 
 FOLDER = "policy"
 """Where a run's folder holds the trained policy."""

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from atmanrl import escape
 from atmanrl.errors import UserError
 from atmanrl.grpo.experience import experience_of
+from atmanrl.io import escape
 from atmanrl.rollouts import Rollout
 
 

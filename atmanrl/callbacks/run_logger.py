@@ -12,9 +12,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 
-from atmanrl import escape
 from atmanrl.errors import UserError
-from atmanrl.files import atomic_write
+from atmanrl.io import escape
+from atmanrl.io.files import atomic_write
 
 _OF_UPDATE = re.compile(r"rollouts/update_(\d+)\.jsonl|eval/validation_(\d+)\.jsonl?")
 """The files of a run that belong to an update; a user's own beside them stay."""

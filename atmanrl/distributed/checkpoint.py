@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError, first_line
-from atmanrl.files import disks_own_errors
+from atmanrl.io.files import disks_own_errors
 from atmanrl.models.errors import UNSAFE
 from atmanrl.models.layers import check_same
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from atmanrl.distributed.sharding import is_sharded
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 
 _TWINS: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
 """Each policy's twin, made once: what is known of it (see `probe.guard`) stays known."""

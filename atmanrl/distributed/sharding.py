@@ -18,8 +18,8 @@ from torch.distributed.tensor import DTensor
 
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
-from atmanrl.precision import check_precision
+from atmanrl.models.policy import Policy
+from atmanrl.models.precision import check_precision
 
 COMPUTED_IN = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What matrix products are computed in under those of Lightning's precisions that keep the weights wider."""

@@ -17,7 +17,7 @@ from atmanrl.distributed import checkpoint as checkpoints
 from atmanrl.distributed.copies import gathered
 from atmanrl.distributed.sharding import full_weights, is_sharded
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 
 
 class FSDP2Strategy(ModelParallelStrategy):

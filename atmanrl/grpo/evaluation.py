@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule
 from atmanrl.distributed import everyone, fail_together, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.callback import MetricsCallback
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward, in_order, score, without_policy
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 

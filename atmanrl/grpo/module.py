@@ -41,7 +41,7 @@ from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import UpdatingModule
 from atmanrl.horizon import needed_updates
-from atmanrl.policy import Policy, check_same
+from atmanrl.models.policy import Policy, check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 

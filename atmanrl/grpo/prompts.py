@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
-from atmanrl.forward import last_layer_at, positions
 from atmanrl.models.cache import fork
+from atmanrl.models.logits import last_layer_at, positions
 
 
 def can_share(model: Any) -> bool:

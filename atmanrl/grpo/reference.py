@@ -12,7 +12,7 @@ from torch import Tensor
 from atmanrl.distributed import build, gathered
 from atmanrl.errors import UserError
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 
 

@@ -16,7 +16,7 @@ from atmanrl.grpo.loss import Loss, MinibatchCounts, evaluate
 from atmanrl.grpo.optimizers import refusals
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.step_metrics import StepMetrics
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward
 
 

@@ -16,7 +16,7 @@ from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Task
 
 if TYPE_CHECKING:
-    from atmanrl.policy import Policy
+    from atmanrl.models.policy import Policy
 
 Stage = Literal["training", "validation", "test"]
 """When a metric runs: on the rollouts of an update, on held-out training problems, on test problems."""

@@ -18,7 +18,7 @@ from atmanrl.metrics.columns import Column
 from atmanrl.metrics.endings import CotLength, Finished
 from atmanrl.metrics.majority import MajorityAtK
 from atmanrl.metrics.pass_at_k import PassAtK
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.rollouts.datamodule import RolloutDataModule
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atmanrl.metrics.base import RolloutMetric, Stage
 from atmanrl.metrics.columns import COMPOSITION
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 
 if TYPE_CHECKING:

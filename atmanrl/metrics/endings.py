@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atmanrl.metrics.base import RolloutMetric, Stage, ratio
 from atmanrl.metrics.columns import COT_LENGTH
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 
 

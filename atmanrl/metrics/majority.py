@@ -12,7 +12,7 @@ from math import comb
 import torch
 
 from atmanrl.metrics.at_k import MeanAtK
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem, Task
 

@@ -8,7 +8,7 @@ import torch
 
 from atmanrl.metrics.at_k import MeanAtK
 from atmanrl.metrics.estimators import pass_at_k
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks.mixture import by_task
 

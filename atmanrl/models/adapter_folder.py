@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from atmanrl.adapters import PREFIX, LoRA
 from atmanrl.errors import first_line
+from atmanrl.models.adapters import PREFIX, LoRA
 from atmanrl.models.errors import PolicyError
 
 OTHER_KINDS = ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")

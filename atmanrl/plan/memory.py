@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from atmanrl.forward import LOGITS_AT_ONCE
+from atmanrl.models.logits import LOGITS_AT_ONCE
 from atmanrl.plan.shape import ModelShape
 from atmanrl.rollouts.cache import ROOM
 from atmanrl.rollouts.static_decoding import columns_for, filled_size

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atmanrl.errors import UserError
-from atmanrl.policy import LoRA
-from atmanrl.precision import check_precision
+from atmanrl.models.policy import LoRA
+from atmanrl.models.precision import check_precision
 
 WIDTHS = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 PROBLEMS = {"GSM8K": 7473, "MMLU": 1816}

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from atmanrl import escape
+from atmanrl.io import escape
+from atmanrl.io.terminal import print_whole
 from atmanrl.plan.estimate import USABLE, Plan, advice
 from atmanrl.plan.units import bytes_text, seconds_text
-from atmanrl.terminal import print_whole
 
 
 def show(plan: Plan, console: Console) -> None:

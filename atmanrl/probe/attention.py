@@ -29,7 +29,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
-from atmanrl.forward import widened
+from atmanrl.models.logits import widened
 from atmanrl.models.masks import lowest
 from atmanrl.probe.float_scores import FloatScores
 from atmanrl.probe.lean import lean_attention

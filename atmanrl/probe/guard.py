@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from atmanrl.forward import evaluating, logits_at
+from atmanrl.models.logits import evaluating, logits_at
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias
 
 _CHECKED: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()

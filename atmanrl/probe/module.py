@@ -13,8 +13,8 @@ from torch import nn
 
 from atmanrl.distributed import build, fail_together
 from atmanrl.errors import UserError
-from atmanrl.forward import evaluating
-from atmanrl.policy import Policy
+from atmanrl.models.logits import evaluating
+from atmanrl.models.policy import Policy
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend
 from atmanrl.probe.attributions import Attribution

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.forward import cheapest_batches, logits_at, positions, token_logprobs
 from atmanrl.models.cache import fork
+from atmanrl.models.logits import cheapest_batches, logits_at, positions, token_logprobs
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past

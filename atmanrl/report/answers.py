@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atmanrl import jsonl
-from atmanrl.jsonl import RowError
+from atmanrl.io import jsonl
+from atmanrl.io.jsonl import RowError
+from atmanrl.io.trace_schema import check_fields
 from atmanrl.report.runs import ReportError
-from atmanrl.trace_schema import check_fields
 
 PROBED = Path("probe") / "traces.jsonl"
 """Where a report looks for saliency in a run's folder: `atmanrl probe --out RUN/probe` writes it."""

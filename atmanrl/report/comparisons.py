@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from atmanrl.report.answers import Answer, Probed
-from atmanrl.report.trace_page import Span, TraceView, colour_scale, spans
 from atmanrl.report.words import Words
+from atmanrl.views.trace_page import Span, TraceView, colour_scale, spans
 
 TYPICAL = 3
 """Problems shown because they are typical: the paper's Figures 3 to 5."""

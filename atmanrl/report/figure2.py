@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atmanrl import escape
 from atmanrl.errors import UserError
-from atmanrl.files import atomic_file
+from atmanrl.io import escape
+from atmanrl.io.files import atomic_file
 from atmanrl.report.curves import PANELS, Curve
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 
-from atmanrl import escape
 from atmanrl.errors import UserError
+from atmanrl.io import escape
 from atmanrl.report.comparisons import Comparison, Side
 
 if TYPE_CHECKING:

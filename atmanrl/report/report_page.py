@@ -10,7 +10,7 @@ from markupsafe import Markup
 from atmanrl.report.comparisons import Comparisons
 from atmanrl.report.table1 import Table1
 from atmanrl.report.table1_formats import caption
-from atmanrl.report.trace_page import template
+from atmanrl.views.trace_page import template
 
 LEGEND = (("number", "number"), ("symbol", "symbol"), ("stop", "stop word"), ("other", "other"))
 """The classes of words with what the legend calls them."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from atmanrl import jsonl
 from atmanrl.errors import UserError
+from atmanrl.io import jsonl
 from atmanrl.metrics.columns import Column, merged, unrecorded
 from atmanrl.tasks import DELIMITER
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atmanrl import escape
-from atmanrl.files import atomic_write
+from atmanrl.io import escape
+from atmanrl.io.files import atomic_write
 from atmanrl.metrics.columns import Column, merged, unrecorded
 from atmanrl.metrics.per_problem import Floats
 from atmanrl.report.intervals import interval

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from atmanrl import escape
+from atmanrl.io import escape
 from atmanrl.report.intervals import LEVEL, RESAMPLES, SEED
 from atmanrl.report.table1 import Table1
 

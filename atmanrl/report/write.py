@@ -6,8 +6,8 @@ from pathlib import Path
 
 from atmanrl import __version__
 from atmanrl.errors import UserError
-from atmanrl.files import atomic_write
-from atmanrl.folders import check_fillable, mark
+from atmanrl.io.files import atomic_write
+from atmanrl.io.folders import check_fillable, mark
 from atmanrl.report import figure2, figure3, table1_formats
 from atmanrl.report.answers import PROBED
 from atmanrl.report.comparisons import TYPICAL

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import RolloutBatch
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 

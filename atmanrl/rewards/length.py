@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards.base import Reward
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import RolloutBatch

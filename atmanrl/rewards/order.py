@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 
-from atmanrl import escape
 from atmanrl.errors import UserError
+from atmanrl.io import escape
 from atmanrl.rewards.base import Reward
 
 

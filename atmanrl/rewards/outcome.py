@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards.base import Reward
 from atmanrl.rollouts.batch import RolloutBatch
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe, PaperSolver, ProbeResult
 from atmanrl.probe.agreement import Agreement
 from atmanrl.rewards.base import Reward, RewardOutput

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards.base import Reward
 from atmanrl.rewards.faults import checked
 from atmanrl.rewards.order import in_order

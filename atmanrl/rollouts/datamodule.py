@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from atmanrl.distributed import everyone, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.horizon import check_interval, planned_updates
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 from atmanrl.rollouts.order import Block, EpochOrder, digest

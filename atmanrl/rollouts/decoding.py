@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from atmanrl.forward import head_at, positions, token_logprobs
-from atmanrl.policy import Policy
+from atmanrl.models.logits import head_at, positions, token_logprobs
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.cache import repeat_with_room, select_rows
 from atmanrl.rollouts.sampler import SamplingOptions
 from atmanrl.rollouts.seeds import inverse_cdf

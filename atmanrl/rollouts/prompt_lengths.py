@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from atmanrl.errors import UserError
+from atmanrl.models.policy import Policy
 from atmanrl.notes import say
-from atmanrl.policy import Policy
 from atmanrl.rollouts.resampling import Row
 from atmanrl.tasks import Task
 

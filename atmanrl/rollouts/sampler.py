@@ -11,7 +11,7 @@ from functools import cached_property
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.truncation import Truncation
 
 

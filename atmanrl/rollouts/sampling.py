@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.forward import evaluating
-from atmanrl.policy import Policy
+from atmanrl.models.logits import evaluating
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.decoding import Decoded, decode_dynamic, prefill
 from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions
 from atmanrl.rollouts.static_decoding import Step, decode_static, decode_step, why_not_static

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atmanrl.errors import UserError
-from atmanrl.jsonl import is_text
+from atmanrl.io.jsonl import is_text
 from atmanrl.models.tokenizing import text_ids
 from atmanrl.rollouts.offsets import offsets, special_ids
 from atmanrl.tasks.base import DELIMITER, after_delimiter

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.cache import STATIC_SOURCES, static_cache
 from atmanrl.rollouts.decoding import Decoded, Prefill, draw
 from atmanrl.rollouts.sampler import SamplingOptions

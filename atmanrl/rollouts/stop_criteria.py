@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.offsets import decode
 
 MARGIN = 8

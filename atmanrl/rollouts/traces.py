@@ -19,17 +19,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from atmanrl import jsonl
 from atmanrl.errors import UserError
-from atmanrl.files import atomic_write
-from atmanrl.jsonl import RowError
-from atmanrl.policy import Policy
+from atmanrl.io import jsonl
+from atmanrl.io.files import atomic_write
+from atmanrl.io.jsonl import RowError
+from atmanrl.io.trace_schema import check_fields
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.boxed import BoxedSplitter
 from atmanrl.rollouts.sampler import Completion
 from atmanrl.rollouts.split import DEFAULT, DelimiterSplitter, Splitter
 from atmanrl.tasks import Problem
-from atmanrl.trace_schema import check_fields
 
 
 class TraceError(UserError):

@@ -12,8 +12,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from atmanrl import escape
-from atmanrl.files import atomic_file, atomic_write
+from atmanrl.io import escape
+from atmanrl.io.files import atomic_file, atomic_write
 from atmanrl.sweep.space import Range, Sweep
 
 Rows = Sequence[dict[str, Any]]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from atmanrl.jsonl import is_number
+from atmanrl.io.jsonl import is_number
 from atmanrl.sweep.yaml_file import SweepError, read, shown
 
 __all__ = ["Choice", "Goal", "Method", "Range", "Sweep", "SweepError", "load"]

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from atmanrl.errors import first_line
-from atmanrl.folders import check_fillable, check_replaceable, mark
+from atmanrl.io.folders import check_fillable, check_replaceable, mark
 from atmanrl.sweep.space import Choice, Range, Sweep, SweepError
 from atmanrl.sweep.trial import COMMAND, Trial, command_line
 

@@ -18,10 +18,10 @@ import yaml
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from atmanrl import jsonl
-from atmanrl.files import FileError, atomic_write, errors_name, remove
-from atmanrl.folders import check_replaceable, locked, mark
-from atmanrl.records import read_record
+from atmanrl.io import jsonl
+from atmanrl.io.files import FileError, atomic_write, errors_name, remove
+from atmanrl.io.folders import check_replaceable, locked, mark
+from atmanrl.io.records import read_record
 from atmanrl.sweep.space import Sweep
 
 COMMAND = "sweep"

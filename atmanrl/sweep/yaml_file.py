@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from atmanrl.errors import UserError
-from atmanrl.jsonl import RowError, check, is_text
+from atmanrl.io.jsonl import RowError, check, is_text
 
 MOST_BYTES = 1 << 20
 """Of a file."""

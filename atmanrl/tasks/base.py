@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from atmanrl.errors import UserError
-from atmanrl.jsonl import is_text
+from atmanrl.io.jsonl import is_text
 
 DELIMITER = "#####"
 """What stands between the reasoning and the answer by default, for every task (the paper, section 3.1)."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from random import Random
 
-from atmanrl import escape
+from atmanrl.io import escape
 from atmanrl.tasks.base import Problem, Split, Task, TaskError
 
 

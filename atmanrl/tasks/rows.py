@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from atmanrl import jsonl
+from atmanrl.io import jsonl
 from atmanrl.tasks.base import TaskError
 
 

@@ -31,8 +31,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from atmanrl.files import atomic_write
-from atmanrl.policy import Policy
+from atmanrl.io.files import atomic_write
+from atmanrl.models.policy import Policy
 from experiments.benchmarks.grpo_learning_figure import draw
 from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, trl_trainer
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from atmanrl.files import TEMPORARY
+from atmanrl.io.files import TEMPORARY
 
 SETTINGS = [
     "--config", "configs/laptop.yaml", "--model.optimizer=torch.optim.AdamW", "--model.optimizer.lr=1e-4",

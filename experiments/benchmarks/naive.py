@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import Bias, attention_bias, attention_hook
 from atmanrl.probe.module import frozen
 from atmanrl.probe.target import Target

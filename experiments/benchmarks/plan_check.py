@@ -27,7 +27,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from atmanrl.forward import scores_at
+from atmanrl.models.logits import scores_at
+from atmanrl.models.policy import Policy
 from atmanrl.plan import memory
 from atmanrl.plan.estimate import plan
 from atmanrl.plan.hardware import Hardware, Lengths
@@ -35,7 +36,6 @@ from atmanrl.plan.launches import forward_launches
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import probe_operations, sampling_seconds, update_operations
-from atmanrl.policy import Policy
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver, ProbeResult
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts import RolloutBatch, RolloutDataModule

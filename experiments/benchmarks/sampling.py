@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import Completion, HFSampler, SamplingOptions
 from atmanrl.rollouts.seeds import uniforms
 from atmanrl.tasks import WordProblems

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward
 from atmanrl.rollouts import RolloutDataModule
 from atmanrl.tasks import DELIMITER, Problem, WordProblems

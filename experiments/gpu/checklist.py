@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from atmanrl.files import atomic_write
+from atmanrl.io.files import atomic_write
 from experiments.gpu.record import TRACEBACK, Record
 from experiments.gpu.summary import table
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 import torch._dynamo
 
-from atmanrl.devices import cudnn_attention
+from atmanrl.models.devices import cudnn_attention
+from atmanrl.models.policy import Policy
 from atmanrl.plan.settings import RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import sampling_seconds
-from atmanrl.policy import Policy
 from atmanrl.rollouts import HFSampler, Sampler, SamplingOptions
 from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, random_policy, ratio, seconds_of

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
+from atmanrl.models.policy import Policy
 from atmanrl.plan.estimate import plan
 from atmanrl.plan.flops import all_pairs, probe_gradient_flops
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import probe_operations
-from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atmanrl.files import atomic_write
+from atmanrl.io.files import atomic_write
 
 TRACEBACK = 4000
 """Characters of a traceback that are kept, its end."""

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atmanrl.models.policy import Policy
 from atmanrl.plan.hardware import Hardware, Lengths
-from atmanrl.policy import Policy
 from atmanrl.probe.target import Target
 
 TOKENIZER = Path(__file__).parents[2] / "experiments/laptop/blank"

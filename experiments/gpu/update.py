@@ -20,10 +20,10 @@ from lightning import Callback, Trainer
 
 from atmanrl.distributed import FSDP2Strategy
 from atmanrl.grpo import GRPOModule
+from atmanrl.models.policy import Policy
 from atmanrl.plan.estimate import plan
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
-from atmanrl.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.rewards import OutcomeReward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutBatch, RolloutDataModule, split

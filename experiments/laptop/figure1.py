@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 
 from atmanrl import Explanation, explain
-from atmanrl.policy import Policy
-from atmanrl.report import figure1
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import split
 from atmanrl.tasks import Problem, WordProblems
+from atmanrl.views import figure1
 
 POLICY = Path(__file__).parent / "policy"
 TOKENS = range(24, 44)

@@ -16,7 +16,7 @@ from updates import GROUP, Lottery, Ragged, module_of, quiet, strategy_of, train
 
 from atmanrl.distributed import FailTogether, processes
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward
 
 FOREVER = 300

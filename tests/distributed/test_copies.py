@@ -5,7 +5,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from atmanrl.distributed import gathered, inference_copy
-from atmanrl.policy import LoRA, Policy
+from atmanrl.models.policy import LoRA, Policy
 
 IDS = torch.arange(3, 15)[None]
 

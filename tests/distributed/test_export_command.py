@@ -6,7 +6,7 @@ import yaml
 from disk import full_disk
 
 from atmanrl.__main__ import main
-from atmanrl.policy import LoRA, Policy, PolicyError
+from atmanrl.models.policy import LoRA, Policy, PolicyError
 
 
 @pytest.fixture

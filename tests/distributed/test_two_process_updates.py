@@ -11,7 +11,7 @@ from updates import CASES, SHARDED, Ragged, module_of, quiet, run, trainer_of
 
 from atmanrl.__main__ import main
 from atmanrl.distributed.checkpoint import read_sharded
-from atmanrl.policy import LoRA, Policy
+from atmanrl.models.policy import LoRA, Policy
 
 
 @pytest.fixture(scope="module")

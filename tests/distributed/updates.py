@@ -15,13 +15,13 @@ from launch import GROUP_TIMEOUT
 from lightning import Trainer, seed_everything
 from torch.distributed.device_mesh import init_device_mesh
 
-from atmanrl.callbacks import RunCheckpoint
+from atmanrl.checkpoint import RunCheckpoint
 from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, whole
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
-from atmanrl.forward import LOGITS_AT_ONCE, scores_at
 from atmanrl.grpo import ClippedLoss, GRPOModule, scoring
-from atmanrl.policy import LoRA, Policy
+from atmanrl.models.logits import LOGITS_AT_ONCE, scores_at
+from atmanrl.models.policy import LoRA, Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 from torch import Tensor
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 from atmanrl.tasks import DELIMITER, WordProblems

@@ -6,9 +6,9 @@ import pytest
 import torch
 from laptop import PRECISIONS, cosine, policy_in, rollouts
 
-from atmanrl.forward import scores_at, token_scores
 from atmanrl.grpo import scoring
 from atmanrl.grpo.scoring import Scorer
+from atmanrl.models.logits import scores_at, token_scores
 from atmanrl.rollouts import Completion, HFSampler, Rollout, RolloutBatch, SamplingOptions, sample
 
 pytestmark = pytest.mark.gpu

@@ -11,7 +11,7 @@ from lightning import Callback, Trainer
 from atmanrl.distributed import FSDP2Strategy
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import LoRA, Policy
+from atmanrl.models.policy import LoRA, Policy
 from atmanrl.probe import MaskProbe, PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutDataModule, split

@@ -12,7 +12,7 @@ from lightning import Trainer, seed_everything
 
 from atmanrl.distributed import FSDP2Strategy, full_weights, processes
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe, PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutDataModule, split

@@ -8,7 +8,7 @@ from test_grpo_module import Feed, Run
 
 from atmanrl.distributed import Processes
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver
 from atmanrl.rewards import Gate, OutcomeReward, SaliencyReward
 from atmanrl.rollouts import datamodule

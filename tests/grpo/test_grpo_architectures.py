@@ -10,7 +10,7 @@ from test_grpo_module import Feed
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
 from atmanrl.rewards import OutcomeReward, SaliencyReward

@@ -9,7 +9,7 @@ from lightning import Trainer
 
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
 from atmanrl.rewards import OutcomeReward, Reward, SaliencyReward

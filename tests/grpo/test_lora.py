@@ -8,10 +8,10 @@ import torch
 from lightning import Trainer
 from test_grpo_module import Feed, Lottery
 
-from atmanrl import policy as policy_module
-from atmanrl.callbacks import RunCheckpoint
+from atmanrl.checkpoint import RunCheckpoint
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import LoRA, Policy, PolicyError
+from atmanrl.models import policy as policy_module
+from atmanrl.models.policy import LoRA, Policy, PolicyError
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import PaperSolver
 from atmanrl.rewards import SaliencyReward

@@ -10,7 +10,7 @@ from atmanrl.grpo import ClippedLoss, Experience, GRPOModule
 from atmanrl.grpo.figures import rollout_figures
 from atmanrl.grpo.scoring import Scored
 from atmanrl.grpo.step_metrics import StepMetrics
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rewards import Scores
 from atmanrl.rollouts import Completion, RolloutBatch
 

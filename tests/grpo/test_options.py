@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from test_grpo_module import GROUP, Feed, Lottery, Run
 
 from atmanrl.__main__ import main
-from atmanrl.callbacks import RunCheckpoint
+from atmanrl.checkpoint import RunCheckpoint
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, WarmupSchedule, group_advantages, scoring
 from atmanrl.grpo.advantages import learning_groups
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import minibatches
-from atmanrl.policy import LoRA, Policy
+from atmanrl.models.policy import LoRA, Policy
 from atmanrl.rewards import Reward
 
 
@@ -291,7 +291,7 @@ def test_early_stopping_stops(tiny_folder):
 
 
 def test_schedule_and_early_stopping_by_yaml(tiny_folder, tmp_path, monkeypatch):
-    from atmanrl.cli import RunCLI
+    from atmanrl.commands.run import RunCLI
 
     (tmp_path / "more.yaml").write_text("""
 trainer:

@@ -14,8 +14,8 @@ from test_grpo_module import Feed, Lottery
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule
-from atmanrl.policy import LoRA, Policy
-from atmanrl.precision import check_precision
+from atmanrl.models.policy import LoRA, Policy
+from atmanrl.models.precision import check_precision
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
 from atmanrl.rewards import SaliencyReward

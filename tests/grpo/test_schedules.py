@@ -10,7 +10,7 @@ from transformers import get_scheduler
 
 from atmanrl.errors import UserError
 from atmanrl.grpo import GRPOModule, WarmupSchedule
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 
 
 @pytest.mark.parametrize("shape", ["constant", "linear", "cosine"])

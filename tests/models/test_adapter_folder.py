@@ -8,7 +8,7 @@ import torch
 
 from atmanrl import explain
 from atmanrl.grpo.reference import Reference
-from atmanrl.policy import LoRA, Policy, PolicyError
+from atmanrl.models.policy import LoRA, Policy, PolicyError
 from atmanrl.probe.solvers import PaperSolver
 
 pytest.importorskip("peft")

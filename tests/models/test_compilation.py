@@ -9,11 +9,11 @@ import torch
 from conftest import BLANK
 from transformers import AutoModelForCausalLM, LlamaConfig, MixtralConfig
 
-from atmanrl.forward import logits_at
 from atmanrl.models import compilation
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.layers import checkpoint_layers
-from atmanrl.policy import Policy
+from atmanrl.models.logits import logits_at
+from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import Bias, attention_bias, attention_hook
 
 SIZES = {

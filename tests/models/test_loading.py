@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from atmanrl import explain
 from atmanrl.__main__ import main
 from atmanrl.models.loading import plain_outputs
-from atmanrl.policy import Policy, PolicyError
+from atmanrl.models.policy import Policy, PolicyError
 
 
 @pytest.fixture

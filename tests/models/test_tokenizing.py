@@ -7,7 +7,7 @@ import pytest
 from tokenizers import processors
 
 from atmanrl import explain
-from atmanrl.policy import Policy, PolicyError
+from atmanrl.models.policy import Policy, PolicyError
 from atmanrl.probe.solvers import PaperSolver
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.offsets import decode

@@ -7,8 +7,8 @@ from test_shape_and_flops import tiny
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from atmanrl.models.policy import Policy
 from atmanrl.plan import launches
-from atmanrl.policy import Policy
 from atmanrl.rollouts.sampling import sample
 
 NO_KERNEL = {

@@ -8,10 +8,10 @@ from test_shape_and_flops import tiny
 from transformers import AutoModelForCausalLM
 
 from atmanrl.distributed import inference_copy
-from atmanrl.forward import LOGITS_AT_ONCE, logits_at
+from atmanrl.models.logits import LOGITS_AT_ONCE, logits_at
+from atmanrl.models.policy import LoRA, Policy
 from atmanrl.plan import memory
 from atmanrl.plan.shape import shape_of
-from atmanrl.policy import LoRA, Policy
 from atmanrl.probe.mask import Entries
 from atmanrl.rollouts import HFSampler, SamplingOptions, static_decoding
 

@@ -6,9 +6,9 @@ from conftest import BLANK
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from atmanrl.models.policy import LoRA
 from atmanrl.plan import flops
 from atmanrl.plan.shape import shape_of
-from atmanrl.policy import LoRA
 
 TINY = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "head_dim": 8}
 

@@ -7,7 +7,7 @@ import torch
 from probe_reference import Case, Exact, Reference, cases, strengthen
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError, attention_hook
 from atmanrl.probe.attributions import GradientAtStart, IntegratedGradients, Suppression
 from atmanrl.probe.module import frozen

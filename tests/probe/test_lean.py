@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atmanrl.errors import UserError
-from atmanrl.forward import last_layer_at
+from atmanrl.models.logits import last_layer_at
 from atmanrl.probe import lean
 from atmanrl.probe.lean import constant_past, lean_attention
 

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import (
     AdaptiveSolver,
     GradientAtStart,

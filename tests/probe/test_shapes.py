@@ -6,7 +6,7 @@ import pytest
 import torch
 from probe_reference import Case, Exact, Reference, cases, reward, strengthen
 
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe, PaperSolver
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.mask import saliency_reward

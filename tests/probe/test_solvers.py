@@ -8,7 +8,7 @@ import torch
 from probe_reference import Exact, Reference, cases, reward, strengthen
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.probe import AdaptiveSolver, PaperSolver, Solver
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.mask import saliency_reward

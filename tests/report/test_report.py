@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from made_runs import make, rollout  # noqa: F401
-from test_trace_page import EVIL, Strict
+from strict_html import EVIL, Strict
 
 from atmanrl.__main__ import main
 from atmanrl.metrics.columns import UNRECORDED

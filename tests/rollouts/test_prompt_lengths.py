@@ -3,7 +3,7 @@
 import pytest
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import RolloutDataModule
 from atmanrl.rollouts.prompt_lengths import fitting_problems
 from atmanrl.tasks import Problem, WordProblems

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from atmanrl.errors import UserError
+from atmanrl.models.policy import Policy
 from atmanrl.models.tokenizing import text_ids
-from atmanrl.policy import Policy
 from atmanrl.rewards import FormatReward
 from atmanrl.rollouts import (
     BoxedSplitter,

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from atmanrl.errors import UserError
-from atmanrl.policy import Policy
+from atmanrl.models.policy import Policy
 from atmanrl.rollouts import HFSampler, SamplingOptions, static_decoding
 from atmanrl.rollouts.seeds import uniforms
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from atmanrl import jsonl
 from atmanrl.errors import UserError
+from atmanrl.io import jsonl
 from atmanrl.rollouts import Completion, DelimiterSplitter, Rollout, split, traces
 from atmanrl.rollouts.traces import TraceError
 from atmanrl.tasks import Problem

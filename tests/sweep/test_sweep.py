@@ -17,7 +17,7 @@ import yaml
 from conftest import ROOT
 
 from atmanrl.__main__ import main
-from atmanrl.folders import locked, mark
+from atmanrl.io.folders import locked, mark
 from atmanrl.sweep import results
 from atmanrl.sweep.space import load
 
@@ -249,7 +249,7 @@ def test_an_unknown_option(tiny_folder, tmp_path, capsys):
 
 
 def test_optuna_is_missing(sweep, monkeypatch, capsys):
-    monkeypatch.setattr("atmanrl.sweep.command.find_spec", lambda name: None)
+    monkeypatch.setattr("atmanrl.commands.sweep.find_spec", lambda name: None)
     assert run(sweep({"x": {"values": [1]}})) == 1
     assert "atmanrl[sweep]" in capsys.readouterr().err
 
@@ -358,7 +358,7 @@ def test_a_trials_damaged_figures_stop_the_sweep_which_goes_on_when_they_are_men
 def test_two_sweeps_on_a_fresh_folder(sweep, monkeypatch, capsys):
     path = sweep({"x": {"values": [1]}})
     with locked(path.parent / "out", "sweep"):
-        monkeypatch.setattr("atmanrl.sweep.command.PATIENCE", 0.1)
+        monkeypatch.setattr("atmanrl.commands.sweep.PATIENCE", 0.1)
         assert run(path) == 1
     assert "another `atmanrl sweep` is at work in" in capsys.readouterr().err
     assert not (path.parent / "out/sweep.db").exists()

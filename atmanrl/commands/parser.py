@@ -1,0 +1,82 @@
+"""The parser of every command: its errors are one sentence."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, ClassVar, NoReturn
+
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningArgumentParser
+
+from atmanrl.commands.moved import moved, renamed
+from atmanrl.commands.trust import check_code, keep_data_as_data
+from atmanrl.errors import say_error
+from atmanrl.shipped import config_file
+
+
+def brief(message: str) -> str:
+    """One sentence out of a parser's nested error: where, and what is wrong."""
+    where: list[str] = []
+    structure = re.compile(r"Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|^- $")
+    for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
+        if found := re.match(r'(?:Parser key|Parser key:) "?([\w.]+)"?:?(.*)', line):
+            where.append(found[1])
+            line = found[2].strip()
+        elif found := re.match(r"Problem with given class_path '([\w.]+)':(.*)", line):
+            where.append(found[1].rsplit(".", 1)[-1])
+            line = found[2].strip()
+        if line and not structure.search(line):
+            given = re.search(r"Given value: (.+)", message)  # told apart from the error, where several types would do
+            line += f". Got value: {given[1]}" if given and "Got value" not in line else ""
+            return f"{' > '.join(where)}: {line}" if where else line
+    return message
+
+
+class ConfigFile(ActionConfigFile):
+    """The option `--config`: a file, the name of a shipped configuration, or YAML itself.
+
+    Its `metrics` are added to those known before it; other mappings take the place of older ones.
+    """
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Read the configuration into the options."""
+        before = cfg.get("metrics")
+        ActionConfigFile.apply_config(parser, cfg, dest, config_file(value))
+        after = cfg.get("metrics")
+        if isinstance(before, dict) and isinstance(after, dict):
+            cfg["metrics"] = {**before, **after}
+
+
+class RunParser(LightningArgumentParser):
+    """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`).
+
+    Attributes:
+        typed: the arguments of the command that is parsed; the parser of a subcommand is another one, and shares them.
+    """
+
+    typed: ClassVar[Sequence[str]] = ()
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Parse a command's arguments.
+
+        Raises:
+            UserError: a config file allows code, which only this command's own arguments may.
+        """
+        keep_data_as_data()
+        typed = sys.argv[1:] if args is None else args
+        outer, RunParser.typed = RunParser.typed, RunParser.typed or typed  # parsers call each other with parts of it
+        try:
+            config = super().parse_args(args, *more, **options)
+        finally:
+            RunParser.typed = outer
+        check_code(config, typed)
+        return config
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong and exit with status 2."""
+        say_error(moved(message, RunParser.typed) or renamed(message) or brief(message))
+        print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
+        sys.exit(2)

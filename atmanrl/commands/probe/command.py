@@ -1,0 +1,180 @@
+"""The command itself: options, settings, and the loop over batches."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ActionYesNo
+from rich.console import Console
+
+from atmanrl.commands.errors import INTERRUPTED
+from atmanrl.commands.libraries import quiet
+from atmanrl.commands.parser import RunParser
+from atmanrl.commands.probe import results
+from atmanrl.commands.probe.folder import COMMAND, Folder, content
+from atmanrl.commands.probe.progress import TraceProgress
+from atmanrl.commands.probe.rows import Rows
+from atmanrl.errors import UserError, say_end
+from atmanrl.io import escape
+from atmanrl.io.files import user_path
+from atmanrl.io.folders import locked
+from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
+from atmanrl.models.policy import Policy
+from atmanrl.probe import MaskProbe
+from atmanrl.rollouts import RolloutBatch, Splitter
+from atmanrl.rollouts.split import splitter_of
+from atmanrl.shipped import located
+from atmanrl.tasks import DELIMITER
+
+UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
+"""Rows that were not probed: their key in `summary.json`, and what is said of each."""
+
+LISTED = 20
+"""Most rows of either kind in the terminal; `summary.json` has them all."""
+
+DESCRIPTION = """Measure the saliency of stored traces: how much each token of the reasoning matters to the gold answer.
+Writes traces.jsonl, summary.json and index.html into a folder. A run that was interrupted or killed goes on when the
+same command is given again."""
+
+
+def main(args: list[str]) -> int:
+    """Probe a file of traces; returns the exit status, 130 where the user interrupts.
+
+    Raises:
+        UserError: the folder holds results of other settings, or the traces or the model cannot be used.
+    """
+    quiet()
+    parser = _parser()
+    given = parser.parse_args(args)
+    if given.batch_size < 1:
+        raise UserError(f"--batch_size is {given.batch_size}; give at least 1.")
+    if given.limit is not None and given.limit < 1:
+        raise UserError(f"--limit is {given.limit}; give at least 1.")
+    made = parser.instantiate_classes(given)
+    probe, splitter = made.probe, splitter_of(made.delimiter)
+    command = ["atmanrl", "probe", *args]
+    folder = None
+    try:
+        given.out = user_path(str(given.out))
+        folder = Folder(given.out, _settings(parser, given))
+        if not folder.finished:
+            with locked(given.out, COMMAND):
+                _run(given, probe, splitter, folder, command)
+        _tell(folder)
+    except KeyboardInterrupt:
+        say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
+        return INTERRUPTED
+    return 0
+
+
+def _parser() -> RunParser:
+    parser = RunParser(prog="atmanrl probe", description=DESCRIPTION)
+    parser.add_argument("--model", type=str, required=True, help="a Hugging Face folder or a name on the hub")
+    parser.add_argument(
+        "--traces", type=str, required=True,
+        help="JSONL with prompt, gold (or answer), and cot or a whole completion with its delimiter",
+    )  # fmt: skip
+    parser.add_argument(
+        "--delimiter", type=Splitter | str, default=DELIMITER,
+        help="between reasoning and answer, in rows that do not name theirs: a text, or a Splitter by its class path",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, required=True, help="folder for traces.jsonl, summary.json and index.html")
+    parser.add_argument("--limit", type=int | None, default=None, help="probe only the first so many traces")
+    parser.add_argument(
+        "--skip_bad_rows", action=ActionYesNo, nargs="?", default=False,
+        help="leave out rows that cannot be probed, instead of stopping at the first",
+    )  # fmt: skip
+    parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed, and written, together")
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="cpu, cuda, cuda:1, mps; auto: a CUDA GPU where there is one, else the CPU",
+    )
+    parser.add_argument(
+        "--dtype", type=DtypeName, default="auto",
+        help="of the weights; auto: float32, and bfloat16 on a GPU that has it for weights that are stored so",
+    )  # fmt: skip
+    skipped = {"path", "pretrained", "dtype", "activation_checkpointing"}
+    parser.add_class_arguments(Policy, "policy", skip=skipped, instantiate=False)
+    parser.add_class_arguments(MaskProbe, "probe", skip={"policy", "keep_masks"})
+    parser.add_argument("-c", "--config", action="config", help="a YAML file with these options")
+    return parser
+
+
+def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
+    """All options that the results depend on, with the content of the traces and of a local model."""
+    settings: dict[str, Any] = json.loads(parser.dump(given, format="json"))
+    settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
+    if settings["delimiter"] == DELIMITER:
+        del settings["delimiter"]  # so that folders from before there was a choice can be gone on with
+    traces, model = Path(given.traces), Path(located(given.model))
+    if not traces.is_file():
+        raise UserError(f"the traces {traces} cannot be read: there is no such file.")
+    settings["traces_sha256"] = content(traces)
+    settings["model_sha256"] = content(model) if model.is_dir() else None
+    return settings
+
+
+def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
+    """Probe what is left, and finish the folder."""
+    size = given.batch_size
+    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
+    expected = rows.lines
+    if folder.progress:
+        folder.check("traces", rows.total)
+        unprobed = {row["line"] for name in UNPROBED for row in folder.progress[name]}
+        expected = [line for line in rows.lines if line not in unprobed]
+    if folder.part.exists() and folder.whole(size, expected) == len(expected):
+        folder.rewind(size, expected)
+    else:
+        policy, device = Policy(given.model, **given.policy), choose_device(given.device)
+        policy.dtype_name = choose_dtype(given.dtype, device, policy)
+        policy.build().to(device)
+        usable = rows.probeable(policy, probe)
+        folder.begin(rows.skipped, rows.without_saliency, rows.total, str(device), policy.dtype_name)
+        done = folder.rewind(size, [row.line for row in usable])
+        if not usable:
+            folder.append([], 0.0)
+        with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
+            for start in range(done, len(usable), size):
+                began, batch = time.perf_counter(), usable[start : start + size]
+                torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
+                result = probe.solve(policy, RolloutBatch([row.rollout for row in batch], group_size=1))
+                seconds = time.perf_counter() - began
+                folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
+                bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
+    assert folder.progress is not None
+    summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
+    summary |= {**{name: folder.progress[name] for name in UNPROBED}, "settings": folder.settings}
+    summary |= {"versions": results.versions(), "command": command}
+    summary |= {name: folder.progress[name] for name in ("device", "dtype")}
+    summary["seconds"] = round(folder.progress["seconds"], 3)
+    folder.finish(summary, results.to_page(folder.done(), summary))
+    folder.progress = summary
+
+
+def _tell(folder: Folder) -> None:
+    """Say what a finished folder holds."""
+    summary = folder.progress
+    assert summary is not None
+    console = Console(file=sys.stdout)
+    for name, said in UNPROBED.items():
+        lines = [f"{said} line {row['line']}: {row['reason']}" for row in summary[name]]
+        if len(lines) > LISTED:
+            lines[LISTED:] = [f"... {len(lines) - LISTED} more: {folder.summary}"]
+        for line in lines:
+            console.print(escape.terminal(line), highlight=False, markup=False, soft_wrap=True)
+    mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
+    text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
+    if summary["without_saliency"]:
+        text += f", {len(summary['without_saliency'])} without a saliency"
+    if mean is not None:
+        text += f", mean saliency {mean:.4f}" + (f" (standard deviation {spread:.4f})" if spread is not None else "")
+    console.print(escape.terminal(f"{text}: {folder.page}"), highlight=False, markup=False, soft_wrap=True)

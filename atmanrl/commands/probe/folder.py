@@ -1,0 +1,243 @@
+"""The folder of a probing run: results are appended batch by batch, and a killed run goes on after its last whole batch.
+
+While a run is under way there are `progress.json` (settings, skipped rows, seconds) and `traces.part.jsonl`. The last act
+of a run is to give the latter its final name, so a folder with `traces.jsonl` is finished, `summary.json` and
+`index.html` included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
+
+from atmanrl.errors import UserError
+from atmanrl.io.files import atomic_write, errors_name
+from atmanrl.io.folders import check_fillable, mark
+from atmanrl.io.records import read_record
+
+Json = dict[str, Any]
+Count = Annotated[int, Field(ge=0)]
+
+COMMAND = "probe"
+"""Whose mark and lock the folder bears."""
+
+NAMES = {
+    "traces_sha256": "the content of the traces file",
+    "model_sha256": "the content of the model's folder",
+}
+"""Settings that the user did not type."""
+
+
+class Skipped(TypedDict):
+    """A row that was not probed, and why."""
+
+    line: int
+    reason: str
+
+
+class Progress(TypedDict):
+    """`progress.json`: what a run that is under way depends on, and how far it has come."""
+
+    settings: Json
+    traces: Count
+    skipped: list[Skipped]
+    without_saliency: list[Skipped]
+    device: str
+    dtype: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Spread(TypedDict):
+    """Mean and sample standard deviation, None where there are too few values."""
+
+    mean: FiniteFloat | None
+    std: FiniteFloat | None
+
+
+class Summary(Progress):
+    """`summary.json`: what a finished run has found."""
+
+    probed: Count
+    saliency: Spread
+
+
+class Folder:
+    """A folder for results.
+
+    Args:
+        path: the folder.
+        settings: all that the results depend on. Whoever goes on must have the same.
+
+    Raises:
+        UserError: the folder holds results of other settings, files that no run of this command has left, or files that
+            were changed since so that they cannot be used.
+    """
+
+    def __init__(self, path: Path, settings: Json) -> None:
+        self.path, self.settings = path, settings
+        self.results, self.part = path / "traces.jsonl", path / "traces.part.jsonl"
+        self.summary, self.page, self._progress = path / "summary.json", path / "index.html", path / "progress.json"
+        names = (each.name for each in (self.results, self.part, self.summary, self.page, self._progress))
+        check_fillable(path, COMMAND, names)
+        self.finished = self.results.exists()
+        record, schema = (self.summary, Summary) if self.finished else (self._progress, Progress)
+        advice = "choose another --out"
+        self.progress: Json | None = dict(read_record(record, schema, advice)) if record.exists() else None
+        if self.progress is None and (left := next((p for p in (self.results, self.part) if p.exists()), None)):
+            raise UserError(f"{left} exists already, without the {record.name} of the run that wrote it; {advice}.")
+        if self.progress is not None:
+            _same(self.progress["settings"], settings, path)
+
+    def begin(self, skipped: list[Json], without_saliency: list[Json], traces: int, device: str, dtype: str) -> None:
+        """Note what a new run is about to do; a run that goes on keeps its note.
+
+        Args:
+            skipped: bad rows with their reasons.
+            without_saliency: rollouts that have none, with their reasons.
+            traces: all rows of the file.
+            device: what the probe runs on.
+            dtype: of the weights.
+
+        Raises:
+            UserError: the note was changed since, or the results so far were computed on another kind of device or in
+                another dtype (which `auto` may choose on another machine).
+        """
+        if self.progress is None:
+            self.progress = {
+                "settings": self.settings, "traces": traces, "skipped": skipped,
+                "without_saliency": without_saliency, "device": device, "dtype": dtype, "seconds": 0.0,
+            }  # fmt: skip
+            mark(self.path, COMMAND)
+            self._note()
+        for name, rows in {"skipped": skipped, "without_saliency": without_saliency}.items():
+            self.check(name, rows)
+        now = {"device": device.split(":")[0], "dtype": dtype}
+        for name, value in now.items():
+            if (was := self.progress[name].split(":")[0]) != value:
+                raise UserError(
+                    f"the results in {self.page.parent} were computed with --{name}={was}, which would be {value} here: "
+                    f"give --{name}={was}, or choose another --out."
+                )
+
+    def check(self, name: str, now: int | list[Json]) -> None:
+        """Compare the note with the traces: a field is a number, or rows that are not probed, known by their lines.
+
+        Raises:
+            UserError: the note was changed since.
+        """
+        assert self.progress is not None
+        was = self.progress[name]
+        if was != now if isinstance(now, int) else [r["line"] for r in was] != [r["line"] for r in now]:
+            raise UserError(f"{self._progress}: field {name} does not fit the traces; choose another --out.")
+
+    def append(self, lines: Sequence[Json], seconds: float) -> None:
+        """Add a batch of results; when this returns they are on the disk."""
+        assert self.progress is not None
+        with errors_name(self.part), self.part.open("ab") as file:
+            file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self.progress["seconds"] += seconds
+        self._note()
+
+    def whole(self, size: int, lines: Sequence[int]) -> int:
+        """How many results, in batches of `size`, are whole and stand in their place.
+
+        A batch is probed as a whole or not at all: its composition decides the last digits of the results. A result that
+        is damaged or does not stand in its place does not count, nor do all that follow.
+
+        Args:
+            size: of a batch.
+            lines: the lines of the traces file that all results belong to, in order.
+        """
+        return len(self._ends(size, lines))
+
+    def rewind(self, size: int, lines: Sequence[int]) -> int:
+        """Cut off what `whole` does not count; returns what it counts."""
+        ends = self._ends(size, lines)
+        if self.part.exists():
+            os.truncate(self.part, ends[-1] if ends else 0)
+        return len(ends)
+
+    def _ends(self, size: int, lines: Sequence[int]) -> list[int]:
+        """The bytes at which results end."""
+        ends: list[int] = []
+        if self.part.exists():
+            with self.part.open("rb") as file:
+                for text in file:
+                    if lines[len(ends) : len(ends) + 1] != [_line(text)]:
+                        break
+                    ends.append(file.tell())
+        return ends if len(ends) == len(lines) else ends[: len(ends) // size * size]
+
+    def done(self) -> Iterator[Json]:
+        """The results so far, one by one; call `rewind` first."""
+        with self.part.open("rb") as file:
+            for line in file:
+                yield json.loads(line)
+
+    def finish(self, summary: Json, page: str) -> None:
+        """Write summary and page, and give the results their final name."""
+        with atomic_write(self.page) as file:
+            file.write(page)
+        with atomic_write(self.summary) as file:
+            file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        os.replace(self.part, self.results)
+        self._progress.unlink(missing_ok=True)
+        self.finished = True
+
+    def _note(self) -> None:
+        with atomic_write(self._progress) as file:
+            file.write(json.dumps(self.progress, indent=2, ensure_ascii=False) + "\n")
+
+
+def content(path: Path) -> str:
+    """SHA-256 of a file, or of the configuration, tokenizer and weights in a folder."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    kinds = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".py"}
+    for each in sorted(p for p in path.iterdir() if p.is_file() and p.suffix in kinds):
+        digest.update(f"{each.name} {content(each)}\n".encode())
+    return digest.hexdigest()
+
+
+def _same(was: Json, now: Json, path: Path) -> None:
+    before, after = dict(_flat(was)), dict(_flat(now))
+    ignored = {"traces"} | ({"model"} if after.get("model_sha256") else set())  # a file may move; its content counts
+    for name in sorted((before.keys() | after.keys()) - ignored):
+        if before.get(name) != after.get(name):
+            change = (
+                f"{NAMES[name]} has changed since ({name})"
+                if name in NAMES
+                else f"--{name} was {before.get(name)!r} there and is {after.get(name)!r} here"
+            )
+            raise UserError(
+                f"{path} holds results of other settings: {change}. Take the same, or choose another --out."
+            )
+
+
+def _flat(settings: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _line(text: bytes) -> int:
+    """The line of the traces file that a result belongs to; 0 where the text is no whole result."""
+    try:
+        result = json.loads(text) if text.endswith(b"\n") else None
+    except ValueError:
+        return 0
+    line = result.get("line") if isinstance(result, dict) else None
+    return line if type(line) is int else 0

@@ -1,5 +1,0 @@
-"""`atmanrl probe`: the saliency of stored traces, by `MaskProbe` alone; a killed run goes on where it stood."""
-
-from atmanrl.probe_command.command import main
-
-__all__ = ["main"]

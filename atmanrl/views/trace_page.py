@@ -1,0 +1,162 @@
+"""A page of traces: each reasoning coloured by its saliency, as one HTML file that needs nothing else.
+
+No torch here: `atmanrl.report` stays quick to import. Every text is escaped by the template, and the page's own policy
+forbids it to load anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from atmanrl.errors import UserError
+from atmanrl.io import escape
+
+
+@dataclass(frozen=True)
+class TraceView:
+    """What a page shows of one trace.
+
+    Attributes:
+        id: the problem's name.
+        prompt: the user's turn.
+        pieces: the reasoning, cut at its tokens; joined they are its text (see `atmanrl.rollouts.pieces`).
+        saliency: one value for each piece, or None where there is none.
+        answer: what the policy answered, None without an answer; gold: the right answer.
+        right: whether the answer is right, None if nobody judged it.
+        reward: the saliency reward, None (or NaN) where it abstained.
+        loss_initial, loss_final: of the gold answer in nats, before and after the mask was fitted.
+        note: a line shown under the trace.
+    """
+
+    id: str
+    prompt: str
+    pieces: list[str]
+    saliency: list[float] | None
+    answer: str | None
+    gold: str
+    right: bool | None
+    reward: float | None
+    loss_initial: float | None
+    loss_final: float | None
+    note: str = ""
+
+
+Span = tuple[str, float, str]
+"""A text, the share of full colour from 0 to 1, and what its tooltip says (empty for a text without saliency)."""
+
+
+def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
+    """A whole HTML document with one card for each trace, to be sorted and filtered in the browser.
+
+    Colours are on one scale for the whole page, so that traces can be compared.
+
+    Args:
+        title: of the page.
+        items: the traces, in their first order.
+        intro: a line of plain text under the title.
+
+    Raises:
+        UserError: a trace has not one saliency for each piece.
+    """
+    views = list(items)
+    scale = colour_scale(views)
+    cards = [_card(view, order, scale) for order, view in enumerate(views)]
+    low, high = (f"{value:.3f}" for value in scale)
+    made = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
+    return str(made).lstrip()
+
+
+def fragment(item: TraceView) -> str:
+    """One trace as a piece of HTML with its own style, for a notebook.
+
+    Raises:
+        UserError: the trace has not one saliency for each piece.
+    """
+    scale = colour_scale([item])
+    macros: Any = template("trace_card.html.jinja").module
+    legend = macros.legend(*(f"{value:.3f}" for value in scale))
+    card = macros.card(_card(item, 0, scale))
+    legend = f'<div class="atmanrl-note">{legend}</div>'
+    # a notebook may be dark where the browser is not: the card's own ground goes beneath all of it
+    page = f'{macros.style()}<div class="atmanrl" style="background: var(--card)">{card}{legend}</div>'
+    return page.lstrip()
+
+
+def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
+    """The saliencies of no colour and of full colour: the 5th and the 99th percentile of all tokens, (0, 0) for none."""
+    values = sorted(v for item in items for v in item.saliency or () if math.isfinite(v))
+    if not values:
+        return 0.0, 0.0
+    return values[round(0.05 * (len(values) - 1))], values[round(0.99 * (len(values) - 1))]
+
+
+def shares(saliency: Sequence[float], scale: tuple[float, float]) -> list[float]:
+    """Where saliencies lie on a scale, from 0 to 1; 0 where a value is not finite or the scale has no extent."""
+    low, high = scale
+    if high <= low:
+        return [0.0] * len(saliency)
+    return [min(1.0, max(0.0, (v - low) / (high - low))) if math.isfinite(v) else 0.0 for v in saliency]
+
+
+def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
+    """The texts of a reasoning with colour and tooltip; the tokens of one character stand together, by their mean.
+
+    Raises:
+        UserError: there is not one saliency for each piece.
+    """
+    if view.saliency is None:
+        return [("".join(view.pieces), 0.0, "")]
+    if len(view.saliency) != len(view.pieces):
+        raise UserError(
+            f"{view.id}: {len(view.saliency)} saliencies for {len(view.pieces)} tokens; they come from another tokenizer."
+        )
+    found: list[Span] = []
+    together: list[float] = []
+    for text, value in zip(view.pieces, view.saliency, strict=True):
+        together.append(value)
+        if text:
+            mean = sum(together) / len(together)
+            tip = f"{mean:.3f}" if len(together) == 1 else f"{mean:.3f}, mean of {len(together)} tokens"
+            found.append((text, round(shares([mean], scale)[0], 3), tip))
+            together = []
+    return found
+
+
+def _card(view: TraceView, order: int, scale: tuple[float, float]) -> dict[str, Any]:
+    """The values of one card, as the template shows them."""
+    before, after = _shown(view.loss_initial), _shown(view.loss_final)
+    gain = ""
+    if before and after and view.loss_initial is not None and view.loss_final is not None:
+        gain = _shown(view.loss_initial - view.loss_final)
+    return {
+        "id": view.id, "order": order, "prompt": view.prompt, "spans": spans(view, scale), "length": len(view.pieces),
+        "answer": view.answer, "gold": view.gold, "note": view.note, "reward": _shown(view.reward), "gain": gain,
+        "right": {None: "", True: "right", False: "wrong"}[view.right],
+        "losses": f"{before} → {after}" if before and after else "",
+    }  # fmt: skip
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+@cache
+def template(name: str) -> Any:
+    """A template of this folder; every text put into it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True, finalize=_shown_safely,
+    )  # fmt: skip
+    return environment.get_template(name)
+
+
+def _shown_safely(value: Any) -> Any:
+    """What a template puts out: markup of its own as it stands, every other text by `escape.html`."""
+    return escape.html(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -1,0 +1,106 @@
+"""A trace in the terminal: its reasoning coloured by saliency, or in plain text with a bar beneath every token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from atmanrl.io import escape
+from atmanrl.io.terminal import encodable
+from atmanrl.views.trace_page import Span, TraceView, colour_scale, spans
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+BARS = " ▁▂▃▄▅▆▇█"
+WIDTH = 100
+"""Cells in a line of plain text."""
+
+PALE, FULL = (255, 243, 224), (240, 128, 32)
+"""Backgrounds of the least and of the largest share that are coloured at all; the text on them is black."""
+
+FAINTEST = 0.1
+"""Below this share a token has the terminal's own background."""
+
+
+def coloured(view: TraceView, encoding: str | None = None) -> Text:
+    """A trace for rich's console: header, reasoning on coloured ground, gold answer.
+
+    Args:
+        view: the trace.
+        encoding: of where it is printed; what that lacks is replaced (see `terminal.encodable`). None lacks nothing.
+
+    Raises:
+        UserError: the trace has not one saliency for each piece.
+    """
+    from rich.text import Text  # for the terminal alone; a machine that trains need not have it
+
+    text = Text()
+    text.append(encodable(escape.line(header(view)), encoding) + "\n", style="bold")
+    for piece, share, _ in spans(view, colour_scale([view])):
+        text.append(encodable(escape.terminal(piece), encoding), style=_style(share))
+    return text.append("\n" + encodable(escape.terminal(_answers(view)), encoding), style="dim")
+
+
+def plain(view: TraceView, encoding: str | None = None) -> str:
+    """A trace for `print`: header, reasoning with its saliency as bars beneath, gold answer.
+
+    Args:
+        view: the trace.
+        encoding: as in `coloured`; bars are as wide as what a token has become.
+
+    Raises:
+        UserError: the trace has not one saliency for each piece.
+    """
+    from rich.cells import cell_len
+
+    lines = [encodable(escape.line(header(view)), encoding)]
+    above = beneath = ""
+    for text, share in _units(spans(view, colour_scale([view])), encoding):
+        if above and (text == "\n" or cell_len(above + text) > WIDTH):
+            lines += [above, beneath.rstrip()]
+            above = beneath = ""
+        if text != "\n":
+            above += text
+            bar = encodable(BARS[round(share * (len(BARS) - 1))], encoding)
+            blank = len(text) - len(text.lstrip())
+            # the space before a word is no part of its bar
+            beneath += " " * blank + bar * cell_len(text[blank:])
+    lines += [above, beneath.rstrip()] if above else []
+    return "\n".join([line for line in lines if line] + [encodable(escape.terminal(_answers(view)), encoding)])
+
+
+def header(view: TraceView) -> str:
+    """One line of figures; what is not known is left out."""
+    parts = [view.id]
+    if view.reward is not None:
+        parts.append(f"saliency reward {view.reward:.3f}")
+    if view.loss_initial is not None and view.loss_final is not None:
+        parts.append(f"answer loss {view.loss_initial:.3f} -> {view.loss_final:.3f} nats")
+    parts.append(f"{len(view.pieces)} tokens")
+    return " | ".join(parts)
+
+
+def _units(found: list[Span], encoding: str | None) -> list[tuple[str, float]]:
+    """Texts and shares, line ends by themselves; what does not print is shown as its escape."""
+    units: list[tuple[str, float]] = []
+    for text, share, _ in found:
+        for number, part in enumerate(text.split("\n")):
+            if number:
+                units.append(("\n", 0.0))
+            if part:
+                units.append((encodable(escape.line(part), encoding), share))
+    return units
+
+
+def _answers(view: TraceView) -> str:
+    said = f"answer {view.answer} | " if view.answer is not None else ""
+    low, high = colour_scale([view])
+    scale = f" | tokens from {low:.3f} to {high:.3f}" if view.saliency else ""
+    return f"{said}gold {view.gold}{scale}"
+
+
+def _style(share: float) -> str:
+    if share < FAINTEST:
+        return ""
+    red, green, blue = (round(a + (b - a) * share) for a, b in zip(PALE, FULL, strict=True))
+    return f"black on rgb({red},{green},{blue})"

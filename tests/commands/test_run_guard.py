@@ -1,0 +1,217 @@
+"""A run's folder by the command line: what no command may touch, two at once, failed starts, disks of all kinds."""
+
+import errno
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+from atmanrl.__main__ import main
+from atmanrl.checkpoint import files as checkpoint_files
+from atmanrl.io.folders import locked
+
+
+@pytest.fixture
+def fit(tmp_path, tiny_folder):
+    """Runs `fit` for two updates in a folder of this test; takes further options."""
+
+    def run(*more, folder="run"):
+        return main([
+            "fit", "--config", str(ROOT / "configs/laptop_baseline.yaml"), f"--model.policy.path={tiny_folder}",
+            f"--trainer.default_root_dir={tmp_path / folder}", "--trainer.max_steps=2", "--data.queries_per_device=2",
+            "--data.group_size=2", "--data.max_new_tokens=8", "--data.val_problems=2", "--data.eval_samples=2",
+            "--data.task.train_size=20", "--trainer.val_check_interval=1000", "--trainer.enable_progress_bar=false",
+            *more,
+        ])  # fmt: skip
+
+    return run
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_nothing_of_a_finished_run_is_touched(fit, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert fit() == 0 and fit(folder="other") == 0
+    before = contents(run)
+    assert fit("--trainer.fast_dev_run=true") == 0
+    assert "of which nothing is kept" in capsys.readouterr().err and contents(run) == before
+    assert fit() == 1
+    assert f"{run} already holds a run (metrics.csv)" in capsys.readouterr().err and contents(run) == before
+    (run / "config.yaml").unlink()  # a run is known by all that it leaves
+    assert fit() == 1 and not (run / "config.yaml").exists()
+    assert fit(f"--ckpt_path={tmp_path / 'other/checkpoints/last.ckpt'}") == 1
+    assert "is no checkpoint of it" in capsys.readouterr().err
+    assert contents(run) == {name: data for name, data in before.items() if name != "config.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("test", "eval/test.json"), ("test", "eval/test.jsonl"), ("validate", "eval/validate.json"),
+     ("predict", "predictions.jsonl")],
+)  # fmt: skip
+def test_an_evaluation_replaces_its_own_files_alone(fit, tmp_path, capsys, command, name):
+    assert fit("--trainer.max_steps=1", "--data.test_problems=2", "--data.task.test_size=20") == 0
+    run, other = tmp_path / "run", tmp_path / "other"
+
+    def evaluate(folder):
+        return main([
+            command, f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/update_00001.ckpt'}",
+            f"--trainer.default_root_dir={folder}",
+        ])  # fmt: skip
+
+    (other / name).parent.mkdir(parents=True)
+    (other / name).write_text("mine")
+    assert evaluate(other) == 1
+    assert f"{other} holds {name}, which `atmanrl {command}` has not made" in capsys.readouterr().err
+    assert contents(other) == {name: b"mine"}
+    (other / name).unlink()
+    assert evaluate(other) == evaluate(other) == 0, "its own are replaced"
+    assert evaluate(run) == evaluate(run) == 0, "and so are a run's"
+
+
+def test_a_run_that_is_done_says_so(fit, capsys):
+    assert fit() == 0
+    assert fit("--ckpt_path=last") == 0
+    assert "is done already, after update 2 of 2" in capsys.readouterr().err
+
+
+def test_a_second_start_is_refused_before_it_writes(fit, tmp_path, capsys):
+    with locked(tmp_path / "run", "fit"):
+        before = contents(tmp_path / "run")
+        assert fit() == 1 and contents(tmp_path / "run") == before
+    assert "another `atmanrl fit` is at work in" in capsys.readouterr().err
+    assert fit() == 0
+
+
+@pytest.mark.parametrize("wrong", ["--model.policy.path=/no/such/model", "--data.group_size=1000000"])
+def test_a_failed_start_leaves_no_run_behind(fit, tmp_path, monkeypatch, capsys, wrong):
+    def no_memory(self, *args):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    if "group_size" in wrong:  # the first update fails
+        monkeypatch.setattr("atmanrl.grpo.GRPOModule.training_step", no_memory)
+    assert fit(wrong.replace("1000000", "2")) == 1
+    assert "config.yaml" not in os.listdir(tmp_path / "run")
+    monkeypatch.undo()
+    assert fit() == 0
+
+
+def test_a_failed_restart_leaves_the_record_of_what_ran(fit, tmp_path):
+    assert fit() == 0
+    before = contents(tmp_path / "run")
+    assert fit("--ckpt_path=last", "--trainer.max_steps=4", "--model.policy.path=/no/such/model") == 1
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_policy_folder_of_the_users_is_refused_before_training(fit, tmp_path, capsys):
+    (tmp_path / "run/policy").mkdir(parents=True)
+    (tmp_path / "run/policy/mine").write_text("mine")
+    assert fit() == 1
+    assert fit("--ckpt_path=last") == 1
+    assert "policy was not made by `atmanrl fit`" in capsys.readouterr().err
+    assert contents(tmp_path / "run/policy") == {"mine": b"mine"}
+
+
+def test_a_users_files_beside_the_rollouts_stay(fit, tmp_path):
+    assert fit() == 0
+    mine = ["rollouts/update_00009.notes", "rollouts/update_00009.jsonl.bak", "checkpoints/a.part", "policy.part"]
+    for name in mine:
+        (tmp_path / "run" / name).write_text("mine")
+    (tmp_path / "run/rollouts/update_00009.jsonl").write_text("of an update that is written again")
+    assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 0
+    assert all((tmp_path / "run" / name).read_text() == "mine" for name in mine)
+    assert not (tmp_path / "run/rollouts/update_00009.jsonl").exists()
+
+
+def test_a_disk_without_links(fit, tmp_path, monkeypatch, tiny_folder):
+    """exFAT and SMB: no `last.ckpt`, and nothing that misses it."""
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    run = tmp_path / "run"
+    assert fit() == 0
+    assert os.listdir(run / "checkpoints") == ["update_00002.ckpt"]
+    last = run / "checkpoints/last.ckpt"
+    assert checkpoint_files.checkpoint_path(last) == run / "checkpoints/update_00002.ckpt"
+    assert main(["export", "--ckpt", str(last), "--out", str(tmp_path / "exported")]) == 0
+    assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 0
+    assert os.listdir(run / "rollouts") and (run / "rollouts/update_00003.jsonl").exists()
+
+
+@pytest.mark.parametrize("error", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_disk_that_takes_nothing(fit, tmp_path, monkeypatch, capsys, error):
+    def refuse(self, *_, **__):
+        raise OSError(error, os.strerror(error), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert fit() == 1
+    said = capsys.readouterr().err
+    assert str(tmp_path / "run") in said and said.count("\n") == 1 and "Traceback" not in said
+
+
+def test_home_is_the_home_folder(fit, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert fit("--trainer.default_root_dir=~/x") == 0
+    assert (tmp_path / "home/x/config.yaml").exists() and not (tmp_path / "~").exists()
+
+
+def test_ctrl_c_saves_and_ends_with_status_130(fit, tmp_path, capfd):
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupt():
+        while not (tmp_path / "run/rollouts/update_00002.jsonl").exists():
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert fit("--trainer.max_steps=400") == 130
+    signal.signal(signal.SIGINT, handler)
+    said = capfd.readouterr().err
+    assert "SIGINT: saved after update" in said and "--ckpt_path=last goes on" in said
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    "place", ["atmanrl.commands.run.RunCLI.instantiate_classes", "atmanrl.grpo.GRPOModule.configure_model"]
+)
+def test_ctrl_c_before_training_is_one_line(fit, monkeypatch, capsys, place):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    assert fit() == 130
+    signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored
+    assert capsys.readouterr().err == "atmanrl: interrupted.\n"
+
+
+@pytest.mark.parametrize(
+    ("harm", "says"),
+    [
+        (lambda text: text + "1,2,3,4,5,6,7,8" * 100 + "\n", "row 4: not a row of this log"),
+        (lambda text: text.replace("\n0", "\nnought").replace(",0,", ",nought,"), "row 2: not a row of this log"),
+        (lambda text: "mine\n1\n", "row 2: not a row of this log"),
+        (lambda text: text + "x" * 200_000 + "\n", "is no CSV file that can be read (field larger than field limit"),
+    ],
+    ids=["columns", "step", "another's", "long"],
+)
+def test_a_log_edited_by_hand_is_refused_and_kept(fit, tmp_path, capsys, harm, says):
+    assert fit() == 0
+    log = tmp_path / "run/metrics.csv"
+    with log.open(newline="") as file:
+        log.write_text(harm(file.read().replace("\r\n", "\n")))
+    before = contents(tmp_path / "run")
+    capsys.readouterr()
+    assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("atmanrl: note: ")]
+    assert len(said) == 1 and said[0].startswith(f"atmanrl: error: {log}") and says in said[0], said
+    assert contents(tmp_path / "run") == before
