@@ -12,7 +12,7 @@ from experiments.benchmarks.fuzz_answers import neighbours, number
 from experiments.benchmarks.fuzz_parsers import Parser, parsers
 
 NAMES = [
-    "parse_number", "same_number", "parse_letter", "split", "pieces", "tagger", "GSM8K rows", "MMLU rows", "trace rows",
+    "parse_number", "same_number", "parse_letter", "split", "token_texts", "tagger", "GSM8K rows", "MMLU rows", "trace rows",
     "sweep files",
 ]  # fmt: skip
 

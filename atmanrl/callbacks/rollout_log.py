@@ -8,7 +8,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from atmanrl.callbacks.evaluation import evaluation_name
-from atmanrl.distributed import everyone
+from atmanrl.distributed import all_gather
 from atmanrl.grpo.experience import experience_of
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
 
@@ -68,7 +68,7 @@ class RolloutLog(Callback):
     def _write_seen(self, trainer: Trainer, name: str) -> None:
         """One file, in the order of the problems: each process has answered a block of them."""
         if self.seen:
-            self._write(trainer, [rollout for theirs in everyone(self.seen) for rollout in theirs], name)
+            self._write(trainer, [rollout for theirs in all_gather(self.seen) for rollout in theirs], name)
             self.seen = []
 
     def _write(self, trainer: Trainer, rollouts: list[Rollout], name: str) -> None:

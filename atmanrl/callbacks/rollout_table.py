@@ -87,7 +87,7 @@ def table(rollouts: list[Rollout]) -> tuple[list[str], list[list[Any]]]:
     columns = ["problem", "prompt", "completion", "gold", "right", *rewards, *notes]
     rows = [
         [
-            r.problem.id, r.prompt, r.parts.text, r.problem.gold, r.right,
+            r.problem.id, r.prompt, r.parts.text, r.problem.gold, r.correct,
             *(_known(r.rewards.get(name)) for name in rewards),
             *(None if r.notes.get(name) is None else str(r.notes[name]) for name in notes),
         ]

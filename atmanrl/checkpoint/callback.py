@@ -28,7 +28,7 @@ from atmanrl.checkpoint.files import (
 )
 from atmanrl.checkpoint.interruption import Interruption
 from atmanrl.checkpoint.resume import Resumption
-from atmanrl.distributed import everyone, processes
+from atmanrl.distributed import all_gather, processes
 from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.files import flush, remove, remove_leftovers, take_place, temporary_path
@@ -158,7 +158,7 @@ class RunCheckpoint(Checkpoint):
             CheckpointError: the disk is full, or cannot be written to; earlier checkpoints are as they were.
         """
         path = self.folder / checkpoint_name(trainer.global_step)
-        temporary = everyone(temporary_path(path))[0]  # the first process's, for all
+        temporary = all_gather(temporary_path(path))[0]  # the first process's, for all
         contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
         self._together(self._begin, path, temporary)
         self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
@@ -193,7 +193,7 @@ class RunCheckpoint(Checkpoint):
             step(path, temporary)
         except OSError as error:
             refused = error
-        reason = next((told for told in everyone(refused and (refused.strerror or str(refused))) if told), None)
+        reason = next((told for told in all_gather(refused and (refused.strerror or str(refused))) if told), None)
         if reason is None:
             return
         if processes().rank == 0:

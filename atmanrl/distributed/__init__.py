@@ -1,6 +1,6 @@
 """One process or many: the FSDP2 strategy, gathered weights, checkpoints that travel, and what all processes know."""
 
-from atmanrl.distributed.collectives import Processes, everyone, processes
+from atmanrl.distributed.collectives import Processes, all_gather, processes
 from atmanrl.distributed.copies import gathered, inference_copy
 from atmanrl.distributed.failures import FailTogether, fail_together
 from atmanrl.distributed.gradients import averaging, clip_gradients
@@ -14,7 +14,7 @@ __all__ = [
     "averaging",
     "build",
     "clip_gradients",
-    "everyone",
+    "all_gather",
     "fail_together",
     "full_weights",
     "gathered",

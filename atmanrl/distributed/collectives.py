@@ -34,7 +34,7 @@ def processes() -> Processes:
     return Processes(0, 1)
 
 
-def everyone(mine: T) -> list[T]:
+def all_gather(mine: T) -> list[T]:
     """What each process holds, in order of rank. All must call it; the objects are pickled."""
     count = processes().count
     if count == 1:

@@ -6,7 +6,7 @@ import math
 
 from lightning import Callback, LightningModule
 
-from atmanrl.distributed import everyone, fail_together, inference_copy
+from atmanrl.distributed import all_gather, fail_together, inference_copy
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.metrics.callback import MetricsCallback
 from atmanrl.models.policy import Policy
@@ -66,10 +66,10 @@ class EvaluatingModule(LightningModule):
         for name, values in scores.values.items():
             known = int((~values.isnan()).sum())
             self.evaluated.append(({f"{prefix}rewards/{name}/mean": float(values.nanmean())}, known))
-        self.evaluated.append(({prefix + name: value for name, value in scores.figures.items()}, len(batch)))
+        self.evaluated.append(({prefix + name: value for name, value in scores.metrics.items()}, len(batch)))
 
     def _log_evaluation(self, prefix: str) -> None:
         """Log means over all processes; a figure that is undefined everywhere (nothing solved, say) is left out."""
-        means = weighted_means(part for theirs in everyone(self.evaluated) for part in theirs)
+        means = weighted_means(part for theirs in all_gather(self.evaluated) for part in theirs)
         self.log_dict({name: value for name, value in means.items() if not math.isnan(value)})
         self.evaluated = []

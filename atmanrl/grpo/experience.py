@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.distributed import everyone, processes
+from atmanrl.distributed import all_gather, processes
 from atmanrl.grpo.loss import LossInputs, MinibatchCounts
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.grpo.scoring import Scored
@@ -95,7 +95,7 @@ def exchange(
         The update's experience. Metrics of sampling are means over the processes, and those of rewards over the processes
         that have them.
     """
-    parts = everyone((batch.rollouts, scores, old_logprobs, reference_logprobs or [], batch.seconds, batch.figures))
+    parts = all_gather((batch.rollouts, scores, old_logprobs, reference_logprobs or [], batch.seconds, batch.metrics))
     own = slice(0, len(batch))
     if len(parts) > 1:
         rollouts, each, olds, references, seconds, figures = (list(part) for part in zip(*parts, strict=True))
@@ -103,12 +103,12 @@ def exchange(
         own = slice(before, before + len(batch))
         batch = replace(
             batch, rollouts=list(chain.from_iterable(rollouts)), seconds=max(seconds),
-            figures=weighted_means((theirs, 1) for theirs in figures),
+            metrics=weighted_means((theirs, 1) for theirs in figures),
         )  # fmt: skip
         scores = Scores(
             {name: torch.cat([theirs.values[name] for theirs in each]) for name in scores.values},
             torch.cat([theirs.total for theirs in each]),
-            weighted_means((theirs.figures, 1) for theirs in each),
+            weighted_means((theirs.metrics, 1) for theirs in each),
         )
         old_logprobs = list(chain.from_iterable(olds))
         reference_logprobs = None if reference_logprobs is None else list(chain.from_iterable(references))

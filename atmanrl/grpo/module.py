@@ -32,11 +32,11 @@ from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import Scaling, ZeroSpread, group_advantages, learning_groups
 from atmanrl.grpo.experience import Experience, exchange
-from atmanrl.grpo.figures import rollout_figures
 from atmanrl.grpo.loss import Loss
 from atmanrl.grpo.loss_clipped import ClippedLoss
 from atmanrl.grpo.optimizers import check_optimizer, paper_optimizer, refusals
 from atmanrl.grpo.reference import Reference
+from atmanrl.grpo.rollout_metrics import rollout_metrics
 from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import UpdatingModule
@@ -176,8 +176,8 @@ class GRPOModule(UpdatingModule):
         ended, seconds = time.perf_counter(), experience.batch.seconds
         self.tokens_seen += experience.tokens
         self.log_dict({
-            **rollout_figures(experience, self.scale_rewards), **experience.scores.figures, **observed,
-            **experience.batch.figures, **figures, "num_tokens": float(self.tokens_seen),
+            **rollout_metrics(experience, self.scale_rewards), **experience.scores.metrics, **observed,
+            **experience.batch.metrics, **figures, "num_tokens": float(self.tokens_seen),
             "step_time": seconds + ended - began,
             "time/rollout": seconds, "time/reward": rewarded - began, "time/update": ended - rewarded,
         })  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from atmanrl.distributed import everyone
+from atmanrl.distributed import all_gather
 from atmanrl.grpo.loss import Extreme, LossOutput
 
 
@@ -138,9 +138,9 @@ class StepMetrics:
         ))  # fmt: skip
         self._parts = []
 
-    def of_everyone(self) -> StepMetrics:
+    def of_all_processes(self) -> StepMetrics:
         """The metrics of all processes' parts. All must call it, after equally many steps."""
-        return StepMetrics([Step.merged(parts) for parts in zip(*everyone(self.steps), strict=True)])
+        return StepMetrics([Step.merged(parts) for parts in zip(*all_gather(self.steps), strict=True)])
 
     def means(self, names: Sequence[str] = ()) -> dict[str, float]:
         """Of the whole update; a ratio without anything to count is 0.

@@ -63,7 +63,7 @@ class UpdatingModule(EvaluatingModule):
             self._optimizer_step(experience, rows, metrics, last=number == len(steps))
         # as large as the weights, and of no use while rollouts are sampled and probed
         self._torch_optimizer().zero_grad(set_to_none=True)
-        means = metrics.of_everyone().means(self.loss.metric_names)
+        means = metrics.of_all_processes().means(self.loss.metric_names)
         means["lr"] = self._torch_optimizer().param_groups[0]["lr"]
         if self.zero_spread_groups == "drop":
             learnt = len(experience.learning_groups) * experience.batch.group_size

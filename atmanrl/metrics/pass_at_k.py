@@ -36,7 +36,7 @@ class PassAtK(MeanAtK):
         Raises:
             ValueError: they have fewer samples than the largest k.
         """
-        right = torch.tensor([[bool(rollout.right) for rollout in group] for group in batch.groups])
+        right = torch.tensor([[bool(rollout.correct) for rollout in group] for group in batch.groups])
         # Row c of the table is the estimate for c right answers.
         samples = batch.group_size
         table = torch.tensor([[pass_at_k(samples, c, k) for k in self.ks] for c in range(samples + 1)])

@@ -23,7 +23,7 @@ class StoredRollout(Protocol):
     """What the metrics here read of a rollout: whether it is right, and the length of its reasoning in tokens."""
 
     @property
-    def right(self) -> bool: ...  # noqa: D102
+    def correct(self) -> bool: ...  # noqa: D102
 
     @property
     def length(self) -> int: ...  # noqa: D102
@@ -45,7 +45,7 @@ def fractions(
         by_problem: sums a value of each rollout over those of each problem.
     """
     samples = by_problem(np.ones(len(rollouts)))
-    right = by_problem([rollout.right for rollout in rollouts])
+    right = by_problem([rollout.correct for rollout in rollouts])
     found: dict[str, tuple[Floats, Floats]] = {}
     for key in keys:
         if key == "tokens_per_cot":

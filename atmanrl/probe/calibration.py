@@ -95,7 +95,7 @@ class Calibration:
         if factor < 1 or factor > ALIKE:  # a small gain is not worth a history that no longer counts
             self.tolerance = min(LOOSEST, max(TIGHTEST, self.tolerance * factor))
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What is logged of it."""
         found = {"probe/tolerance": self.tolerance}
         if (agreement := self.agreement) is not None:

@@ -24,8 +24,8 @@ from atmanrl.probe.mask import Entries, Orientation, Shape
 from atmanrl.probe.module import Attention, SolverName
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts import Rollout, RolloutBatch, traces
-from atmanrl.rollouts.pieces import pieces
 from atmanrl.rollouts.split import Splitter, splitter_of
+from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.tasks import DELIMITER
 from atmanrl.views import figure1, trace_page, trace_text
 
@@ -82,8 +82,8 @@ class Explanation:
     def view(self) -> trace_page.TraceView:
         """What a page of traces shows of it; nobody has answered, so there is nothing right or wrong."""
         return trace_page.TraceView(
-            id=self.model, prompt=self.prompt, pieces=list(self.tokens), saliency=list(self.saliency), answer=None,
-            gold=self.answer, right=None, reward=self.reward, loss_initial=self.loss_initial,
+            id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency), answer=None,
+            gold=self.answer, correct=None, reward=self.reward, loss_initial=self.loss_initial,
             loss_final=self.loss_final,
         )  # fmt: skip
 
@@ -288,7 +288,7 @@ def _explanation(
     mask, saliency = result.masks[0], result.saliency[0]
     assert mask is not None and saliency is not None
     visible = rollout.parts.splitter.visible(policy.tokenizer)
-    tokens, every = (pieces(policy.tokenizer, ids, visible) for ids in (aim.tail[: aim.cot], aim.tail))
+    tokens, every = (token_texts(policy.tokenizer, ids, visible) for ids in (aim.tail[: aim.cot], aim.tail))
     sizes = torch.tensor([aim.rows]), torch.tensor([aim.cot])
     return Explanation(
         model=policy.path, prompt=rollout.prompt, answer=rollout.problem.gold, tokens=tuple(tokens),

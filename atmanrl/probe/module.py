@@ -144,8 +144,8 @@ class MaskProbe(LightningModule):
     def _optimize(self, result: ProbeResult, objective: Objective, found: Found, solver: Solver) -> None:
         solution = solver.solve(objective, self.init_value)
         entries, values = objective.entries, solution.values
-        everyone = torch.arange(len(objective.targets), device=values.device)
-        final = objective.evaluate(values, everyone, gradient=False)
+        every_row = torch.arange(len(objective.targets), device=values.device)
+        final = objective.evaluate(values, every_row, gradient=False)
         found.put(result.reward, masks.saliency_reward(values, entries.packing, self.init_value, self.orientation))
         found.put(result.loss_initial, solution.loss_initial)
         found.put(result.loss_final, final.loss)
@@ -153,7 +153,7 @@ class MaskProbe(LightningModule):
         result.below_epsilon = solution.below_epsilon
         for i, k in zip(found.rollouts, found.targets, strict=True):
             result.losses[i] = list(solution.losses[k])
-            one = everyone[k : k + 1]
+            one = every_row[k : k + 1]
             mask, where = entries.dense(values[entries.packing.index(one)], one), entries.where(one)
             tokens = masks.token_saliency(mask, where, self.init_value, self.orientation)
             result.saliency[i] = tokens[0].tolist()
@@ -207,7 +207,7 @@ class MaskProbe(LightningModule):
 
     def _step(self, batch: RolloutBatch, prefix: str) -> None:
         result = self._probe(batch)
-        figures = {"saliency": float(result.reward.nanmean()), **result.figures()}
+        figures = {"saliency": float(result.reward.nanmean()), **result.metrics()}
         self.log_dict({prefix + name: value for name, value in figures.items()}, batch_size=len(batch))
 
 

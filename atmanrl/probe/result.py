@@ -44,7 +44,7 @@ class ProbeResult:
             losses=[[] for _ in range(size)], seconds=0.0,
         )  # fmt: skip
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Means over the probed rollouts, under the names of the logs."""
         return {
             "probe/loss_initial": float(self.loss_initial.nanmean()),

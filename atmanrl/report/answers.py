@@ -32,7 +32,7 @@ class Answer:
     cot: str
     answer: str | None
     gold: str
-    right: bool
+    correct: bool
     length: int
 
 
@@ -40,7 +40,7 @@ class Answer:
 class Probed:
     """What `atmanrl probe` found for one reasoning: its tokens' texts with their saliency, the reward, the losses."""
 
-    pieces: list[str]
+    token_texts: list[str]
     saliency: list[float]
     reward: float | None
     loss_initial: float | None
@@ -66,7 +66,7 @@ def read_answers(run: Path) -> list[Answer]:
                 raise ReportError(f"{path}, line {number}: {error} Run `atmanrl test` again.") from error
             answer = Answer(
                 problem=str(line["problem_id"]), sample=line["sample"], prompt=line["prompt"], cot=line["cot"],
-                answer=line.get("answer"), gold=line["gold"], right=line["right"], length=line["cot_tokens"],
+                answer=line.get("answer"), gold=line["gold"], correct=line["right"], length=line["cot_tokens"],
             )  # fmt: skip
             found.setdefault((answer.problem, answer.sample), answer)
     return [found[key] for key in sorted(found)]

@@ -33,7 +33,7 @@ class Side:
 
     name: str
     answer: str | None
-    right: bool
+    correct: bool
     length: int
     words: list[tuple[str, str]]
     tokens: list[Span]
@@ -102,7 +102,7 @@ def _typical(answers: Mapping[str, Sequence[Answer]], probed: Mapping[str, Known
         known, mean = probed.get(name, {}), sum(a.length for a in given) / max(len(given), 1)
         chosen[name] = {}
         for answer in given:
-            if answer.right and answer.length and mean:
+            if answer.correct and answer.length and mean:
                 unknown = (answer.problem, answer.cot) not in known
                 found = unknown, abs(math.log(answer.length / mean)), answer
                 chosen[name][answer.problem] = min(found, chosen[name].get(answer.problem, found), key=lambda f: f[:2])
@@ -149,7 +149,7 @@ def _side(
     if view and view.loss_initial is not None and view.loss_final is not None:
         note += f"{', ' if note else ''}answer loss {view.loss_initial:.3f} → {view.loss_final:.3f} nats"
     tokens = _stripped(spans(view, scale)) if view and scale else []
-    return Side(name, answer.answer, answer.right, answer.length, cut, tokens, note)
+    return Side(name, answer.answer, answer.correct, answer.length, cut, tokens, note)
 
 
 def _view(answer: Answer, known: KnownSaliency) -> TraceView | None:
@@ -157,8 +157,8 @@ def _view(answer: Answer, known: KnownSaliency) -> TraceView | None:
     if found is None:
         return None
     return TraceView(
-        id=answer.problem, prompt=answer.prompt, pieces=found.pieces, saliency=found.saliency, answer=answer.answer,
-        gold=answer.gold, right=answer.right, reward=found.reward, loss_initial=found.loss_initial,
+        id=answer.problem, prompt=answer.prompt, token_texts=found.token_texts, saliency=found.saliency,
+        answer=answer.answer, gold=answer.gold, correct=answer.correct, reward=found.reward, loss_initial=found.loss_initial,
         loss_final=found.loss_final,
     )  # fmt: skip
 

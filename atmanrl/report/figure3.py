@@ -79,7 +79,9 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
         _write(axes, _EDGE, top, [_Run(0, line, None, DIM)])
         top += _LINE
     for place, side in enumerate(item.sides):
-        told = f"{'right' if side.right else 'wrong'}, answer {side.answer}" if side.answer is not None else "no answer"
+        told = (
+            f"{'right' if side.correct else 'wrong'}, answer {side.answer}" if side.answer is not None else "no answer"
+        )
         head = _cut(escape.line(f"{side.name}: {told}, {side.length} tokens"), cells)
         _write(axes, _EDGE + place * (width + _GAP), top + _LINE / 2, [_Run(0, head, None, INK)], weight="bold")
     top += 1.8 * _LINE

@@ -99,7 +99,7 @@ def _tests(report: Report, tested: Sequence[Run], examples: int) -> None:
             report.notes.append(
                 f"{run.name} kept no rollouts of its test (eval/test.jsonl): its figures have no intervals."
             )
-        elif differing := _differing(of.figures(), run.row):
+        elif differing := _differing(of.metrics(), run.row):
             report.notes.append(
                 f"{run.folder / 'eval' / 'test.jsonl'} is not of the test in test.json ({', '.join(differing)} differ), "
                 "so there are no intervals and no answers of this run: run `atmanrl test` again."

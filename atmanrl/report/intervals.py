@@ -32,7 +32,7 @@ class Sums:
     problems: list[str]
     over: Mapping[str, tuple[Floats, Floats]]
 
-    def figures(self) -> Row:
+    def metrics(self) -> Row:
         """The figures over all problems."""
         ones = np.ones((1, len(self.problems)))
         return {key: float(values[0]) for key, values in self.weighted(ones).items()}

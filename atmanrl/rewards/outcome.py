@@ -15,4 +15,4 @@ class OutcomeReward(Reward):
 
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
         """Outcome of each rollout, `[B]`."""
-        return torch.tensor([0.0 if rollout.right else -1.0 for rollout in batch.rollouts])
+        return torch.tensor([0.0 if rollout.correct else -1.0 for rollout in batch.rollouts])

@@ -40,9 +40,9 @@ class SaliencyReward(Reward):
         ):
             rollout.saliency, rollout.gradients = saliency, gradients
         self._check(batch, result, policy)
-        solved = torch.tensor([bool(rollout.right) for rollout in batch.rollouts], device=result.reward.device)
+        solved = torch.tensor([bool(rollout.correct) for rollout in batch.rollouts], device=result.reward.device)
         metrics = {
-            **result.figures(),
+            **result.metrics(),
             "saliency/solved": float(result.reward[solved].nanmean()),
             "saliency/unsolved": float(result.reward[~solved].nanmean()),
         }
@@ -60,7 +60,7 @@ class SaliencyReward(Reward):
             cost=solver.steps * len(checks),
         )  # fmt: skip
         solver.tolerance = solver.calibration.tolerance
-        return solver.calibration.figures()
+        return solver.calibration.metrics()
 
     def state_dict(self) -> dict[str, Any]:
         """The calibration's state, where there is one."""

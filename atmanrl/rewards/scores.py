@@ -22,15 +22,15 @@ class Scores:
     Attributes:
         values: each reward's `[B]` by name, as given (NaN where it abstained or its gate was shut).
         total: `[B]` weighted sum, abstentions filled, nothing added behind shut gates.
-        figures: the rewards' metrics, and of each gated one the share of rollouts in which it counts.
+        metrics: the rewards' metrics, and of each gated one the share of rollouts in which it counts.
 
     Example:
-        `Scores({"outcome": tensor([0., -1.])}, total=tensor([0., -1.]), figures={})`
+        `Scores({"outcome": tensor([0., -1.])}, total=tensor([0., -1.]), metrics={})`
     """
 
     values: dict[str, Tensor]
     total: Tensor
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 def fill_abstentions(values: Tensor, group_size: int) -> Tensor:
@@ -50,19 +50,19 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
     """
     total = torch.zeros(len(batch))
     values: dict[str, Tensor] = {}
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for name in in_order(rewards):
         reward = rewards[name]
         counts = torch.ones(len(batch), dtype=torch.bool)
         if (gate := reward.only_where) is not None:
             counts = values[gate.reward] >= gate.at_least
-            figures[f"rewards/{name}/counted"] = float(counts.float().mean())
+            metrics[f"rewards/{name}/counted"] = float(counts.float().mean())
         each = torch.full((len(batch),), float("nan"))
         if counts.any():
             part = batch if counts.all() else batch.part(counts.nonzero()[:, 0].tolist())
             output = checked(name, reward, part, policy)
             each[counts] = output.values
-            figures |= output.metrics
+            metrics |= output.metrics
             for rollout, tokens in zip(part.rollouts, output.token_values or (), strict=False):
                 if tokens is not None:
                     rollout.token_values[name] = list(tokens)
@@ -71,4 +71,4 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
         total += fill_abstentions(torch.where(counts, reward.weight * each, 0.0), batch.group_size)
         for rollout, value in zip(batch.rollouts, each.tolist(), strict=True):
             rollout.rewards[name] = value
-    return Scores({name: values[name] for name in rewards}, total, figures)
+    return Scores({name: values[name] for name in rewards}, total, metrics)

@@ -42,7 +42,7 @@ class Rollout:
     prompt_ids: list[int]
     completion: Completion
     parts: Parts
-    right: bool | None = None
+    correct: bool | None = None
     rewards: dict[str, float] = field(default_factory=dict)
     saliency: list[float] | None = None
     readable: bool | None = None
@@ -106,7 +106,7 @@ class RolloutBatch:
     seconds: float = 0.0
     update: int = 0
     updates: int = -1
-    figures: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
     places: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
-from atmanrl.distributed import everyone, inference_copy, processes
+from atmanrl.distributed import all_gather, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.horizon import check_interval, planned_updates
 from atmanrl.models.policy import Policy
@@ -258,7 +258,7 @@ class RolloutDataModule(LightningDataModule):
         split_name, update, samples = self._stage(trainer)
         answered = self.answer(policy, problems, split_name, update, samples)
         if split_name == "train" and self.resample_zero_spread:
-            asked = [row for theirs in everyone([row for row, _ in problems]) for row in theirs]
+            asked = [row for theirs in all_gather([row for row, _ in problems]) for row in theirs]
             spare = reserves(self.rows["train"], asked, f"{self.seed}/resample/{update}")
             first = processes().rank * len(problems)
             answered = resample(

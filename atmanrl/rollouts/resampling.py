@@ -15,7 +15,7 @@ Row = tuple[int, Problem]
 def zero_spread(batch: RolloutBatch) -> list[int]:
     """Numbers of the groups whose answers are all right or all wrong."""
     size = batch.group_size
-    counts = [sum(bool(r.right) for r in batch.rollouts[q : q + size]) for q in range(0, len(batch), size)]
+    counts = [sum(bool(r.correct) for r in batch.rollouts[q : q + size]) for q in range(0, len(batch), size)]
     return [q for q, right in enumerate(counts) if right in (0, size)]
 
 
@@ -67,4 +67,4 @@ def resample(
             rollouts[q * size : (q + 1) * size] = answered.rollouts[i * size : (i + 1) * size]
     left = len(zero_spread(replace(batch, rollouts=rollouts)))
     figures = {"resampled/groups": extra / count, "resampled/left": left / count}
-    return replace(batch, rollouts=rollouts, seconds=seconds, figures=batch.figures | figures)
+    return replace(batch, rollouts=rollouts, seconds=seconds, metrics=batch.metrics | figures)

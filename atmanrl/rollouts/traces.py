@@ -44,7 +44,7 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
         "cot": rollout.parts.cot,
         "answer": rollout.parts.answer,
         "gold": rollout.problem.gold,
-        "right": rollout.right,
+        "right": rollout.correct,
         "rewards": {name: None if math.isnan(value) else value for name, value in rollout.rewards.items()},
         "row": rollout.row,
         "sample": rollout.sample,
@@ -175,7 +175,7 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
     return Rollout(
         problem=problem, row=known.get("row", row), sample=known.get("sample", 0), prompt=trace["prompt"],
         prompt_ids=prompt_ids, completion=Completion(ids, of_tokens.get("logprobs", []), known.get("finished", True)),
-        parts=parts, right=trace.get("right"), rewards=rewards, saliency=saliency,
+        parts=parts, correct=trace.get("right"), rewards=rewards, saliency=saliency,
     )  # fmt: skip
 
 

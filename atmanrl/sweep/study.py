@@ -205,7 +205,7 @@ class Study:
         return Trial(folder, self.sweep, parameters, self.options.more, self.options.test)
 
     def _finish(self, asked: optuna.trial.Trial, trial: Trial, status: int) -> None:
-        figures = trial.figures()
+        figures = trial.metrics()
         metric = self.sweep.metric
         if status == 0 and metric not in figures:
             near = get_close_matches(metric, figures, n=3, cutoff=0.4) or sorted(figures)[:3]

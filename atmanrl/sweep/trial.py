@@ -146,7 +146,7 @@ class Trial:
         status = self.process.returncode if self.process else None
         return (named or said or [f"exit status {status}"])[-1].removeprefix("atmanrl: error: ")
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """The last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`.
 
         Raises:

@@ -26,7 +26,7 @@ class TraceView:
     Attributes:
         id: the problem's name.
         prompt: the user's turn.
-        pieces: the reasoning, cut at its tokens; joined they are its text (see `atmanrl.rollouts.pieces`).
+        token_texts: the reasoning, cut at its tokens; joined they are its text (see `atmanrl.rollouts.token_texts`).
         saliency: one value for each piece, or None where there is none.
         answer: what the policy answered, None without an answer; gold: the right answer.
         right: whether the answer is right, None if nobody judged it.
@@ -37,11 +37,11 @@ class TraceView:
 
     id: str
     prompt: str
-    pieces: list[str]
+    token_texts: list[str]
     saliency: list[float] | None
     answer: str | None
     gold: str
-    right: bool | None
+    correct: bool | None
     reward: float | None
     loss_initial: float | None
     loss_final: float | None
@@ -112,14 +112,15 @@ def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
         UserError: there is not one saliency for each piece.
     """
     if view.saliency is None:
-        return [("".join(view.pieces), 0.0, "")]
-    if len(view.saliency) != len(view.pieces):
+        return [("".join(view.token_texts), 0.0, "")]
+    if len(view.saliency) != len(view.token_texts):
         raise UserError(
-            f"{view.id}: {len(view.saliency)} saliencies for {len(view.pieces)} tokens; they come from another tokenizer."
+            f"{view.id}: {len(view.saliency)} saliencies for {len(view.token_texts)} tokens; "
+            "they come from another tokenizer."
         )
     found: list[Span] = []
     together: list[float] = []
-    for text, value in zip(view.pieces, view.saliency, strict=True):
+    for text, value in zip(view.token_texts, view.saliency, strict=True):
         together.append(value)
         if text:
             mean = sum(together) / len(together)
@@ -136,9 +137,9 @@ def _card(view: TraceView, order: int, scale: tuple[float, float]) -> dict[str, 
     if before and after and view.loss_initial is not None and view.loss_final is not None:
         gain = _shown(view.loss_initial - view.loss_final)
     return {
-        "id": view.id, "order": order, "prompt": view.prompt, "spans": spans(view, scale), "length": len(view.pieces),
+        "id": view.id, "order": order, "prompt": view.prompt, "spans": spans(view, scale), "length": len(view.token_texts),
         "answer": view.answer, "gold": view.gold, "note": view.note, "reward": _shown(view.reward), "gain": gain,
-        "right": {None: "", True: "right", False: "wrong"}[view.right],
+        "correct": {None: "", True: "right", False: "wrong"}[view.correct],
         "losses": f"{before} → {after}" if before and after else "",
     }  # fmt: skip
 

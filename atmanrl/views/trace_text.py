@@ -76,7 +76,7 @@ def header(view: TraceView) -> str:
         parts.append(f"saliency reward {view.reward:.3f}")
     if view.loss_initial is not None and view.loss_final is not None:
         parts.append(f"answer loss {view.loss_initial:.3f} -> {view.loss_final:.3f} nats")
-    parts.append(f"{len(view.pieces)} tokens")
+    parts.append(f"{len(view.token_texts)} tokens")
     return " | ".join(parts)
 
 

@@ -17,7 +17,7 @@ from atmanrl.metrics.composition import count_tokens
 from atmanrl.metrics.tagger import build_tagger
 from atmanrl.rollouts import split, traces
 from atmanrl.rollouts.offsets import decode
-from atmanrl.rollouts.pieces import pieces
+from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.sweep import space
 from atmanrl.tasks import DELIMITER, GSM8K, MMLU, Split, Task
 from atmanrl.tasks.answers import parse_number, same_number
@@ -77,7 +77,7 @@ def parsers(folder: Path) -> list[Parser]:
         Parser("parse_letter", _mostly(fuzz_answers.letter), parse_letter),
         Parser("split", lambda rng: (ids_of(rng), True), lambda ids: split(tokenizer, ids),
                lambda ids, parts, _: parts.cot_length == _longest_prefix(tokenizer, ids, parts.text), large_ids),
-        Parser("pieces", lambda rng: (ids_of(rng), True), lambda ids: pieces(tokenizer, ids),
+        Parser("token_texts", lambda rng: (ids_of(rng), True), lambda ids: token_texts(tokenizer, ids),
                lambda ids, texts, _: "".join(texts) == decode(tokenizer, ids) and len(texts) == len(ids), large_ids),
         Parser("tagger", lambda rng: (_written(fuzz_inputs.text(rng)), True), tagged,
                lambda text, got, _: got.text == text, lambda rng: [_written(t) for t in fuzz_inputs.large_texts(rng)]),

@@ -48,7 +48,7 @@ def accuracy(model: nn.Module, policy: Policy, setting: Setting, samples: int) -
     data.setup("test")
     rows = data.rows["test"]
     right = [
-        bool(rollout.right)
+        bool(rollout.correct)
         for start in range(0, len(rows), AT_ONCE)
         for rollout in data.answer(policy, rows[start : start + AT_ONCE], "test", 0, samples).rollouts
     ]

@@ -119,7 +119,7 @@ def atmanrl_trainer(
 
         def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
             tokens = sum(len(r.completion.ids) for r in batch.rollouts)
-            accuracy = sum(bool(r.right) for r in batch.rollouts) / len(batch)
+            accuracy = sum(bool(r.correct) for r in batch.rollouts) / len(batch)
             watch(Update(trainer.global_step, module.policy.model, batch.seconds, tokens, accuracy))
 
     module = GRPOModule(

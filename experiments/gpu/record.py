@@ -32,7 +32,7 @@ class Record:
 
     def __init__(self, path: Path, seconds: float = 60.0) -> None:
         self.path, self.began, self.until = path, time.monotonic(), time.monotonic() + seconds
-        self.figures: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
         self.errors: dict[str, str] = {}
         self.skipped: dict[str, str] = {}
         self.ended = False
@@ -44,7 +44,7 @@ class Record:
 
     def put(self, name: str, figure: Any) -> None:
         """Keep a figure."""
-        self.figures[name] = figure
+        self.metrics[name] = figure
         self._write()
 
     def skip(self, name: str, reason: str) -> None:
@@ -82,7 +82,7 @@ class Record:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         seconds = round(time.monotonic() - self.began, 1)
-        found = {"ended": self.ended, "seconds": seconds, "figures": self.figures, "errors": self.errors}
+        found = {"ended": self.ended, "seconds": seconds, "figures": self.metrics, "errors": self.errors}
         return found | {"skipped": self.skipped}
 
     def _write(self) -> None:

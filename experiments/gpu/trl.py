@@ -44,8 +44,8 @@ def measure(args: argparse.Namespace, record: Record) -> None:
             gc.collect()
             if scene.cuda:
                 torch.cuda.empty_cache()
-    if {"trl", "atmanrl"} <= record.figures.keys():
-        theirs, ours = (record.figures[who] for who in ("trl", "atmanrl"))
+    if {"trl", "atmanrl"} <= record.metrics.keys():
+        theirs, ours = (record.metrics[who] for who in ("trl", "atmanrl"))
         record.put("trl / atmanrl", {key: theirs[key] / ours[key] for key in ours if ours[key]})
 
 

@@ -65,7 +65,7 @@ class Rollouts(RolloutDataModule):
         ids = [*tokens(self.scene.completion - len(ending), number), *ending]
         rollout.completion = Completion(ids, rollout.completion.logprobs, True)
         rollout.parts = split(policy.tokenizer, ids)
-        rollout.right = number % 2 == 0
+        rollout.correct = number % 2 == 0
 
 
 class Probed(SaliencyReward):

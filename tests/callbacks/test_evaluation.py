@@ -17,7 +17,7 @@ def batch(*groups):
     rollouts = [
         SimpleNamespace(
             problem=Problem(str(q), "?", "72"), parts=SimpleNamespace(answer=answer, cot="3 + 4", cot_length=3),
-            right=answer == "72", completion=SimpleNamespace(finished=True),
+            correct=answer == "72", completion=SimpleNamespace(finished=True),
         )
         for q, group in enumerate(groups)
         for answer in group

@@ -128,9 +128,9 @@ def test_the_summary_is_that_of_the_traces(whole):
     assert summary["settings"]["probe"]["solver"]["init_args"]["steps"] == 3
     assert summary["versions"]["torch"] == torch.__version__ and summary["seconds"] > 0
     assert summary["command"][:2] == ["atmanrl", "probe"] and summary["device"] == "cpu"
-    lone = results.figures(iter(found[:1]))
+    lone = results.metrics(iter(found[:1]))
     assert lone["saliency"] == {"mean": columns["saliency"][0], "std": None}
-    assert results.figures([])["saliency"] == {"mean": None, "std": None}
+    assert results.metrics([])["saliency"] == {"mean": None, "std": None}
 
 
 def test_the_page_escapes_what_it_shows(whole):

@@ -89,7 +89,7 @@ class Ragged(RolloutDataModule):
                     text = f"so {i % GROUP} + 4 = {rollout.row}. " * (3 + 2 * place) + f"##### {rollout.row}"
                     ids = [*policy.tokenizer(text).input_ids, policy.eos_ids[0]]
                     rollout.completion = Completion(ids, [-6.6] * len(ids), True)
-                    rollout.parts, rollout.right = split(policy.tokenizer, ids), rollout.row % 2 == 0
+                    rollout.parts, rollout.correct = split(policy.tokenizer, ids), rollout.row % 2 == 0
         return batch
 
 

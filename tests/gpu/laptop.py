@@ -42,7 +42,7 @@ def rollouts(policy: Policy, problems: int = 3, group: int = 2, equal: bool = Fa
                 "gold": problem.gold,
             }
             made.append(traces.from_json(trace, row, policy, "laptop"))
-            made[-1].sample, made[-1].right = sample, sample == 0
+            made[-1].sample, made[-1].correct = sample, sample == 0
             made[-1].completion = replace(made[-1].completion, logprobs=[-1.0] * len(made[-1].completion.ids))
     return RolloutBatch(made, group)
 

@@ -22,7 +22,7 @@ def test_peak_memory_is_within_a_third_of_the_plan(device, tmp_path):
     record = Record(tmp_path / "record.json")
     fit(scene, record)
     assert not record.errors
-    found = record.figures["against the plan"]
+    found = record.metrics["against the plan"]
     for name in ("weights_gib", "optimizer_gib"):
         assert found[name]["predicted/measured"] == pytest.approx(1, abs=0.02)
     for phase in ("sampling", "probing", "update"):

@@ -46,7 +46,7 @@ class Feed(RolloutDataModule):
             if i % 2:
                 ids = [*policy.tokenizer(f"so {i} + 4 = {i + 4}. ##### {i}").input_ids, policy.eos_ids[0]]
                 rollout.completion = Completion(ids, [-6.6] * len(ids), True)
-                rollout.parts, rollout.right = split(policy.tokenizer, ids), i % 4 == 1
+                rollout.parts, rollout.correct = split(policy.tokenizer, ids), i % 4 == 1
         return batch
 
 

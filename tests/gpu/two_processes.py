@@ -52,7 +52,7 @@ class Feed(RolloutDataModule):
             if i % 2:
                 ids = [*policy.tokenizer(f"so 3 + 4 = {rollout.row}. ##### {rollout.row}").input_ids, policy.eos_ids[0]]
                 rollout.completion = Completion(ids, [-6.6] * len(ids), True)
-                rollout.parts, rollout.right = split(policy.tokenizer, ids), rollout.row % 2 == 0
+                rollout.parts, rollout.correct = split(policy.tokenizer, ids), rollout.row % 2 == 0
         return batch
 
 

@@ -101,8 +101,8 @@ def test_behind_a_gate_what_passes_it_is_checked(tiny_folder):
     )
     (batch,) = run.feed.given
     checked = [r for r in batch.rollouts if r.check is not None]
-    assert checked and all(r.right for r in checked)
-    assert len(checked) == sum(bool(r.right) and r.can_be_probed for r in batch.rollouts)
+    assert checked and all(r.correct for r in checked)
+    assert len(checked) == sum(bool(r.correct) and r.can_be_probed for r in batch.rollouts)
 
 
 def test_places_are_counted_over_all_processes(tiny_folder, monkeypatch):

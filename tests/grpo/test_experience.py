@@ -21,7 +21,7 @@ def rollout(length: int, finished: bool = True) -> SimpleNamespace:
 
 
 def of_process(rank: int) -> tuple[RolloutBatch, Scores, list[torch.Tensor]]:
-    batch = RolloutBatch([rollout(1 + rank), rollout(3)], 2, seconds=1.0 + rank, figures={"resampled": float(rank)})
+    batch = RolloutBatch([rollout(1 + rank), rollout(3)], 2, seconds=1.0 + rank, metrics={"resampled": float(rank)})
     scores = Scores(
         {"luck": torch.tensor([1.0, 3.0 + rank])}, torch.tensor([1.0, 3.0 + rank]), {"luck/mean": rank + 0.5}
     )
@@ -31,8 +31,8 @@ def of_process(rank: int) -> tuple[RolloutBatch, Scores, list[torch.Tensor]]:
 def exchanged(rank: int, monkeypatch) -> tuple[Experience, RolloutBatch]:
     """What a process makes of its own rollouts and another's."""
     parts = [of_process(other) for other in (0, 1)]
-    sent = [(batch.rollouts, scores, old, [], batch.seconds, batch.figures) for batch, scores, old in parts]
-    monkeypatch.setattr(experience, "everyone", lambda mine: sent)
+    sent = [(batch.rollouts, scores, old, [], batch.seconds, batch.metrics) for batch, scores, old in parts]
+    monkeypatch.setattr(experience, "all_gather", lambda mine: sent)
     monkeypatch.setattr(experience, "processes", lambda: Processes(rank, 2))
     batch, scores, old = parts[rank]
     centred = lambda rewards, size: (rewards.view(-1, size) - rewards.view(-1, size).mean(1, keepdim=True)).view(-1)  # noqa: E731
@@ -45,8 +45,8 @@ def test_every_process_has_the_same_experience_and_knows_its_own_part(rank, monk
     assert [len(r.completion.ids) for r in made.rollouts] == [1, 3, 2, 3] and made.own == slice(2 * rank, 2 * rank + 2)
     assert made.rollouts[made.own] == batch.rollouts and len(batch) == 2  # the batch stays this process's own
     assert made.advantages.tolist() == [-1.0, 1.0, -1.5, 1.5] and made.learning_groups == [1]
-    assert made.batch.seconds == 2.0 and made.batch.figures == {"resampled": 0.5} and batch.seconds == 1.0 + rank
-    assert made.scores.values["luck"].tolist() == [1.0, 3.0, 1.0, 4.0] and made.scores.figures == {"luck/mean": 1.0}
+    assert made.batch.seconds == 2.0 and made.batch.metrics == {"resampled": 0.5} and batch.seconds == 1.0 + rank
+    assert made.scores.values["luck"].tolist() == [1.0, 3.0, 1.0, 4.0] and made.scores.metrics == {"luck/mean": 1.0}
     assert [len(t) for t in made.old_logprobs] == [1, 3, 2, 3] and made.reference_logprobs is None
     assert made.tokens == 4 * 2 + 9
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -120,6 +120,6 @@ def test_metrics_are_means_over_tokens_or_completions_or_extremes(inputs):
         steps.add(LossOutput(torch.tensor(0.25), metrics), inputs.completion_mask, inputs.entropy)
         steps.add(LossOutput(torch.tensor(0.5), {}), inputs.completion_mask, inputs.entropy)  # a part may have none
         steps.add_step(torch.tensor(1.0), masked)
-    means = steps.of_everyone().means(["never"])
+    means = steps.of_all_processes().means(["never"])
     assert means["loss"] == 0.75 and means["token"] == 14 / 4 and means["whole"] == 10 / 5
     assert means["least"] == 3.0 and means["most"] == 5.0 and means["least_whole"] == 0.5 and means["never"] == 0

@@ -41,7 +41,7 @@ class Feed(RolloutDataModule):
             if self.written and i % batch.group_size:  # what a random policy would never write
                 ids = [*policy.tokenizer(f"so {i} + 4 = {i + 4}. ##### {i}").input_ids, policy.eos_ids[0]]
                 rollout.completion = Completion(ids, [-6.6] * len(ids), True)
-                rollout.parts, rollout.right = split(policy.tokenizer, ids), i % 4 == 1
+                rollout.parts, rollout.correct = split(policy.tokenizer, ids), i % 4 == 1
         self.given.append(batch)
         return batch
 

@@ -7,7 +7,7 @@ import torch
 from trl_trainer import EOS, PROMPT, run
 
 from atmanrl.grpo import ClippedLoss, Experience, GRPOModule
-from atmanrl.grpo.figures import rollout_figures
+from atmanrl.grpo.rollout_metrics import rollout_metrics
 from atmanrl.grpo.scoring import Scored
 from atmanrl.grpo.step_metrics import StepMetrics
 from atmanrl.models.policy import Policy
@@ -55,7 +55,7 @@ def given() -> SimpleNamespace:
 
 def batch() -> RolloutBatch:
     rollouts = [
-        SimpleNamespace(prompt_ids=PROMPT, completion=Completion([1] * length, [], row not in TRUNCATED), right=None,
+        SimpleNamespace(prompt_ids=PROMPT, completion=Completion([1] * length, [], row not in TRUNCATED), correct=None,
                         parts=SimpleNamespace(cot_length=0))
         for row, length in enumerate(LENGTHS)
     ]  # fmt: skip
@@ -95,7 +95,7 @@ def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], tor
     )  # fmt: skip
     metrics = StepMetrics()
     module._optimizer_step(experience, list(range(8)), metrics, last=True)
-    found = rollout_figures(experience, module.scale_rewards) | metrics.means()
+    found = rollout_metrics(experience, module.scale_rewards) | metrics.means()
     return found["loss"], found, given.logprobs.grad
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.distributed import Processes, everyone, processes
+from atmanrl.distributed import Processes, all_gather, processes
 from atmanrl.grpo.processes import weighted_means
 from atmanrl.grpo.scoring import deal, shares
 from atmanrl.grpo.step_metrics import Step, StepMetrics, Tally
@@ -81,4 +81,4 @@ def test_an_update_has_the_same_problems_on_any_number_of_processes(count, done)
 
 
 def test_alone_there_is_nobody_to_ask():
-    assert processes() == Processes(0, 1) and everyone("me") == ["me"]
+    assert processes() == Processes(0, 1) and all_gather("me") == ["me"]

@@ -94,9 +94,9 @@ def test_errors_and_notes_on_the_terminal(capsys):
 
 
 def view(**changed):
-    options = {"pieces": [*TEXTS, "", "x"], "saliency": [0.1] * (len(TEXTS) + 2), "note": EVERYTHING, **changed}
+    options = {"token_texts": [*TEXTS, "", "x"], "saliency": [0.1] * (len(TEXTS) + 2), "note": EVERYTHING, **changed}
     return trace_page.TraceView(
-        id=EVERYTHING, prompt=EVERYTHING, answer=EVERYTHING, gold=EVERYTHING, right=True, reward=0.5, loss_initial=1.0,
+        id=EVERYTHING, prompt=EVERYTHING, answer=EVERYTHING, gold=EVERYTHING, correct=True, reward=0.5, loss_initial=1.0,
         loss_final=0.5, **options,
     )  # fmt: skip
 
@@ -174,7 +174,7 @@ def test_pages():
     item = Comparison(EVERYTHING, EVERYTHING, EVERYTHING, [side], True)
     contents = Contents(EVERYTHING, EVERYTHING, [EVERYTHING], table1())
     contents.comparisons.items.append(item)
-    plain = Elements(trace_page.page("T", [view(pieces=["x"], saliency=[0.5])])).names.count("script")
+    plain = Elements(trace_page.page("T", [view(token_texts=["x"], saliency=[0.5])])).names.count("script")
     for html in (page(contents), trace_page.page(EVERYTHING, [view()], EVERYTHING), trace_page.fragment(view())):
         assert harmless(html)
         found = Elements(html)

@@ -6,16 +6,17 @@ from atmanrl.rollouts import RolloutBatch
 from atmanrl.tasks import Problem
 
 
-def rollout(problem="a", answer=None, right=False, cot="", length=0, finished=True, gold="72"):
+def rollout(problem="a", answer=None, correct=False, cot="", length=0, finished=True, gold="72"):
     return SimpleNamespace(
-        problem=Problem(problem, "?", gold), parts=SimpleNamespace(answer=answer, cot=cot, cot_length=length), right=right,
+        problem=Problem(problem, "?", gold), correct=correct,
+        parts=SimpleNamespace(answer=answer, cot=cot, cot_length=length),
         completion=SimpleNamespace(finished=finished),
     )  # fmt: skip
 
 
 def judged(*groups):
     """A problem for each group of samples, which are right or not."""
-    rollouts = [rollout(str(q), right=bool(right)) for q, group in enumerate(groups) for right in group]
+    rollouts = [rollout(str(q), correct=bool(right)) for q, group in enumerate(groups) for right in group]
     return RolloutBatch(rollouts, len(groups[0]))
 
 

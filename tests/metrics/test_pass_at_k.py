@@ -88,7 +88,7 @@ def test_each_task_of_a_mixture_has_a_mean_of_its_own():
     metric = PassAtK()
     metric.prepare(MixtureTask({"easy": WordProblems(), "hard": MultiHop(), "idle": WordProblems()}), 2)
     rights = {"easy/1": [1, 1], "hard/1": [0, 0], "hard/2": [1, 0]}
-    rollouts = [rollout(name, right=bool(right)) for name, group in rights.items() for right in group]
+    rollouts = [rollout(name, correct=bool(right)) for name, group in rights.items() for right in group]
     metric.update(RolloutBatch(rollouts[:4], 2))
     metric.update(RolloutBatch(rollouts[4:], 2))
     found = {key: value.item() for key, value in metric.compute().items()}

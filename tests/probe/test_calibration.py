@@ -64,7 +64,7 @@ def test_an_update_with_nothing_to_check_changes_nothing():
     calibration = Calibration(TARGET, 0.004)
     calibration.observe(1000, Agreement(), 0)
     calibration.observe(1000, Agreement.of([0.1, 0.1, 0.1, 0.1, 0.1], [0.1] * 5, [0] * 5), 1000)
-    assert calibration.tolerance == 0.004 and calibration.figures() == {"probe/tolerance": 0.004}
+    assert calibration.tolerance == 0.004 and calibration.metrics() == {"probe/tolerance": 0.004}
 
 
 def test_a_bad_check_shrinks_the_tolerance_at_once_and_never_below_its_bound():
@@ -80,7 +80,7 @@ def test_checks_at_another_tolerance_do_not_count():
     assert calibration.tolerance < 0.004 / ALIKE and calibration.agreement.rollouts == 16
     calibration.observe(0, check(rng, 1e-4), 0)
     assert calibration.agreement.rollouts == 16 and calibration.agreement.pearson > 0.999
-    assert calibration.agreement.lower_bound(CONFIDENCE) == calibration.figures()["probe/agreement_lower"]
+    assert calibration.agreement.lower_bound(CONFIDENCE) == calibration.metrics()["probe/agreement_lower"]
 
 
 def test_a_restored_calibration_goes_on_as_the_first():

@@ -17,7 +17,7 @@ from atmanrl.errors import UserError
 from atmanrl.models.policy import Policy, PolicyError
 from atmanrl.probe import MaskProbe, PaperSolver, ProbeError, Solver
 from atmanrl.rollouts import RolloutBatch, traces
-from atmanrl.rollouts.pieces import pieces
+from atmanrl.rollouts.token_texts import token_texts
 
 PROMPT, COT, GOLD = "Tom has 3 apples and buys 4.", " 3 + 4 = 7, das heißt 七 😀 apples.\n", "7"
 QUICK = PaperSolver(steps=4, lr=1e-2)
@@ -73,7 +73,7 @@ def test_equals_the_probe(tiny_policy):
         assert found.settings["steps"] == 4
 
 
-def test_pieces_join_to_the_reasoning(tiny_policy, byte_tokenizer):
+def test_token_texts_join_to_the_reasoning(tiny_policy, byte_tokenizer):
     ends = quick(tiny_policy)
     assert ends.cot == "".join(ends.tokens) == COT and "".join(ends.rows) == COT + "##### 7"
     assert {"七", "😀", "ß"} <= {token.strip() for token in ends.tokens} and "" in ends.tokens
@@ -82,11 +82,11 @@ def test_pieces_join_to_the_reasoning(tiny_policy, byte_tokenizer):
     for tokenizer in (tiny_policy.tokenizer, byte_tokenizer):
         for text in (COT, "七", " 😀😀", "a\n\n b", "a \ufffd b", "👩‍👩‍👧 é e\u0301"):
             ids = tokenizer(text, add_special_tokens=False).input_ids
-            found = pieces(tokenizer, ids)
+            found = token_texts(tokenizer, ids)
             assert len(found) == len(ids) and "".join(found) == text
             assert ("\ufffd" in "".join(found)) == ("\ufffd" in text)
-    assert pieces(byte_tokenizer, byte_tokenizer("a😀", add_special_tokens=False).input_ids)[-1] == "😀"
-    assert pieces(byte_tokenizer, []) == []
+    assert token_texts(byte_tokenizer, byte_tokenizer("a😀", add_special_tokens=False).input_ids)[-1] == "😀"
+    assert token_texts(byte_tokenizer, []) == []
 
 
 def test_a_name_is_loaded(tiny_folder):

@@ -51,9 +51,9 @@ def test_values_stand_row_by_row(sizes, shape, data):
 
 @given(SIZES)
 def test_a_column_mask_has_one_value_a_token(sizes):
-    found, everyone = entries(sizes, "column"), torch.arange(len(sizes))
+    found, every_row = entries(sizes, "column"), torch.arange(len(sizes))
     values = torch.arange(1.0, found.packing.total + 1).requires_grad_()
-    dense = found.dense(values, everyone)
+    dense = found.dense(values, every_row)
     starts = np.cumsum([0] + [t for t, _ in sizes])
     for k, size in enumerate(sizes):
         cells = places(*size)
@@ -111,9 +111,9 @@ def test_a_tokens_saliency_is_the_mean_down_its_column(sizes, orientation, c, se
 
 @given(SIZES, ORIENTATIONS, st.integers(0, 99))
 def test_columns_weighted_by_their_heights_give_the_reward(sizes, orientation, seed):
-    found, everyone = entries(sizes), torch.arange(len(sizes))
-    where, values = found.where(everyone), drawn(found.packing.total, -0.4, seed)
-    heights, tokens = where.sum(1), token_saliency(found.dense(values, everyone), where, -0.4, orientation)
+    found, every_row = entries(sizes), torch.arange(len(sizes))
+    where, values = found.where(every_row), drawn(found.packing.total, -0.4, seed)
+    heights, tokens = where.sum(1), token_saliency(found.dense(values, every_row), where, -0.4, orientation)
     torch.testing.assert_close(
         (tokens * heights).sum(1) / heights.sum(1), saliency_reward(values, found.packing, -0.4, orientation)
     )

@@ -137,8 +137,8 @@ def test_rollouts_without_reasoning_have_no_saliency(policy):
     torch.testing.assert_close(result.reward[torch.tensor(valid)], some.reward)
     assert [s is not None for s in result.saliency] == [m is not None for m in result.masks] == valid
     assert result.gradients.tolist() == [0, STEPS, 0, 0, STEPS]
-    assert result.figures()["probe/gradients"] == STEPS
-    assert result.figures()["probe/loss_final"] == pytest.approx(some.figures()["probe/loss_final"])
+    assert result.metrics()["probe/gradients"] == STEPS
+    assert result.metrics()["probe/loss_final"] == pytest.approx(some.metrics()["probe/loss_final"])
     nothing = probe().solve(policy, RolloutBatch(rollouts(policy, texts[2:4]), 1))
     assert nothing.reward.isnan().all()
     assert nothing.saliency == [None, None]
@@ -263,7 +263,7 @@ def test_an_attribution_takes_the_masks_place(policy, attribution):
         assert mean == pytest.approx(sum(saliency) / len(saliency), abs=1e-7)
     assert found.masks == [None] * len(batch) and found.losses == [[] for _ in batch.rollouts]
     assert (found.loss_initial != found.loss_final).all()
-    figures = found.figures()
+    figures = found.metrics()
     assert figures["probe/gradients"] == float(found.gradients.float().mean()) and not math.isnan(
         figures["probe/seconds"]
     )

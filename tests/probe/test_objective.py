@@ -85,14 +85,14 @@ def test_sliding_windows_stay_right(mistral, backend, cache_prompts):
 def test_gradient_is_the_slope_of_the_loss(policy):
     rollouts = cases(SHAPES, policy.model.config.vocab_size)
     values = torch.cat(random_masks(rollouts))
-    everyone, step = torch.arange(len(rollouts)), 1e-5
+    every_row, step = torch.arange(len(rollouts)), 1e-5
     with frozen(policy.model), attention_hook(policy.model, "sdpa"):
         found = objective(policy.model, rollouts)
-        gradient = found.evaluate(values, everyone).gradient
+        gradient = found.evaluate(values, every_row).gradient
         for place in range(0, len(values), 7):
             moved = torch.zeros_like(values)
             moved[place] = step
-            up, down = (found.evaluate(values + s * moved, everyone, gradient=False) for s in (1, -1))
+            up, down = (found.evaluate(values + s * moved, every_row, gradient=False) for s in (1, -1))
             assert up.gradient is None
             slope = (up.loss - down.loss).sum() / (2 * step)
             torch.testing.assert_close(slope, gradient[place], rtol=1e-5, atol=1e-9)

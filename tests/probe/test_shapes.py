@@ -64,10 +64,10 @@ def test_solvers_equal_the_reference(model, expected, solver):
     with frozen(model), attention_hook(model, "sdpa"):
         objective = Objective(model, targets, 10.0, 0, 30, shape=rollouts[0].shape)
         solution = SOLVERS[solver](STEPS).solve(objective, C)
-        everyone = torch.arange(len(rollouts))
-        final = objective.evaluate(solution.values, everyone, gradient=False).loss
+        every_row = torch.arange(len(rollouts))
+        final = objective.evaluate(solution.values, every_row, gradient=False).loss
     parts = torch.split(solution.values, [len(case.groups) for case in rollouts])
-    dense = objective.entries.dense(solution.values, everyone)
+    dense = objective.entries.dense(solution.values, every_row)
     for k, (case, values) in enumerate(zip(rollouts, expected.values, strict=True)):
         assert (values - C).abs().max() > 0.05
         torch.testing.assert_close(parts[k], values, rtol=0, atol=1e-7)

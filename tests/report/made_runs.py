@@ -42,7 +42,7 @@ def make(tmp_path):
             ]
             (folder / "eval" / "test.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
             answers = read_answers(folder)
-            figures = sums(answers, Words().counts([answer.cot for answer in answers])).figures()
+            figures = sums(answers, Words().counts([answer.cot for answer in answers])).metrics()
             figures = {key: None if math.isnan(value) else value for key, value in figures.items()}
             written = {**figures, "majority_at_4": 0.75, "setting": {**SETTING, **(setting or {})}}
             (folder / "eval" / "test.json").write_text(json.dumps(written))

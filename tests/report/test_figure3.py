@@ -16,7 +16,7 @@ def item(*sides):
 
 
 def side(name="ours", words=WORDS, tokens=TOKENS, **options):
-    return Side(**{"name": name, "answer": "7", "right": True, "length": 9, "words": words, "tokens": tokens, "note": ""}
+    return Side(**{"name": name, "answer": "7", "correct": True, "length": 9, "words": words, "tokens": tokens, "note": ""}
                 | options)  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_words_stand_on_the_colour_of_their_class():
 
 
 def test_saliency_has_a_second_row_where_it_is_known():
-    figure = figure3.draw(item(side(), side("base", tokens=[], answer=None, right=False)), (-0.1, 0.3))
+    figure = figure3.draw(item(side(), side("base", tokens=[], answer=None, correct=False)), (-0.1, 0.3))
     assert {"saliency not known", "saliency -0.100", "0.300", "base: no answer, 9 tokens"} <= set(texts(figure))
     full = (*(part / 255 for part in figure3.SALIENT), 0.85)
     assert len(grounds(figure, full)) == 2  # the token "2 +" and the legend's end

@@ -26,7 +26,7 @@ def by_hand(given, table):
     """Table 1's figures of some rollouts, one loop each."""
     by_problem = {}
     for answer in given:
-        by_problem.setdefault(answer.problem, []).append(answer.right)
+        by_problem.setdefault(answer.problem, []).append(answer.correct)
     share = {k: np.mean([[any(c) for c in combinations(r, k)] for r in by_problem.values()]) for k in (1, 4)}
     return {
         "tokens_per_cot": np.mean([answer.length for answer in given]),
@@ -40,7 +40,7 @@ def by_hand(given, table):
 
 def test_too_few_samples_have_no_pass_at_k():
     given = answers(np.random.default_rng(0), samples=2)
-    found = sums(given, None).figures()
+    found = sums(given, None).metrics()
     assert math.isnan(found["pass_at_4"]) and not math.isnan(found["pass_at_1"])
 
 
@@ -48,7 +48,7 @@ def test_figures_are_those_of_the_test():
     rng = np.random.default_rng(1)
     given = answers(rng)
     table = counts(rng, given)
-    assert sums(given, table).figures() == pytest.approx(by_hand(given, table))
+    assert sums(given, table).metrics() == pytest.approx(by_hand(given, table))
     assert set(sums(given, None).over) == {"tokens_per_cot", "pass_at_1", "pass_at_4"}
 
 
@@ -63,7 +63,7 @@ def test_intervals_are_those_of_a_loop_over_problems():
         rows = np.concatenate([np.arange(4 * p, 4 * p + 4) for p in chosen])
         # a problem drawn twice is two problems
         again = [
-            Answer(f"{n // 4}", n % 4, "", "", "", "", given[i].right, given[i].length) for n, i in enumerate(rows)
+            Answer(f"{n // 4}", n % 4, "", "", "", "", given[i].correct, given[i].length) for n, i in enumerate(rows)
         ]
         for key, value in by_hand(again, table[rows]).items():
             looped[key].append(value)
@@ -99,7 +99,7 @@ def test_resampling_rollouts_would_be_too_narrow():
 def test_the_same_problems_are_resampled_alike():
     rng = np.random.default_rng(4)
     given = answers(rng)
-    longer = [Answer(a.problem, a.sample, "", "", "", "", a.right, 2 * a.length) for a in given]
+    longer = [Answer(a.problem, a.sample, "", "", "", "", a.correct, 2 * a.length) for a in given]
     here, there = (draws(sums(which, None), resamples=200)["tokens_per_cot"] for which in (given, longer))
     np.testing.assert_allclose(there, 2 * here)
     other = draws(sums([Answer(f"q{a.problem}", *list(_fields(a))[1:]) for a in given], None), resamples=200)

@@ -296,12 +296,12 @@ def test_typical_problems_are_right_everywhere_and_of_mean_length(make):
     means = [np.mean([a.length for a in of]) for of in answers]
 
     def distance(problem):
-        ours = [[a for a in of if a.right and a.problem == problem] for of in answers]
+        ours = [[a for a in of if a.correct and a.problem == problem] for of in answers]
         return max(min(abs(np.log(a.length / mean)) for a in of) for of, mean in zip(ours, means, strict=True))
 
     expected = sorted({a.problem for a in answers[0]}, key=lambda p: (distance(p), p))
     assert [item.problem for item in found[:3]] == expected[:3]
-    assert all(side.right for item in found[:3] for side in item.sides)
+    assert all(side.correct for item in found[:3] for side in item.sides)
     assert len({item.problem for item in found}) == 5
 
 

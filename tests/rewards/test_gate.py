@@ -37,7 +37,7 @@ def test_it_counts_where_the_gate_is_open_and_adds_nothing_elsewhere(four, sign)
     assert list(scores.values) == ["gated", "outcome"]
     assert scores.total.tolist() == [2 * sign, -1.0, 6 * sign, -1.0]
     assert scores.values["gated"].isnan().tolist() == [False, True, False, True]
-    assert scores.figures == {"rewards/gated/counted": 0.5}
+    assert scores.metrics == {"rewards/gated/counted": 0.5}
     assert math.isnan(four.rollouts[1].rewards["gated"]) and four.rollouts[2].rewards["gated"] == 3 * sign
     everywhere = score({"gated": Noting(sign, weight=2.0), "outcome": OutcomeReward()}, four, None)
     assert everywhere.total.tolist() == [2 * sign, 4 * sign - 1, 6 * sign, 8 * sign - 1]
@@ -68,7 +68,7 @@ def test_a_gate_that_is_shut_everywhere(four):
     gated = Noting(only_where=Gate("outcome", 0.5))
     scores = score({"outcome": OutcomeReward(), "gated": gated}, four, None)
     assert not gated.given and scores.total.tolist() == [0.0, -1.0, 0.0, -1.0]
-    assert scores.figures == {"rewards/gated/counted": 0.0}
+    assert scores.metrics == {"rewards/gated/counted": 0.0}
 
 
 def test_the_probe_is_spared(four):

@@ -33,7 +33,7 @@ def ones(batch):
 
 def test_a_tensor_is_enough(four):
     plain, full = (score({"one": Says(says)}, four, None) for says in (ones, lambda b: RewardOutput(ones(b))))
-    assert plain.total.tolist() == full.total.tolist() == [1.0] * 4 and plain.figures == full.figures == {}
+    assert plain.total.tolist() == full.total.tolist() == [1.0] * 4 and plain.metrics == full.metrics == {}
     assert all(rollout.token_values == {} for rollout in four.rollouts)
 
 
@@ -47,7 +47,7 @@ def test_values_of_tokens_are_kept_by_the_rewards_name(four):
     first, second, third, last = (rollout.token_values for rollout in four.rollouts)
     assert first == {"tokens": [float(i) for i in range(len(four.rollouts[0].completion.ids))]}
     assert second == {"tokens": [0.5]} and third == {} and set(last["tokens"]) == {1.0}
-    assert scores.figures == {"my/length": 2.0}
+    assert scores.metrics == {"my/length": 2.0}
 
 
 def test_behind_a_gate_they_reach_the_rollouts_that_pass(four):

@@ -19,9 +19,9 @@ NAN, INF = float("nan"), float("inf")
 class Given(Reward):
     """Gives what it was told to give."""
 
-    def __init__(self, values: object, weight: float = 1.0, figures: dict[str, float] | None = None) -> None:
+    def __init__(self, values: object, weight: float = 1.0, metrics: dict[str, float] | None = None) -> None:
         super().__init__(weight)
-        self.values, self.metrics = values, figures
+        self.values, self.metrics = values, metrics
 
     def __call__(self, batch, policy):
         values = torch.as_tensor(self.values)
@@ -73,8 +73,8 @@ def test_abstaining_never_pays():
 
 def test_rewards_are_added_by_weight_and_noted(four):
     rewards = {
-        "a": Given([1.0, 2.0, 3.0, 4.0], weight=0.5, figures={"a/seconds": 1.0}),
-        "b": Given([NAN, -2.0, 5.0, NAN], weight=3.0, figures={"b/seconds": 2.0}),
+        "a": Given([1.0, 2.0, 3.0, 4.0], weight=0.5, metrics={"a/seconds": 1.0}),
+        "b": Given([NAN, -2.0, 5.0, NAN], weight=3.0, metrics={"b/seconds": 2.0}),
         "whole": Given([1, 0, 1, 0]),
         "silent": Given([7.0, 7.0, 7.0, 9.0], weight=0.0),
     }
@@ -82,7 +82,7 @@ def test_rewards_are_added_by_weight_and_noted(four):
     assert scores.total.tolist() == pytest.approx([0.5 - 6 + 1, 1 - 6, 1.5 + 15 + 1, 2.0])
     assert list(scores.values) == ["a", "b", "whole", "silent"]
     assert scores.values["b"].isnan().tolist() == [True, False, False, True]  # as given, not filled
-    assert scores.figures == {"a/seconds": 1.0, "b/seconds": 2.0}
+    assert scores.metrics == {"a/seconds": 1.0, "b/seconds": 2.0}
     assert four.rollouts[1].rewards == {"a": 2.0, "b": -2.0, "whole": 0.0, "silent": 7.0}
     assert math.isnan(four.rollouts[0].rewards["b"])
     assert scores.total.dtype == torch.float32 and scores.total.device.type == "cpu"
@@ -122,7 +122,7 @@ class StubProbe:
         saliency = [[0.5] * r.parts.cot_length if p else None for r, p in zip(batch.rollouts, probed, strict=True)]
         gradients = torch.full((len(batch),), 3)
         return SimpleNamespace(
-            reward=reward, saliency=saliency, gradients=gradients, figures=lambda: {"probe/seconds": 1.5}
+            reward=reward, saliency=saliency, gradients=gradients, metrics=lambda: {"probe/seconds": 1.5}
         )
 
 

@@ -145,7 +145,7 @@ def test_answers_stand_in_whole_groups(tiny_policy):
         row, problem = problems[i // 4]
         assert (rollout.row, rollout.sample, rollout.problem) == (row, i % 4, problem)
         assert rollout.prompt == problem.question and rollout.prompt_ids == tiny_policy.encode_prompt(problem.question)
-        assert 1 <= len(rollout.completion.ids) <= 4 and rollout.right is False
+        assert 1 <= len(rollout.completion.ids) <= 4 and rollout.correct is False
     assert len({tuple(r.completion.ids) for r in batch.rollouts}) == 12
 
 
@@ -160,7 +160,7 @@ def test_the_task_judges_what_follows_the_delimiter(tiny_policy):
             return [[Completion(i, [0.0] * len(i), True) for i in ids]]
 
     batch = data(sampler=Parrot()).answer(tiny_policy, [(0, problem)], "train", 0, 3)
-    assert [r.right for r in batch.rollouts] == [True, False, False]
+    assert [r.correct for r in batch.rollouts] == [True, False, False]
     assert [r.parts.cot for r in batch.rollouts] == ["so ", texts[1], ""]
 
 

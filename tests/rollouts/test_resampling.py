@@ -37,7 +37,7 @@ def test_groups_without_spread():
     kinds = {0: (True, False), 1: (True, True), 2: (False, False), 3: (False, True)}
     batch = answered(ROWS[:4], lambda row: kinds[row])
     assert zero_spread(batch) == [1, 2]
-    batch.rollouts[4].right = None
+    batch.rollouts[4].correct = None
     assert zero_spread(batch) == [1, 2]
 
 
@@ -56,24 +56,24 @@ def test_they_are_replaced_in_place_until_there_is_spread():
     assert asked(found)[::2] == [0, 2, 4] and not any(row % 2 for row in asked(found))
     assert len(calls) > 1 and len(calls[0]) == 3 and len(set(sum(calls, [])) | set(range(6))) == len(sum(calls, [])) + 6
     assert found.seconds == 1 + len(calls) and found.update == 3 and found.group_size == 2
-    assert found.figures == {"resampled/groups": len(sum(calls, [])) / 6, "resampled/left": 0.0}
+    assert found.metrics == {"resampled/groups": len(sum(calls, [])) / 6, "resampled/left": 0.0}
     assert asked(batch) == [0, 1, 2, 3, 4, 5]  # the batch itself is left alone
     again, other = (asked(replaced(batch, MANY, answer, 9, key)) for key in ("key", "k"))
     assert again == asked(found) != other
     del calls[:]
     once = replaced(batch, MANY, answer, 1, "key")
-    assert set(calls[0]) <= set(asked(once)) and once.figures["resampled/groups"] == 0.5
-    assert once.figures["resampled/left"] == len(zero_spread(once)) / 6 > 0
+    assert set(calls[0]) <= set(asked(once)) and once.metrics["resampled/groups"] == 0.5
+    assert once.metrics["resampled/left"] == len(zero_spread(once)) / 6 > 0
 
 
 def test_there_may_be_no_other_problem():
     batch = answered(ROWS[:3], lambda row: (False, False))
     found = replaced(batch, ROWS[:4], lambda rows: answered(rows, lambda row: (False, False)), 5, "key")
-    assert found.figures == {"resampled/groups": 1 / 3, "resampled/left": 1.0} and sorted(asked(found))[-1] == 3
+    assert found.metrics == {"resampled/groups": 1 / 3, "resampled/left": 1.0} and sorted(asked(found))[-1] == 3
     assert reserves(ROWS[:2], [0, 1], "key") == [[], []]
     spread = answered(ROWS[:3], lambda row: (True, False))
     assert replaced(spread, ROWS, None, 5, "key") == replace(
-        spread, figures={"resampled/groups": 0, "resampled/left": 0}
+        spread, metrics={"resampled/groups": 0, "resampled/left": 0}
     )
 
 
@@ -86,7 +86,7 @@ def test_processes_that_resample_by_themselves_do_what_one_would():
         resample(answered(ROWS[k : k + 3], even), rows[k : k + 3], lambda more: answered(more, even), 9) for k in (0, 3)
     ]
     assert sum(map(asked, halves), []) == asked(whole)
-    assert sum(half.figures["resampled/groups"] for half in halves) / 2 == whole.figures["resampled/groups"]
+    assert sum(half.metrics["resampled/groups"] for half in halves) / 2 == whole.metrics["resampled/groups"]
 
 
 def test_a_run_with_resampling_is_the_same_after_a_restart(tiny_policy, tmp_path):
@@ -106,7 +106,7 @@ def test_a_run_with_resampling_is_the_same_after_a_restart(tiny_policy, tmp_path
     )
     resumed = begun.train_batches[0] + ended.train_batches[0]
     assert [said(b) for b in resumed] == [said(b) for b in whole.train_batches[0]]
-    assert all(b.figures["resampled/groups"] == 2 for b in resumed)
+    assert all(b.metrics["resampled/groups"] == 2 for b in resumed)
     assert rows(whole) != rows(plain) and not set(rows(whole)) & {row for row, _ in held_out()}
     assert [b.update for b in resumed] == [0, 1, 2, 3, 4, 5] and {b.updates for b in ended.train_batches[0]} == {6}
 
@@ -122,7 +122,7 @@ def test_evaluation_is_not_resampled(tiny_policy):
     trainer().validate(few, data(resample_zero_spread=2), verbose=False)
     trainer().validate(none, data(), verbose=False)
     assert [said(b) for b in few.other_batches] == [said(b) for b in none.other_batches]
-    assert not few.other_batches[0].figures
+    assert not few.other_batches[0].metrics
 
 
 def test_wrong_options():

@@ -11,8 +11,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from atmanrl.rollouts import offsets
 from atmanrl.rollouts.offsets import decode
-from atmanrl.rollouts.pieces import pieces
 from atmanrl.rollouts.split import Parts, split
+from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.tasks import DELIMITER
 
 LAPTOP = Path(__file__).parents[2] / "experiments/laptop/blank"
@@ -151,10 +151,10 @@ def test_another_delimiter():
 @TOKENIZERS
 @given(text=TEXTS, ids=st.lists(st.integers(0, 299), max_size=30))
 @example(text="\u00e9\u2603 a \U0001f600\ufffd", ids=[])
-def test_pieces_are_the_text_one_for_each_token(load, text, ids):
+def test_token_texts_are_the_text_one_for_each_token(load, text, ids):
     tokenizer = load()
     for each in (list(tokenizer(text, add_special_tokens=False).input_ids), ids):
-        found = pieces(tokenizer, each)
+        found = token_texts(tokenizer, each)
         assert "".join(found) == decode(tokenizer, each) and len(found) == len(each)
 
 
@@ -162,7 +162,7 @@ def test_pieces_are_the_text_one_for_each_token(load, text, ids):
 def test_a_piece_is_a_readable_text(load):
     tokenizer = load()
     ids = [*tokenizer("so 3 \u2603 a\u00e9 ends", add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-    found = pieces(tokenizer, ids)
+    found = token_texts(tokenizer, ids)
     assert "".join(found) == "so 3 \u2603 a\u00e9 ends" and found[-1] == "" and "\ufffd" not in "".join(found)
     # each piece is what its token adds to the text before it, as soon as the character is whole
     whole = "".join(found)
@@ -203,7 +203,7 @@ def test_the_reasoning_is_the_longest_prefix_that_ends_before_the_delimiter(load
     pool = st.one_of(st.sampled_from(sorted(likely)), st.sampled_from(sorted(names.values())))
     ids = data.draw(st.lists(pool, max_size=14))
     parts = split(tokenizer, ids)
-    assert "".join(pieces(tokenizer, ids)) == parts.text == decode(tokenizer, ids)
+    assert "".join(token_texts(tokenizer, ids)) == parts.text == decode(tokenizer, ids)
     if parts.answer is not None:
         prefixes = [k for k in range(len(ids) + 1) if parts.cot.startswith(decode(tokenizer, ids[:k]))]
         assert parts.cot_length == max(prefixes)
@@ -228,7 +228,7 @@ def test_each_token_is_decoded_a_fixed_number_of_times(load, kind, monkeypatch):
     names = tokenizer.get_vocab()
     ids = {"special": tokenizer.all_special_ids, "bytes": [i for name, i in names.items() if not name.isascii()]}
     ids = (ids.get(kind) or sorted(names.values())) * 8000
-    for function in (pieces, split):
+    for function in (token_texts, split):
         work.clear()
         function(tokenizer, ids[:8000])
         assert sum(work) <= 8000 + 3 * len(names)

@@ -26,8 +26,8 @@ from atmanrl.rollouts import (
     split,
     traces,
 )
-from atmanrl.rollouts.pieces import pieces
 from atmanrl.rollouts.split import splitter_of
+from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.rollouts.traces import TraceError
 from atmanrl.sft import SFTDataModule
 from atmanrl.tasks import MMLU, MixtureTask, Problem, WordProblems
@@ -87,7 +87,7 @@ def test_any_delimiter_against_brute_force(special, delimiter, data):
         assert parts.cot_length == max(prefixes)
         assert shown(tokenizer, ids[: parts.cot_length], names) + parts.straddle == before
     visible = parts.splitter.visible(tokenizer)
-    assert "".join(pieces(tokenizer, ids, visible)) == parts.text
+    assert "".join(token_texts(tokenizer, ids, visible)) == parts.text
 
 
 def test_a_special_token_is_found_as_the_delimiter_that_it_is():

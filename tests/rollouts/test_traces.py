@@ -53,7 +53,7 @@ def test_round_trip(rollouts, tiny_policy, tmp_path):
     assert [f.name for f in path.parent.iterdir()] == ["traces.jsonl"]
     back = load(path, tiny_policy)
     for was, now in zip(rollouts, back, strict=True):
-        same = ("row", "sample", "prompt", "prompt_ids", "parts", "right", "cot_ids", "can_be_probed")
+        same = ("row", "sample", "prompt", "prompt_ids", "parts", "correct", "cot_ids", "can_be_probed")
         assert all(getattr(was, name) == getattr(now, name) for name in same)
         assert (was.problem.id, was.problem.gold, was.problem.question) == (now.problem.id, "7", now.problem.question)
         assert (was.completion.ids, was.completion.finished) == (now.completion.ids, now.completion.finished)
@@ -119,7 +119,7 @@ def test_traces_of_text_alone(tiny_policy, tmp_path):
     assert (first.parts.cot, first.parts.answer, first.problem.gold) == ("3 + 4 = 7. ", "8", "7")
     assert (second.parts.cot, second.parts.answer, second.problem.gold) == ("3 + 4 = 7.\n", "7", "7")
     assert [first.problem.id, second.problem.id] == ["trace/0", "trace/1"]
-    assert (first.row, second.row, first.sample, first.right) == (0, 1, 0, None)
+    assert (first.row, second.row, first.sample, first.correct) == (0, 1, 0, None)
     assert first.prompt_ids == tiny_policy.encode_prompt("?") and first.can_be_probed
 
 

@@ -13,15 +13,15 @@ from atmanrl.views.trace_page import TraceView, colour_scale, fragment, page, sh
 
 def view(number=0, **options):
     given = {
-        "id": f"p/{number}", "prompt": "What is 3 + 4?", "pieces": [" 3", " +", " 4", " = 7"],
-        "saliency": [0.1, 0.0, 0.3, 0.2], "answer": "7", "gold": "7", "right": True, "reward": 0.15,
+        "id": f"p/{number}", "prompt": "What is 3 + 4?", "token_texts": [" 3", " +", " 4", " = 7"],
+        "saliency": [0.1, 0.0, 0.3, 0.2], "answer": "7", "gold": "7", "correct": True, "reward": 0.15,
         "loss_initial": 2.0, "loss_final": 0.5,
     }  # fmt: skip
     return TraceView(**{**given, **options})
 
 
 def test_a_page_of_many_traces():
-    items = [view(n, right=[True, False, None][n % 3], reward=n / 100) for n in range(300)]
+    items = [view(n, correct=[True, False, None][n % 3], reward=n / 100) for n in range(300)]
     parsed = Strict(page("Traces", items, intro="of a run"))
     cards = parsed.named("article")
     assert [card["data-order"] for card in cards] == [str(n) for n in range(300)]
@@ -32,11 +32,11 @@ def test_a_page_of_many_traces():
 
 
 def test_every_text_is_escaped():
-    hostile = dict.fromkeys(("id", "prompt", "answer", "gold", "note"), EVIL) | {"pieces": [EVIL] * 4}
+    hostile = dict.fromkeys(("id", "prompt", "answer", "gold", "note"), EVIL) | {"token_texts": [EVIL] * 4}
     clean, dirty = page("T", [view(), view()]), page(EVIL, [view(**hostile), view()], intro=EVIL)
     parsed = Strict(dirty)
     assert len(parsed.named("script")) == len(Strict(clean).named("script")) == 2
-    assert parsed.text.count(EVIL) == 12  # title twice, intro, five fields, four pieces
+    assert parsed.text.count(EVIL) == 12  # title twice, intro, five fields, four tokens
     assert "<script>alert" not in dirty + fragment(view(**hostile))
     assert parsed.named("span")[-1].keys() == Strict(clean).named("span")[-1].keys()
 
@@ -48,14 +48,14 @@ def test_nothing_is_loaded():
 
 
 def test_text_and_values_of_a_trace():
-    parsed = Strict(page("T", [view(pieces=[" a\n", "", "", "😀"], saliency=[0.5, 0.1, 0.2, 0.6])]))
+    parsed = Strict(page("T", [view(token_texts=[" a\n", "", "", "😀"], saliency=[0.5, 0.1, 0.2, 0.6])]))
     assert " a\n😀" in parsed.text
     tips = [span["title"] for span in parsed.named("span") if "title" in span]
     assert tips == ["0.500", "0.300, mean of 3 tokens"]
 
 
 def test_what_is_missing_is_left_out():
-    bare = view(saliency=None, answer=None, right=None, reward=None, loss_initial=None, loss_final=None)
+    bare = view(saliency=None, answer=None, correct=None, reward=None, loss_initial=None, loss_final=None)
     for item in (bare, view(saliency=None, reward=math.nan, loss_initial=math.nan)):
         parsed = Strict(page("T", [item]))
         assert parsed.named("article")[0]["data-reward"] == parsed.named("article")[0]["data-gain"] == ""
@@ -81,12 +81,14 @@ def test_the_colour_scale():
 
 
 def test_spans_join_to_the_reasoning():
-    item = view(pieces=["", "中", "", "<", "\n"], saliency=[0.1, 0.2, 0.3, 0.4, 0.5])
+    item = view(token_texts=["", "中", "", "<", "\n"], saliency=[0.1, 0.2, 0.3, 0.4, 0.5])
     assert "".join(text for text, _, _ in spans(item, (0, 1))) == "中<\n"
 
 
 def test_plain_text_has_a_bar_beneath_each_token():
-    lines = trace_text.plain(view(pieces=[" 中", " +", "\n", "x" * 90], saliency=[0.3, 0.0, 0.0, 0.15])).split("\n")
+    lines = trace_text.plain(view(token_texts=[" 中", " +", "\n", "x" * 90], saliency=[0.3, 0.0, 0.0, 0.15])).split(
+        "\n"
+    )
     assert lines[0] == "p/0 | saliency reward 0.150 | answer loss 2.000 -> 0.500 nats | 4 tokens"
     assert lines[1:3] == [" 中 +", " ██"]  # a Chinese character is two cells wide
     assert lines[3] == "x" * 90 and set(lines[4]) == {"▄"}
@@ -94,7 +96,7 @@ def test_plain_text_has_a_bar_beneath_each_token():
 
 
 def test_long_plain_text_is_wrapped():
-    lines = trace_text.plain(view(pieces=[" word"] * 100, saliency=[n / 100 for n in range(100)])).split("\n")
+    lines = trace_text.plain(view(token_texts=[" word"] * 100, saliency=[n / 100 for n in range(100)])).split("\n")
     assert max(map(len, lines)) <= trace_text.WIDTH and "".join(lines).count("word") == 100
 
 

@@ -151,7 +151,7 @@ def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, comma
                 folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
                 bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
     assert folder.progress is not None
-    summary = {"traces": folder.progress["traces"], **results.figures(folder.done())}
+    summary = {"traces": folder.progress["traces"], **results.metrics(folder.done())}
     summary |= {**{name: folder.progress[name] for name in UNPROBED}, "settings": folder.settings}
     summary |= {"versions": results.versions(), "command": command}
     summary |= {name: folder.progress[name] for name in ("device", "dtype")}

@@ -16,7 +16,7 @@ from atmanrl import __version__
 from atmanrl.commands.probe.rows import Row
 from atmanrl.probe import ProbeResult
 from atmanrl.rollouts import Rollout, traces
-from atmanrl.rollouts.pieces import pieces
+from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.views.trace_page import TraceView, page
 
 Json = dict[str, Any]
@@ -49,12 +49,12 @@ def _known(value: float) -> float | None:
 
 def texts(rollout: Rollout, tokenizer: Any) -> list[str]:
     """The text of each token of the reasoning; together they are the reasoning."""
-    found = pieces(tokenizer, rollout.cot_ids, rollout.parts.splitter.visible(tokenizer))
+    found = token_texts(tokenizer, rollout.cot_ids, rollout.parts.splitter.visible(tokenizer))
     found[-1] += rollout.parts.straddle  # the token that holds it belongs to the delimiter, and has no saliency
     return found
 
 
-def figures(done: Iterable[Json]) -> Json:
+def metrics(done: Iterable[Json]) -> Json:
     """Mean and sample standard deviation, over the probed traces, of the reward and of what the probe did for it."""
     values: dict[str, list[float]] = {"saliency": [], "loss_initial": [], "loss_final": [], "gradients": []}
     probed = 0
@@ -93,8 +93,8 @@ def to_page(done: Iterable[Json], summary: Json) -> str:
 
 def _view(trace: Json) -> TraceView:
     return TraceView(
-        id=trace["problem_id"], prompt=trace["prompt"], pieces=trace["pieces"], saliency=trace["saliency"],
-        answer=trace["answer"], gold=trace["gold"], right=trace["right"], reward=trace["rewards"]["saliency"],
+        id=trace["problem_id"], prompt=trace["prompt"], token_texts=trace["pieces"], saliency=trace["saliency"],
+        answer=trace["answer"], gold=trace["gold"], correct=trace["right"], reward=trace["rewards"]["saliency"],
         loss_initial=trace["loss_initial"], loss_final=trace["loss_final"],
         note=f"line {trace['line']}, {trace['gradients']} gradients",
     )  # fmt: skip

@@ -91,5 +91,5 @@ def column_sums(entries: Entries, values: Tensor) -> list[Tensor]:
     parts = torch.split(values, entries.packing.counts.tolist())
     if entries.shape == "column":
         return list(parts)
-    everyone = torch.arange(len(parts), device=values.device)
-    return [entries.dense(part, one)[0].sum(0) for part, one in zip(parts, everyone[:, None], strict=True)]
+    every_row = torch.arange(len(parts), device=values.device)
+    return [entries.dense(part, one)[0].sum(0) for part, one in zip(parts, every_row[:, None], strict=True)]

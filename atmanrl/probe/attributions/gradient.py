@@ -91,5 +91,5 @@ def _gradient(objective: Objective, value: float) -> tuple[Tensor, Tensor]:
 
 def _loss(objective: Objective, value: float) -> Tensor:
     """The loss `[B]` of all rollouts, every entry at one value."""
-    everyone = torch.arange(len(objective.rows), device=objective.device)
-    return objective.evaluate(filled(objective, value), everyone, gradient=False).loss
+    every_row = torch.arange(len(objective.rows), device=objective.device)
+    return objective.evaluate(filled(objective, value), every_row, gradient=False).loss

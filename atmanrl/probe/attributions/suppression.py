@@ -44,12 +44,12 @@ class Suppression(Attribution):
         entries, value = objective.entries, self.factor * init_value
         self.check(entries.shape)
         suppressed, untouched = filled(objective, value), filled(objective, 0.0)
-        everyone = torch.arange(len(objective.targets), device=suppressed.device)
+        every_row = torch.arange(len(objective.targets), device=suppressed.device)
         # without a gradient, a model that ignores the bias would pass for one to which no token matters
         first = objective.rows.argmin()[None]
         objective.evaluate(suppressed[entries.packing.index(first)], first)
-        before = objective.evaluate(untouched, everyone, gradient=False).loss
-        after = objective.evaluate(suppressed, everyone, gradient=False).loss
+        before = objective.evaluate(untouched, every_row, gradient=False).loss
+        after = objective.evaluate(suppressed, every_row, gradient=False).loss
         lengths = entries.columns.tolist()
         losses = self._losses(objective, value, lengths, before)
         rises = torch.split(losses - before.repeat_interleave(entries.columns), lengths)
@@ -58,7 +58,7 @@ class Suppression(Attribution):
             reward=torch.stack([rise.mean() for rise in rises]),
             loss_initial=before,
             loss_final=after,
-            gradients=torch.zeros_like(everyone),
+            gradients=torch.zeros_like(every_row),
             evaluations=entries.columns + 2,
         )
 

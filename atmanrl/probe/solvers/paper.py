@@ -22,11 +22,11 @@ class PaperSolver(Solver):
         optimizer = torch.optim.AdamW(
             [values], lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=self.eps
         )
-        everyone = torch.arange(len(objective.targets), device=values.device)
+        every_row = torch.arange(len(objective.targets), device=values.device)
         tiny = Tiny(self.eps)
         losses: list[torch.Tensor] = []
         for _ in range(self.steps):
-            evaluation = objective.evaluate(values, everyone)
+            evaluation = objective.evaluate(values, every_row)
             assert evaluation.gradient is not None
             losses.append(evaluation.loss)
             tiny.count(evaluation.gradient)
@@ -35,4 +35,4 @@ class PaperSolver(Solver):
                 values.grad += self.penalty(values, objective.entries.packing, init_value)
             optimizer.step()
         path = [list(enumerate(column)) for column in torch.stack(losses, dim=1).tolist()]
-        return Solution(values.detach(), losses[0], torch.full_like(everyone, self.steps), tiny.share, path)
+        return Solution(values.detach(), losses[0], torch.full_like(every_row, self.steps), tiny.share, path)

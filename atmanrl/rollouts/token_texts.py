@@ -9,7 +9,7 @@ from typing import Any
 from atmanrl.rollouts.offsets import offsets
 
 
-def pieces(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> list[str]:
+def token_texts(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> list[str]:
     """The text of each token, one piece for each id; together they are `decode(tokenizer, ids, visible)`.
 
     A character made of several tokens stands whole with the last of them, the others are empty; so are special tokens.

@@ -10,7 +10,7 @@ from atmanrl.grpo.advantages import Scaling, is_flat
 from atmanrl.grpo.experience import Experience
 
 
-def rollout_figures(experience: Experience, scaling: Scaling) -> dict[str, float]:
+def rollout_metrics(experience: Experience, scaling: Scaling) -> dict[str, float]:
     """Rewards, their spread, lengths and accuracy of one update's rollouts."""
     batch, scores = experience.batch, experience.scores
     groups = scores.total.view(-1, batch.group_size)
@@ -22,7 +22,7 @@ def rollout_figures(experience: Experience, scaling: Scaling) -> dict[str, float
         "reward_std": float(scores.total.std()),
         "reward_group_std": float(groups.std(1).mean()),
         "frac_reward_zero_std": statistics.fmean(flat),
-        "accuracy": sum(bool(r.right) for r in batch.rollouts) / len(batch),
+        "accuracy": sum(bool(r.correct) for r in batch.rollouts) / len(batch),
         "completions/clipped_ratio": sum(not r.completion.finished for r in batch.rollouts) / len(batch),
         "cot/mean_length": statistics.fmean(r.parts.cot_length for r in batch.rollouts),
     }
