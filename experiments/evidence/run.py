@@ -31,7 +31,8 @@ def queue(arms: Sequence[Arm], seeds: Sequence[int] | None, runs: Path, results:
     Args:
         arms: in the order of a seed's jobs.
         seeds: those alone; None takes as many as each arm has.
-        runs: folder of the runs; results: folder of what is kept of them.
+        runs: folder of the runs.
+        results: folder of what is kept of them.
     """
     most = max(arm.seeds for arm in arms)
     pairs = [(arm, seed) for seed in range(most) for arm in arms if seed < arm.seeds]
