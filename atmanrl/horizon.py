@@ -50,3 +50,8 @@ def check_interval(trainer: Trainer | None, updates: int) -> None:
             f"trainer.val_check_interval is {interval}, more than the {here} updates of an epoch; lower it, or give "
             "trainer.check_val_every_n_epoch=null, with which it counts the updates of all epochs."
         )
+
+
+def batches_done(trainer: Trainer | None) -> int:
+    """Return how many batches of its epoch a run that goes on from a checkpoint has behind it."""
+    return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined,no-any-return]

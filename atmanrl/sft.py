@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
-from atmanrl.horizon import check_interval, needed_updates
+from atmanrl.horizon import batches_done, check_interval, needed_updates
 from atmanrl.models.logits import logits_at, positions, token_logprobs
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.order import digest
@@ -123,7 +123,9 @@ class SFTDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Tensor]:
         """Batches of like lengths."""
         examples = self.examples[: -self.val_problems]
-        sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
+        sampler = ByLength(
+            [len(e) for e in examples], self.batch_size, self.seed, done=lambda: batches_done(self.trainer)
+        )
         check_interval(self.trainer, len(sampler))
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
@@ -134,10 +136,6 @@ class SFTDataModule(LightningDataModule):
         """The held-out problems."""
         examples = sorted(self.examples[-self.val_problems :], key=len)
         return DataLoader(examples, batch_size=self.batch_size, collate_fn=self.collate)  # type: ignore[arg-type]
-
-    def _batches_done(self) -> int:
-        """How many batches of this epoch a restarted run has already used."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
 
     def collate(self, examples: list[Example]) -> dict[str, Tensor]:
         """Right-padded `input_ids`, `attention_mask` and `learn` (true on completion tokens), each `[B, S]`."""

@@ -22,6 +22,7 @@ from atmanrl.checkpoint.resume import Resumption
 from atmanrl.distributed import all_gather, processes
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.files import remove, temporary_path
+from atmanrl.lightning_internals import call_after_update, checkpoint_contents
 
 
 class RunCheckpoint(Checkpoint):
@@ -110,7 +111,7 @@ class RunCheckpoint(Checkpoint):
             if isinstance(logger, RunLogger):
                 logger.rewind(trainer.global_step)
         self.interruption.install()
-        self._watch(trainer)
+        call_after_update(trainer, partial(self._update_ended, trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
@@ -137,7 +138,7 @@ class RunCheckpoint(Checkpoint):
         """
         path = self.folder / checkpoint_name(trainer.global_step)
         temporary = all_gather(temporary_path(path))[0]  # the first process's, for all
-        contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        contents = checkpoint_contents(trainer)
         self._together(self._make_folder, path, temporary)
         self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
         self._together(self._put_in_place, path, temporary)
@@ -176,17 +177,6 @@ class RunCheckpoint(Checkpoint):
             f"no checkpoint could be written to {path}: {reason}{last}. {'Make room' if full else 'Mend that'}, then go on "
             "with the same command and --ckpt_path=last."
         ) from refused
-
-    def _watch(self, trainer: Trainer) -> None:
-        """Be told when all of an update is over: Lightning writes its figures, and validates, after its last hook."""
-        loop = trainer.fit_loop.epoch_loop
-        end = type(loop).on_advance_end
-
-        def on_advance_end(data_fetcher: Any) -> None:
-            end(loop, data_fetcher)
-            self._update_ended(trainer)
-
-        loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
     def _update_ended(self, trainer: Trainer) -> None:
         if trainer.global_step == self._seen:

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import trainer_of
 from atmanrl.models.policy import Policy
 from atmanrl.models.precision import check_precision
 
@@ -42,8 +43,8 @@ def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy
     torch.backends.cuda.enable_cudnn_sdp(policy.cudnn_attention)  # of this process, to the end of the run
     mesh = module.device_mesh
     policy.computed_in = None
-    if module._trainer is not None:
-        name = check_precision(module.trainer.precision, policy.dtype_name, policy.lora is None)
+    if (trainer := trainer_of(module)) is not None:
+        name = check_precision(trainer.precision, policy.dtype_name, policy.lora is None)
         policy.computed_in = COMPUTED_IN.get(name)
     if (
         not shard or policy.model is not None or mesh is None or mesh.size() == 1

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import unscales_gradients
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, precision: str) -> None:
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("model.optimizer must take one gradient a step; LBFGS asks for the loss again and again.")
-    if precision == "16-mixed" and _optimizer_handles_unscaling(optimizer):
+    if precision == "16-mixed" and unscales_gradients(optimizer):
         raise UserError(
             "model.optimizer is fused: in 16-mixed it unscales gradients after they are clipped; give it fused: false, "
             "or take trainer.precision bf16-mixed."
