@@ -10,13 +10,13 @@ from atmanrl.errors import UserError
 
 
 def planned_updates(trainer: Trainer) -> int | None:
-    """How many updates a run is to make; None where only time, a callback or a signal ends it."""
+    """Return how many updates a run is to make; None where only time, a callback or a signal ends it."""
     planned = trainer.estimated_stepping_batches
     return None if math.isinf(planned) or planned < 0 else int(planned)
 
 
 def needed_updates(trainer: Trainer, option: str) -> int:
-    """How many updates a run is to make, for a schedule that ends with it.
+    """Return how many updates a run is to make, for a schedule that ends with it.
 
     Args:
         trainer: of the run.
@@ -54,4 +54,4 @@ def check_interval(trainer: Trainer | None, updates: int) -> None:
 
 def batches_done(trainer: Trainer | None) -> int:
     """Return how many batches of its epoch a run that goes on from a checkpoint has behind it."""
-    return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined,no-any-return]
+    return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from atmanrl.distributed import whole
+from atmanrl.distributed import unsharded
 from atmanrl.io.files import atomic_folder
 from atmanrl.io.folders import check_replaceable, mark
 from atmanrl.models.policy import Policy, PolicyError
@@ -35,7 +35,7 @@ class PolicyExport(Callback):
         policy = getattr(pl_module, "policy", None)
         if not isinstance(policy, Policy):
             return
-        policy = whole(policy)
+        policy = unsharded(policy)
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / FOLDER

@@ -57,7 +57,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
-        """Check what the module's `configure_model` has made.
+        """Check that the module's `configure_model` has sharded the policy.
 
         Raises:
             UserError: no policy was sharded there, or the accelerator cannot.
@@ -90,13 +90,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._evaluation.close()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The model's slices, or on rank 0 the whole of it."""
+        """Return the model's slices, or on rank 0 its full weights."""
         assert self.model is not None
         self._evaluation.close()  # a checkpoint at the end of an evaluation is one of the slices
         return self.model.state_dict() if self.sharded_checkpoints else full_weights(self.model)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's own state dict; its tensors are slices, or on rank 0 whole."""
+        """Return the optimizer's own state dict, of slices, or on rank 0 of full tensors."""
         plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = plain.state_dict()
         return state if self.sharded_checkpoints else slices.unsharded_optimizer_state(state)
@@ -104,7 +104,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """One file, or a folder of slices; all processes must call it."""
+        """Write one file, or a folder of slices. All processes must call it."""
         path = Path(self.broadcast(filepath))
         if self.is_global_zero:
             remove(path)
@@ -126,10 +126,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         return slices.load(Path(self.broadcast(checkpoint_path)), self.model, self.optimizers)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Nothing: `load_checkpoint` did."""
+        """Do nothing: `load_checkpoint` has loaded it."""
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Nothing: `load_checkpoint` did."""
+        """Do nothing: `load_checkpoint` has loaded it."""
 
 
 def _register() -> None:

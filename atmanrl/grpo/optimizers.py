@@ -14,7 +14,7 @@ from atmanrl.lightning_internals import unscales_gradients
 
 @contextmanager
 def refusals(option: str) -> Iterator[None]:
-    """What an optimizer or a schedule refuses (a learning rate below 0, a step too many), a user can mend."""
+    """Turn what an optimizer or a schedule refuses (a learning rate below 0, a step too many) into a `UserError`."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -22,7 +22,7 @@ def refusals(option: str) -> Iterator[None]:
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
-    """AdamW at the paper's learning rate of 8e-7, without weight decay."""
+    """Return AdamW at the paper's learning rate of 8e-7, without weight decay."""
     return torch.optim.AdamW(parameters, lr=8e-7, weight_decay=0.0)
 
 
