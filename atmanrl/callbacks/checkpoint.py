@@ -1,4 +1,4 @@
-"""Checkpoints by updates."""
+"""`RunCheckpoint`: when a run writes its checkpoints, and what it puts in order when it goes on from one."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from atmanrl.lightning_internals import call_after_update, checkpoint_contents
 
 
 class RunCheckpoint(Checkpoint):
-    """`checkpoints/update_00020.ckpt` every so many updates and at the end.
+    """Writes `checkpoints/update_00020.ckpt` every so many updates and at the end.
 
     `last.ckpt` is a link to the newest, for scripts; nothing here needs it, and a disk without links has none.
 
-    A checkpoint is written when all of its update is: rollouts, figures, and the evaluation that follows it. So a run
-    that goes on from it finds its log complete, whenever it was killed. It is written aside, flushed to the disk and
-    renamed; older ones are removed after that.
+    A checkpoint is written after all else of its update: rollouts, metrics, and the evaluation that follows. So a run that
+    goes on from it finds its log complete, whenever it was killed. It is written under a temporary name, flushed to the
+    disk and renamed; older ones are removed after that.
 
     At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75; at SIGINT
     (Ctrl-C) likewise, with status 130. Before training has begun, they end it at once.
 
     Args:
-        every_n_updates: how often.
+        every_n_updates: how many updates apart.
         keep: how many of the newest are kept, at least 2, so that there is another if one is damaged; -1 keeps all.
 
     Raises:
@@ -59,7 +59,7 @@ class RunCheckpoint(Checkpoint):
         self._resumption = Resumption()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checkpoints belong into the run's folder, are written straight to their files, and are looked at when read."""
+        """Let checkpoints be written straight to the run's folder, and be checked when they are read."""
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFile(partial(self._check, module=pl_module))
@@ -82,14 +82,14 @@ class RunCheckpoint(Checkpoint):
             self._resumption.note_before(checkpoint)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add whose it is, what was asked for, the random state, and where the loop stood when its update ended."""
+        """Add the module's class, the options, the random state, and where the loop stood when its update ended."""
         checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
             checkpoint["random"] = random_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear up what a killed run has left: the run writes anew what lies beyond its checkpoint.
+        """Clear up what a killed run has left beyond its checkpoint: it will be written again.
 
         Raises:
             CheckpointError: the run goes on from a checkpoint with another optimizer.
@@ -126,12 +126,12 @@ class RunCheckpoint(Checkpoint):
         self._standing = {"fit_loop": trainer.fit_loop.state_dict()}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last update is saved, whatever its number."""
+        """Save the last update, whatever its number."""
         if trainer.global_step > self._saved:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of the current update; every process of the run calls this.
+        """Write the checkpoint of the current update. All processes must call it.
 
         Raises:
             CheckpointError: the disk is full, or cannot be written to; earlier checkpoints are as they were.
@@ -158,7 +158,7 @@ class RunCheckpoint(Checkpoint):
     def _together(self, step: Callable[[Path, Path], None], path: Path, temporary: Path) -> None:
         """Take a step on every process; where the disk refuses it to one, all of them raise the error.
 
-        So none is left waiting for another that has given up.
+        Otherwise the others would wait for one that has given up.
         """
         refused: OSError | None = None
         try:
@@ -193,5 +193,5 @@ class RunCheckpoint(Checkpoint):
             )
 
     def _interrupted(self, trainer: Trainer) -> bool:
-        """Whether a signal has come to any process."""
+        """Say whether a signal has come to any process."""
         return trainer.strategy.reduce_boolean_decision(self.interruption.received is not None, all=False)

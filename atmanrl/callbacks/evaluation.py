@@ -1,4 +1,4 @@
-"""`eval/*.json`: the figures of every evaluation, with what they depend on."""
+"""`eval/*.json`: the metrics of every evaluation, with what they depend on."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class EvaluationReport(Callback):
     """Writes `eval/validation_00060.json` during training, `eval/validate.json` and `eval/test.json` by the commands.
 
     Besides the values of all metrics a file holds their columns, so that `table` and `report` can show them without
-    importing the metrics, and the setting that they depend on.
+    importing the metrics, and the setting that the values depend on.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures on held-out training problems."""
+        """Write the metrics on held-out training problems."""
         if not trainer.sanity_checking:
             self._write(trainer, pl_module, "validation", evaluation_name(trainer))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures on test problems."""
+        """Write the metrics on test problems."""
         self._write(trainer, pl_module, "test", "test")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, stage: Stage, name: str) -> None:
@@ -72,5 +72,5 @@ class EvaluationReport(Callback):
 
 
 def evaluation_name(trainer: Trainer) -> str:
-    """What a validation's files are called: by update during training, `validate` as a command of its own."""
+    """Return what a validation's files are called: by update during training, `validate` as a command of its own."""
     return f"validation_{trainer.global_step:05d}" if trainer.state.fn == "fit" else "validate"

@@ -29,7 +29,7 @@ class PolicyExport(Callback):
         """Write a new folder, then let it take the place of an older export.
 
         Raises:
-            FileError: `policy` in the run's folder is somebody else's.
+            FileError: `policy` in the run's folder was not written by a run.
             PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
         """
         policy = getattr(pl_module, "policy", None)

@@ -79,7 +79,7 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
             )  # fmt: skip
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that reads `--config` and speaks in one sentence."""
+        """Return a parser that reads `--config` and whose errors are one sentence."""
         parser = RunParser(**kwargs)
         parser.add_argument(
             "-c", "--config", action=ConfigFile,
@@ -88,7 +88,7 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The parts that every run has, each with options of its own."""
+        """Add the parts that every run has, each with options of its own."""
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_argument(
             "--metrics", type=dict[str, RolloutMetric | None], default=DEFAULT_METRICS,
@@ -135,7 +135,7 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
     before_validate = before_test = before_predict = before_fit
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
+        """Build the trainer: the run's own logger before the config's, and a progress bar unless the config has one."""
         config = self.config_init[self.subcommand]
         options = config["trainer"]
         if options["val_check_interval"] == 0:
@@ -150,7 +150,7 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
             say("trainer.fast_dev_run: a trial in a folder of its own, of which nothing is kept.")
-        # before anything is made; with the policy's dtype when that is built
+        # before anything is built; once more, with the policy's dtype, when the policy is
         check_precision(options["precision"], "float32")
         loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
         if self.subcommand == "fit":
@@ -173,7 +173,7 @@ def _listed(option: Any) -> list[Any]:
 
 
 def main(args: list[str]) -> int:
-    """Run `fit`, `validate`, `test` or `predict`; returns the exit status. `atmanrl.commands.errors` says its errors."""
+    """Run `fit`, `validate`, `test` or `predict`, and return the exit status; `atmanrl.commands.errors` says its errors."""
     quiet()
     RunCLI(args)
     return 0
