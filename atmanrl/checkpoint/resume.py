@@ -32,8 +32,8 @@ OF_THE_OPTIMIZER = ("base_lrs", "_last_lr", "lr_lambdas")
 class Resumption:
     """Compares the options of a run with those of the run that wrote its checkpoint.
 
-    A checkpoint also holds an optimizer's and a schedule's options, by which PyTorch replaces those that were just given; the
-    order of problems is counted in updates of a fixed size; the random state goes on whatever the seed. So the options
+    A checkpoint also holds an optimizer's and a schedule's options, by which PyTorch replaces those that were just given;
+    the order of problems is counted in updates of a fixed size; the random state goes on whatever the seed. So the options
     are written into every checkpoint as they were before any state was loaded.
 
     Attributes:
