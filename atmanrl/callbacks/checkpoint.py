@@ -139,30 +139,23 @@ class RunCheckpoint(Checkpoint):
         path = self.folder / checkpoint_name(trainer.global_step)
         temporary = all_gather(temporary_path(path))[0]  # the first process's, for all
         contents = checkpoint_contents(trainer)
-        self._together(self._make_folder, path, temporary)
-        self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
-        self._together(self._put_in_place, path, temporary)
+        first = trainer.is_global_zero
+        self._together(path, temporary, lambda: self.folder.mkdir(parents=True, exist_ok=True) if first else None)
+        self._together(path, temporary, lambda: trainer.strategy.save_checkpoint(contents, temporary))
+        self._together(path, temporary, lambda: put_in_place(temporary, path) if first else None)
         self._saved = trainer.global_step
-        if trainer.is_global_zero and self.keep != -1:
+        if first and self.keep != -1:
             for _, old in checkpoints(self.folder)[self.keep :]:
                 remove(old)
 
-    def _make_folder(self, path: Path, temporary: Path) -> None:
-        if processes().rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-    def _put_in_place(self, path: Path, temporary: Path) -> None:
-        if processes().rank == 0:
-            put_in_place(temporary, path)
-
-    def _together(self, step: Callable[[Path, Path], None], path: Path, temporary: Path) -> None:
+    def _together(self, path: Path, temporary: Path, step: Callable[[], None]) -> None:
         """Take a step on every process; where the disk refuses it to one, all of them raise the error.
 
         Otherwise the others would wait for one that has given up.
         """
         refused: OSError | None = None
         try:
-            step(path, temporary)
+            step()
         except OSError as error:
             refused = error
         reason = next(filter(None, all_gather(refused and (refused.strerror or str(refused)))), None)

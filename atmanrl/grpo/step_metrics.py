@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from atmanrl.distributed import all_gather
 from atmanrl.grpo.loss import Extreme, LossOutput
+
+EXTREMES: dict[str, Callable[..., Any]] = {"min": min, "max": max}
+"""How each kind of extreme is taken."""
 
 
 class LossPart(NamedTuple):
@@ -39,8 +42,8 @@ class Tally:
         total: sum over tokens, or over completions.
         count: of these tokens or completions.
         by_completion: whether completions are counted, of which those that were left out count as 0.
-        least, greatest: of the completions' means; None without any.
-        of: which of these is logged: `mean`, `min` or `max`.
+        of: what is logged: `mean`, or the `min` or `max` of the completions' means.
+        extreme: that least or greatest mean; None for `mean`, and without any completion.
 
     Example:
         `Tally(total=3.5, count=14, by_completion=False)`
@@ -49,9 +52,8 @@ class Tally:
     total: float
     count: int
     by_completion: bool
-    least: float | None = None
-    greatest: float | None = None
     of: str = "mean"
+    extreme: float | None = None
 
     @classmethod
     def counted(cls, metric: Tensor | Extreme, mask: Tensor) -> Tally:
@@ -68,24 +70,23 @@ class Tally:
             return cls(float(real.sum()), len(real), by_completion)
         means = values.float() if by_completion else torch.where(mask, values, 0).sum(1) / lengths
         each = means[lengths > 0].tolist()
-        return cls(0.0, len(real), by_completion, min(each, default=None), max(each, default=None), of)
+        return cls(0.0, len(real), by_completion, of, EXTREMES[of](each, default=None))
 
     @classmethod
     def merged(cls, parts: Sequence[Tally]) -> Tally:
         """Add the tallies of several parts."""
+        extremes = [p.extreme for p in parts if p.extreme is not None]
         return replace(
             parts[0], total=sum(p.total for p in parts), count=sum(p.count for p in parts),
-            least=min((p.least for p in parts if p.least is not None), default=None),
-            greatest=max((p.greatest for p in parts if p.greatest is not None), default=None),
+            extreme=EXTREMES[parts[0].of](extremes) if extremes else None,
         )  # fmt: skip
 
     def with_masked(self, completions: int) -> Tally:
         """Count completions that teach nothing as 0, where completions are counted."""
         if not self.by_completion or not completions:
             return self
-        least = None if self.least is None else min(self.least, 0.0)
-        greatest = None if self.greatest is None else max(self.greatest, 0.0)
-        return replace(self, count=self.count + completions, least=least, greatest=greatest)
+        extreme = None if self.extreme is None else EXTREMES[self.of](self.extreme, 0.0)
+        return replace(self, count=self.count + completions, extreme=extreme)
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,7 @@ def _mean(tallies: Sequence[Tally]) -> float:
     """Return a metric of an update from those of its steps."""
     if not tallies or tallies[0].of == "mean":
         return sum(t.total for t in tallies) / max(sum(t.count for t in tallies), 1)
-    extremes = [t.least if t.of == "min" else t.greatest for t in tallies]
-    return statistics.fmean([value for value in extremes if value is not None] or [0.0])
+    return statistics.fmean([t.extreme for t in tallies if t.extreme is not None] or [0.0])
 
 
 def _merged(parts: Iterable[dict[str, Tally]]) -> dict[str, Tally]:

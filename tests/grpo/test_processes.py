@@ -39,8 +39,8 @@ def step(low=(1, 2), least=0.5, greatest=0.5, kl=(1.0, 10), **changes) -> Optimi
     tallies = {"kl": Tally(*kl, by_completion=False)}
     if low:
         tallies["low"] = Tally(*low, by_completion=True)
-        tallies["least"] = Tally(0.0, low[1], True, least, greatest, "min")
-        tallies["greatest"] = Tally(0.0, low[1], True, least, greatest, "max")
+        tallies["least"] = Tally(0.0, low[1], True, "min", least)
+        tallies["greatest"] = Tally(0.0, low[1], True, "max", greatest)
     return OptimizerStep(
         **{"loss": 1.0, "grad_norm": 2.0, "tokens": 10, "masked": 1, "entropy": 5.0, "tallies": tallies} | changes
     )
