@@ -23,7 +23,7 @@ def test_seeds_come_one_after_the_other_and_each_arm_has_its_own_number(tmp_path
 def test_arms_differ_in_their_rewards_and_their_loss_alone():
     for arm in ARMS.values():
         assert arm.config in ("configs/laptop.yaml", "configs/laptop_baseline.yaml")
-        assert all(option.startswith(("--model.rewards.", "--model.loss")) for option in arm.options)
+        assert all(option.startswith(("--model.rewards.", "--model.credit")) for option in arm.options)
 
 
 @pytest.fixture
