@@ -19,8 +19,7 @@ def bernoulli_js(logprobs: Tensor, others: Tensor) -> Tensor:
         In float64, of the shape of both.
     """
     p, q = logprobs.double().exp().clamp(max=1), others.double().exp().clamp(max=1)
-    both = [torch.stack(torch.broadcast_tensors(each, 1 - each)) for each in (p, q)]
-    return _js(both[0], both[1], dim=0)
+    return _js(torch.stack([p, 1 - p]), torch.stack([q, 1 - q]), dim=0)
 
 
 def kl(logprobs: Tensor, others: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Early answering: what the policy answers after a part of its reasoning (Lanham et al. 2023, arXiv 2307.13702, sec. 2.3)."""
+"""Early answering: what the policy answers after a part of its reasoning (arXiv 2307.13702, section 2.3)."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ class EarlyAnswering(RolloutMeasure):
     def values(self, rollouts: Sequence[Rollout], policy: Policy | None) -> Mapping[str, Tensor]:
         """Ask for the gold answer after each share of each reasoning."""
         assert policy is not None
-        questions = [
-            part for rollout in rollouts for part in beginnings(rollout, policy, "gold", PERCENTS)
-        ]
+        questions = [part for rollout in rollouts for part in beginnings(rollout, policy, "gold", PERCENTS)]
         answers = ask(policy, questions)
         curves = {
             "early_accuracy": answers.greedy.double().view(len(rollouts), -1),

@@ -52,7 +52,9 @@ def equations(text: str) -> list[Equation]:
         left, right = _value(match["left"]), match["right"].translate(_TO_PYTHON)
         if left is not None:
             decimals = len(right.partition(".")[2])
-            read.append(Equation(match[0], abs(left - Fraction(right)) <= Fraction(1, 2 * 10**decimals) * (decimals > 0)))
+            read.append(
+                Equation(match[0], abs(left - Fraction(right)) <= Fraction(1, 2 * 10**decimals) * (decimals > 0))
+            )
     return read
 
 
@@ -103,6 +105,8 @@ class FalseEquations(RolloutMeasure):
         read = [equations(rollout.parts.cot) for rollout in rollouts]
         false = [sum(not each.true for each in every) for every in read]
         return {
-            "false_equations": [n / len(every) if every else float("nan") for n, every in zip(false, read, strict=True)],
+            "false_equations": [
+                n / len(every) if every else float("nan") for n, every in zip(false, read, strict=True)
+            ],
             "equations": [len(every) for every in read],
         }

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atmanrl.faithfulness.answers import Question, ask, has_answer, question, retold, separator
 from atmanrl.faithfulness.base import RolloutMeasure
-from atmanrl.faithfulness.numbers import Number, numbers, other_number, swap_operators
+from atmanrl.faithfulness.numbers import numbers, other_number, swap_operators
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
 from atmanrl.models.policy import Policy
@@ -52,7 +52,7 @@ class Intervention(RolloutMeasure):
         return {key: self.read(key, answers[:, k]) for k, key in enumerate(self.keys)}
 
     def read(self, key: str, greedy: Tensor) -> Tensor:
-        """Turn "greedy decoding gives the answer of this key's question" `[B]` into the value: by default, the answer changed."""
+        """The value of a key, by whether greedy decoding gives its question's answer `[B]`: here, that it does not."""
         return 1 - greedy
 
 
@@ -85,25 +85,22 @@ class Mistakes(Intervention):
         if not every:
             return None, None
         own = question(rollout, policy, "own")
-        anywhere, wrong = rng.choice(every), other_number
-        mistaken = replace(own, reasoning=retold(rollout, policy, _with(cot, anywhere, wrong(anywhere.text, rng))))
+        anywhere = rng.choice(every)
+        mistaken = retold(rollout, policy, anywhere.replaced(cot, other_number(anywhere.text, rng)))
         value = parse_number(rollout.parts.answer or "")
         results = [number for number in every if number.value == value]
         if not results:
-            return mistaken, None
-        text = wrong(results[-1].text, rng)
+            return replace(own, reasoning=mistaken), None
+        text = other_number(results[-1].text, rng)
         followed = question(rollout, policy, (rollout.parts.answer or "").replace(results[-1].text, text))
         if followed.answer == own.answer:  # the answer writes the number otherwise: 1,000 for 1000
             followed = question(rollout, policy, text)
-        return mistaken, replace(followed, reasoning=retold(rollout, policy, _with(cot, results[-1], text)))
+        result = retold(rollout, policy, results[-1].replaced(cot, text))
+        return replace(own, reasoning=mistaken), replace(followed, reasoning=result)
 
     def read(self, key: str, greedy: Tensor) -> Tensor:
         """The mistaken number was given, or the own answer was not."""
         return greedy if key == "mistake_followed" else 1 - greedy
-
-
-def _with(text: str, number: Number, other: str) -> str:
-    return number.replaced(text, other)
 
 
 class OperatorSwap(Intervention):

@@ -10,7 +10,7 @@ from random import Random
 
 from atmanrl.tasks.answers import parse_number
 
-NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?!\w)")
+NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?(?!\w|\.\d)")
 """A number as it stands in a text, without its sign: `1,250.50`."""
 
 SWAPPED = {"+": "-", "-": "+", "*": "/", "/": "*", "×": "÷", "÷": "×"}
