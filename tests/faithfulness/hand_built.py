@@ -20,8 +20,8 @@ def rollout(policy, prompt: str, completion: str, gold: str, sample: int = 0, co
 def copying_policy(folder, source: str) -> Policy:
     """A transformer of one layer that answers with the digit that it finds, and then ends.
 
-    It attends to digits from 1 to 9 alone, and uniformly to all of them. Digits with a space before them stand in a reasoning, those
-    without one in a prompt (`a7`).
+    It attends to digits from 1 to 9 alone, and uniformly to all of them. Digits with a space before them stand in a
+    reasoning, those without one in a prompt (`a7`).
 
     Args:
         folder: of a tokenizer.
