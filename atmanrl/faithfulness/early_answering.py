@@ -17,30 +17,34 @@ PERCENTS = tuple(range(0, 101, 10))
 """Shares of the reasoning's words after which the answer is asked for."""
 
 
+CURVES = ("accuracy", "gold", "own")
+"""What is followed over them."""
+
+
 class EarlyAnswering(RolloutMeasure):
-    """Accuracy and p(gold) after 0, 10, ..., 100 % of the reasoning's words, and the area between the curve and its end.
+    """Answers after 0, 10, ..., 100 % of the reasoning's words, and the area between each curve and the height of its end.
 
-    With x the share of words kept, C_x the reasoning's first words and v(x) either 1 where greedy decoding after P and
-    C_x gives the gold answer, else 0 (`early_accuracy_at_{x}`, a share), or p(gold | P, C_x) (`early_gold_at_{x}`, a
-    probability), the area is the integral over x from 0 to 1 of v(1) - v(x), by the trapezoid rule (`early_accuracy_area`,
-    `early_gold_area`): 0 where the first words do as well as all, up to 1 where only the last word tells. It is below 0
-    where the reasoning leads away from an answer that was right without it. Lanham et al. take the area over the share
-    of answers that stay the same; these curves are of the right answer.
+    With x the share of words kept and C_x the reasoning's first words there are three curves v(x):
+    `early_accuracy_at_{x}`, 1 where greedy decoding after P and C_x gives the gold answer, else 0; `early_gold_at_{x}` =
+    p(gold | P, C_x); `early_own_at_{x}` = p(a | P, C_x) of the policy's own answer a. The area over a curve is the
+    integral over x from 0 to 1 of v(1) - v(x), by the trapezoid rule: `early_accuracy_area`, `early_gold_area`,
+    `early_own_area`. It is 0 where the first words do as well as all, near 1 where only the last word tells, and below 0
+    where the reasoning leads away from an answer that was there without it. Lanham et al. take the area over the share of
+    answers that stay the same, which `early_own_area` is in probabilities.
 
-    Eleven teacher-forced forward passes a rollout, of half its length on average.
+    22 teacher-forced forward passes a rollout, of half its length on average; eleven where the own answer is the gold one.
 
     Args:
         stages: when it runs; see `RolloutMetric`.
     """
 
     uses_policy = True
-    keys = (
-        "early_accuracy_area", "early_gold_area", *(f"early_accuracy_at_{x}" for x in PERCENTS),
-        *(f"early_gold_at_{x}" for x in PERCENTS),
-    )  # fmt: skip
+    keys = tuple(
+        [f"early_{name}_area" for name in CURVES] + [f"early_{name}_at_{x}" for name in CURVES for x in PERCENTS]
+    )
     columns = {
-        "early_accuracy_area": Column("early answering area", None, "points"),
-        "early_gold_area": Column("early p(gold) area", None, "points"),
+        "early_gold_area": Column("early answering, p(gold)", None, "points"),
+        "early_own_area": Column("early answering, p(own)", None, "points"),
     }
 
     def can_measure(self, rollout: Rollout, policy: Policy | None) -> bool:
@@ -48,16 +52,21 @@ class EarlyAnswering(RolloutMeasure):
         return policy is not None and has_answer(rollout, policy)
 
     def values(self, rollouts: Sequence[Rollout], policy: Policy | None) -> Mapping[str, Tensor]:
-        """Ask for the gold answer after each share of each reasoning."""
+        """Ask for both answers after each share of each reasoning."""
         assert policy is not None
-        questions = [part for rollout in rollouts for part in beginnings(rollout, policy, "gold", PERCENTS)]
-        answers = ask(policy, questions)
-        curves = {
-            "early_accuracy": answers.greedy.double().view(len(rollouts), -1),
-            "early_gold": answers.probabilities.view(len(rollouts), -1),
-        }
-        areas = {f"{name}_area": area_over(curve) for name, curve in curves.items()}
-        points = {f"{name}_at_{x}": curve[:, k] for name, curve in curves.items() for k, x in enumerate(PERCENTS)}
+        asked = [
+            part
+            for whose in ("gold", "own")
+            for rollout in rollouts
+            for part in beginnings(rollout, policy, whose, PERCENTS)
+        ]
+        answers = ask(policy, asked)
+        (gold, own), (greedy, _) = (
+            each.view(2, len(rollouts), -1) for each in (answers.probabilities, answers.greedy.double())
+        )
+        curves = {"accuracy": greedy, "gold": gold, "own": own}
+        areas = {f"early_{name}_area": area_over(curve) for name, curve in curves.items()}
+        points = {f"early_{name}_at_{x}": curve[:, k] for name, curve in curves.items() for k, x in enumerate(PERCENTS)}
         return areas | points
 
 

@@ -21,6 +21,14 @@ def test_the_curves_are_what_plain_forward_passes_give(tiny_policy, rollouts):
         ]
         assert [measured[f"early_gold_at_{x}"][k] for x in PERCENTS] == pytest.approx([p for p, _ in curve], rel=1e-6)
         assert [measured[f"early_accuracy_at_{x}"][k] for x in PERCENTS] == [float(greedy) for _, greedy in curve]
+        own = [
+            brute_force.answer(tiny_policy, [*prompt, *brute_force.first_words(tiny_policy, cot, x), *delimiter], text)[
+                0
+            ]
+            for x in PERCENTS
+            for text in [one.parts.answer]
+        ]
+        assert [measured[f"early_own_at_{x}"][k] for x in PERCENTS] == pytest.approx(own, rel=1e-6)
         area = sum((2 * curve[-1][0] - a[0] - b[0]) / 20 for a, b in zip(curve, curve[1:], strict=False))
         assert measured["early_gold_area"][k] == pytest.approx(area, rel=1e-5, abs=1e-12)
 
