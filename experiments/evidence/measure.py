@@ -4,16 +4,18 @@
         --warm-start experiments/laptop/policy --out measures.json --problems 250 --samples 1
 
 `OUT` holds the setting, the mean of each measure over problems, and `rows`: one object for each rollout, with `problem_id`,
-`sample`, `correct`, `tokens_per_cot` and every measure by its key (`docs/metrics.md`), null where it is not defined. Two calls on the
-same rollouts give the same numbers. A file that is there with the same setting is left as it is; one that is half done goes on
-from `OUT.part`.
+`sample`, `correct`, `tokens_per_cot` and every measure by its key (`docs/metrics.md`), null where it is not defined. Two
+calls on the same rollouts give the same numbers. A file that is there with the same setting, the digest of the rollouts
+among it, is left as it is; one that is half done goes on from `OUT.part`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, say_error
 from atmanrl.faithfulness import (
     CausalImportance,
     CopiedAnswer,
@@ -102,6 +104,18 @@ def means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     return table
 
 
+def digest(path: Path) -> str:
+    """The file's SHA-256.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"the rollouts {path} cannot be read: {error}") from error
+
+
 def finished(out: Path, setting: dict[str, Any]) -> bool:
     """Whether a file holds these very measures already."""
     return out.exists() and json.loads(out.read_text()).get("setting") == setting
@@ -135,6 +149,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     setting = {name: value for name, value in options.items() if name != "out"}
+    setting["sha256"] = digest(args.rollouts)
     if finished(args.out, setting):
         print(f"{args.out} is there already.")
         return
@@ -161,4 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        say_error(error)
+        sys.exit(1)
