@@ -75,14 +75,13 @@ class InformationFlow(RolloutMeasure):
         """Run the four passes over all rollouts."""
         assert policy is not None
         questions = [question(rollout, policy, self.answer) for rollout in rollouts]
-        flows = torch.full((len(questions), len(self.keys)), torch.nan, dtype=torch.float64)
-        distinct = list(dict.fromkeys(questions))
+        distinct, flows = list(dict.fromkeys(questions)), dict[Question, Tensor]()
         with hooked(policy):
             for batch in _batches(distinct, policy):
-                found = torch.stack(list(_divergences(policy, [distinct[i] for i in batch])))
-                for place, each in zip(batch, found, strict=True):
-                    flows[[k for k, q in enumerate(questions) if q == distinct[place]]] = each.cpu()
-        return dict(zip(self.keys, flows.unbind(dim=1), strict=True))
+                part = [distinct[i] for i in batch]
+                flows |= zip(part, _divergences(policy, part), strict=True)
+        values = torch.stack([flows[each] for each in questions])
+        return dict(zip(self.keys, values.unbind(dim=1), strict=True))
 
 
 @contextmanager
@@ -136,7 +135,7 @@ def _divergences(policy: Policy, questions: Sequence[Question]) -> Iterator[Tens
     for q, part in zip(questions, torch.split(logprobs, [len(PASSES) * len(q.answer) for q in questions]), strict=True):
         full, without, via, unasked = part.view(len(PASSES), len(q.answer), -1)
         pairs = ((full, without), (full, via), (via, unasked))
-        yield torch.stack([measure(*pair).mean() for measure in (kl, js) for pair in pairs])
+        yield torch.stack([measure(*pair).mean() for measure in (kl, js) for pair in pairs]).cpu()
 
 
 def blocked(question: Question, name: str, width: int) -> Tensor:

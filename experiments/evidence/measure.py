@@ -76,7 +76,7 @@ def chosen(path: Path, policy: Policy, problems: int | None, samples: int | None
 
 
 def rows_of(rollouts: Sequence[Rollout], policy: Policy, every: Sequence[RolloutMeasure]) -> list[dict[str, Any]]:
-    """One object for each rollout, NaN as None."""
+    """One object for each rollout, with six digits of each value, NaN as None."""
     rows: list[dict[str, Any]] = [
         {
             "problem_id": rollout.problem.id, "sample": rollout.sample, "correct": rollout.correct,
@@ -87,7 +87,7 @@ def rows_of(rollouts: Sequence[Rollout], policy: Policy, every: Sequence[Rollout
     for measure in every:
         for key, values in measure.measure(rollouts, policy).items():
             for row, value in zip(rows, values, strict=True):
-                row[key] = None if math.isnan(value) else value
+                row[key] = None if math.isnan(value) else float(f"{value:.6g}")
     return rows
 
 
