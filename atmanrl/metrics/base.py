@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from atmanrl.errors import UserError
 from atmanrl.metrics.columns import Column
+from atmanrl.metrics.conditions import Condition
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Task
 
@@ -33,6 +33,8 @@ class RolloutMetric(Metric, ABC):
 
     Attributes:
         columns: how Table 1 shows the values of `compute`, by key; values without a column are logged and written only.
+        conditions: how reports speak of what `setting` returns, by key.
+        latest: what the last `update` added, as `RatioMetric.contributions` returns it; empty where nobody knows.
         default_stages: when it runs unless `stages` says otherwise.
         uses_policy: whether `update` gets the policy, to run forward passes of its own.
         training_prefix: what stands before its names in the log of training; in evaluation it is `val/` and `test/`.
@@ -44,6 +46,8 @@ class RolloutMetric(Metric, ABC):
     full_state_update = False
     is_differentiable = False
     columns: Mapping[str, Column] = {}
+    conditions: Mapping[str, Condition] = {}
+    latest: Mapping[str, Tensor | tuple[Tensor, Tensor]] = {}
     default_stages: ClassVar[tuple[Stage, ...]] = ("validation", "test")
     uses_policy: ClassVar[bool] = False
     training_prefix: ClassVar[str] = "train/"
@@ -80,13 +84,3 @@ class RolloutMetric(Metric, ABC):
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
         """The values over all rollouts counted, scalars by key; NaN where one is not defined."""
-
-
-def ratio(total: Tensor, count: Tensor) -> Tensor:
-    """A sum divided by a count, rounded once; NaN where nothing was counted.
-
-    Args:
-        total: an integer scalar.
-        count: another.
-    """
-    return torch.tensor(int(total) / int(count) if int(count) else torch.nan)

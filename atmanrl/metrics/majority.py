@@ -10,9 +10,9 @@ from functools import cache
 from math import comb
 
 import torch
+from torch import Tensor
 
 from atmanrl.metrics.at_k import MeanAtK
-from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem, Task
 
@@ -126,14 +126,14 @@ class MajorityAtK(MeanAtK):
 
     @staticmethod
     def default_ks(samples: int) -> tuple[int, ...]:
-        """All samples."""
+        """Return the number of samples."""
         return (samples,)
 
-    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count the votes on a batch's problems; the task that `prepare` was given tells which answers are the same.
+    def values(self, batch: RolloutBatch) -> Tensor:
+        """Count the votes on each problem; the task that `prepare` was given says which answers are the same.
 
         Raises:
-            ValueError: they have fewer samples than the largest k, or there is no task.
+            ValueError: there are fewer samples than the largest k, or there is no task.
         """
         if self.task is None:
             raise ValueError("majority@k needs a task that compares answers: call prepare(task, samples) first")
@@ -143,4 +143,4 @@ class MajorityAtK(MeanAtK):
             right, silent = counts.pop(RIGHT, 0), counts.pop(NO_VOTE, 0)
             others = tuple(sorted(counts.values()))
             values.append([majority_at_k(right, others, silent, k) for k in self.ks])
-        self.add(torch.tensor(values).view(-1, len(self.ks)))
+        return torch.tensor(values).view(-1, len(self.ks))

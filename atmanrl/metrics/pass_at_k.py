@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from atmanrl.metrics.at_k import MeanAtK
 from atmanrl.metrics.estimators import pass_at_k
-from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
+from atmanrl.tasks import Problem
 from atmanrl.tasks.mixture import by_task
 
 
@@ -23,24 +24,21 @@ class PassAtK(MeanAtK):
 
     @staticmethod
     def default_ks(samples: int) -> tuple[int, ...]:
-        """1 and all samples."""
+        """Return 1 and the number of samples."""
         return tuple(sorted({1, samples}))
 
-    def parts(self) -> Sequence[str]:
-        """The tasks of a mixture."""
-        return tuple(by_task(self.task, []))
+    def parts(self, problems: Sequence[Problem]) -> Mapping[str, Sequence[int]]:
+        """Return the tasks of a mixture."""
+        return by_task(self.task, problems)
 
-    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count a batch's problems.
+    def values(self, batch: RolloutBatch) -> Tensor:
+        """Estimate pass@k of each problem.
 
         Raises:
-            ValueError: they have fewer samples than the largest k.
+            ValueError: there are fewer samples than the largest k.
         """
-        right = torch.tensor([[bool(rollout.correct) for rollout in group] for group in batch.groups])
+        correct = torch.tensor([[bool(rollout.correct) for rollout in group] for group in batch.groups])
         # Row c of the table is the estimate for c right answers.
         samples = batch.group_size
         table = torch.tensor([[pass_at_k(samples, c, k) for k in self.ks] for c in range(samples + 1)])
-        values = table[right.sum(dim=1)]
-        self.add(values)
-        for part, places in by_task(self.task, [group[0].problem for group in batch.groups]).items():
-            self.add(values[places], part)
+        return table[correct.sum(dim=1)]
