@@ -76,5 +76,5 @@ class EvaluationReport(Callback):
 
 
 def evaluation_name(trainer: Trainer) -> str:
-    """What a validation's files are called: by update during training, `validate` as a command of its own."""
+    """Return the name of a validation's files: by update during training, `validate` as a command of its own."""
     return f"validation_{trainer.global_step:05d}" if trainer.state.fn == "fit" else "validate"

@@ -23,10 +23,10 @@ Stage = Literal["training", "validation", "test"]
 
 
 class RolloutMetric(Metric, ABC):
-    """Measures rollouts; named in a config, it shows in logs, `eval/*.json`, Table 1 and the page of a report.
+    """A metric of rollouts. Named in a config, it shows in logs, `eval/*.json`, Table 1 and the page of a report.
 
-    A torchmetrics metric: counts live in states (`add_state`), which are summed over batches and, by their
-    `dist_reduce_fx`, over processes. `docs/extending_metrics.md` shows a whole one.
+    It is a torchmetrics metric: counts live in states (`add_state`), which are summed over batches and, by their
+    `dist_reduce_fx`, over processes. `RatioMetric` does that for means and ratios; `docs/extending_metrics.md` shows one.
 
     Args:
         stages: when it runs; None takes `default_stages`.
@@ -61,7 +61,7 @@ class RolloutMetric(Metric, ABC):
             )
 
     def prepare(self, task: Task | None, samples: int) -> None:  # noqa: B027 (most metrics need nothing)
-        """Take over what the run decides, before the first update of a stage.
+        """Adapt to what the run decides, before the first update of a stage.
 
         Args:
             task: where the problems come from; None for stored traces.
@@ -69,18 +69,18 @@ class RolloutMetric(Metric, ABC):
         """
 
     def setting(self) -> dict[str, object]:
-        """What the values depend on, for the `setting` of `eval/*.json`: the name of a tagger, say."""
+        """Return what the values depend on, for the `setting` of `eval/*.json`: the name of a tagger, say."""
         return {}
 
     @abstractmethod
     def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count some rollouts, in whole groups (`batch.groups`), those of this process alone.
+        """Count rollouts of this process, in whole groups (`batch.groups`).
 
         Args:
-            batch: judged rollouts. Do not change them.
+            batch: judged rollouts, not to be changed.
             policy: the model where `uses_policy`, else None. No gradients are recorded.
         """
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The values over all rollouts counted, scalars by key; NaN where one is not defined."""
+        """Return the values over all rollouts counted, scalars by key; NaN where one is not defined."""

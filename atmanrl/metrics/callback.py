@@ -31,13 +31,13 @@ T = TypeVar("T")
 
 
 class MetricsCallback(Callback):
-    """Runs metrics on rollouts, each in the stages that it is meant for, and logs their values.
+    """Runs metrics on rollouts, each in its stages, and logs their values.
 
     In training a value belongs to one update and stands under the metric's own prefix; in evaluation it is over all
     problems, under `val/` and `test/`.
 
     Args:
-        metrics: by name; those that are None are left out. None altogether takes pass@k, majority@k, the length of the
+        metrics: by name; those that are None are left out. Without this argument: pass@k, majority@k, the length of the
             reasoning and the share of completions that ended.
     """
 
@@ -51,7 +51,7 @@ class MetricsCallback(Callback):
         self._running: dict[Stage, dict[str, RolloutMetric]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin with copies that have counted nothing, one for each stage.
+        """Start from copies that have counted nothing, one for each stage.
 
         Raises:
             UserError: two metrics have a column of one key.

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Kind = Literal["share", "count", "per cent", "points"]
-"""What a value is, and so how it is shown and compared with a baseline's:
+"""What a value is, which decides how it is shown and compared with the baseline's:
 
 - `share`: from 0 to 1, shown in per cent; changes in per cent of the baseline's value.
 - `points`: from 0 to 1, shown in per cent; changes in percentage points.
@@ -24,7 +24,7 @@ class Column:
     Example: `Column("pass@4 %", higher_is_better=True, kind="points")`.
 
     Attributes:
-        title: its head.
+        title: the column's heading.
         higher_is_better: the direction; None where neither is better.
         kind: see `Kind`.
         unit: what a count counts, such as `tokens`.
@@ -53,7 +53,7 @@ class Column:
 
     @property
     def factor(self) -> int:
-        """What a value is multiplied by to be shown."""
+        """The factor from a value to what is shown."""
         return 100 if self.kind in ("share", "points") else 1
 
     @property
@@ -67,7 +67,7 @@ class Column:
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
+        """Return what `from_json` reads."""
         return asdict(self)
 
     @classmethod
@@ -92,7 +92,7 @@ COMPOSITION = {
 
 
 def at_k(name: str, k: int) -> dict[str, Column]:
-    """The column of pass@k (`name` "pass") or majority@k ("majority"), by its key."""
+    """Return the column of pass@k (`name` "pass") or majority@k ("majority"), by its key."""
     return {f"{name}_at_{k}": Column(f"{name}@{k} %", True, "points")}
 
 
@@ -103,14 +103,14 @@ _AT_K = re.compile(r"(pass|majority)_at_([1-9][0-9]*)")
 
 
 def unrecorded(keys: Iterable[str]) -> dict[str, Column]:
-    """The columns of an evaluation that has recorded none: an older one."""
+    """Return the columns of an evaluation that recorded none: an older one."""
     matches = sorted({match.groups() for key in keys if (match := _AT_K.fullmatch(key))}, key=_by_number)
-    found = dict(UNRECORDED)
+    columns = dict(UNRECORDED)
     for name in ("pass", "majority"):
         for which, k in matches:
             if which == name:
-                found |= at_k(name, int(k))
-    return found
+                columns |= at_k(name, int(k))
+    return columns
 
 
 def _by_number(match: tuple[str, ...]) -> int:
@@ -118,20 +118,20 @@ def _by_number(match: tuple[str, ...]) -> int:
 
 
 def merged(each: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
-    """The columns of several evaluations in the order of their first appearance, those at k beside each other.
+    """Return the columns of several evaluations in the order of their first appearance, those at k beside each other.
 
     Raises:
         ValueError: a column is of different kinds in two of them.
     """
-    found: dict[str, Column] = {}
+    joined: dict[str, Column] = {}
     for columns in each:
         for key, column in columns.items():
-            if found.setdefault(key, column).kind != column.kind:
+            if joined.setdefault(key, column).kind != column.kind:
                 raise ValueError(
-                    f"{key} is a value of kind '{found[key].kind}' in one and of '{column.kind}' in another"
+                    f"{key} is a value of kind '{joined[key].kind}' in one and of '{column.kind}' in another"
                 )
-    stems = [_stem(key)[0] for key in found]
-    return dict(sorted(found.items(), key=lambda item: (stems.index(_stem(item[0])[0]), _stem(item[0])[1])))
+    stems = [_stem(key)[0] for key in joined]
+    return dict(sorted(joined.items(), key=lambda item: (stems.index(_stem(item[0])[0]), _stem(item[0])[1])))
 
 
 def _stem(key: str) -> tuple[str, int]:

@@ -38,5 +38,5 @@ class Finished(RatioMetric):
         return ("finished",)
 
     def contributions(self, batch: RolloutBatch, policy: Policy | None = None) -> dict[str, Tensor]:
-        """Return 1 for each completion that ended by itself, 0 for others."""
-        return {"finished": torch.tensor([int(rollout.completion.finished) for rollout in batch.rollouts])}
+        """Return whether each completion ended by itself."""
+        return {"finished": torch.tensor([rollout.completion.finished for rollout in batch.rollouts])}

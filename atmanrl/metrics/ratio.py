@@ -9,6 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from atmanrl.errors import UserError
 from atmanrl.metrics.base import RolloutMetric, Stage
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
@@ -45,12 +46,12 @@ class RatioMetric(RolloutMetric):
         """Return what a batch adds to each value, by key.
 
         Args:
-            batch: judged rollouts, B of Q problems. Do not change them.
+            batch: judged rollouts, B of Q problems, not to be changed.
             policy: the model where `uses_policy`, else None.
 
         Returns:
             Tensors of shape `[B]`, or `[Q]` where samples of a problem count together, as pass@k's do: one alone for a
-            mean, or a numerator and a denominator.
+            mean, or numerators and denominators.
         """
 
     def prepare(self, task: Task | None, samples: int) -> None:
@@ -58,9 +59,19 @@ class RatioMetric(RolloutMetric):
         self._begin()
 
     def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Add a batch's contributions."""
+        """Add a batch's contributions.
+
+        Raises:
+            UserError: a key is missing, or there is not one number for each rollout or each problem.
+        """
         self.latest = self.contributions(batch, policy)
+        shapes = (len(batch),), (len(batch.groups),)
         for row, key in enumerate(self.keys):
+            if key not in self.latest or any(terms.shape not in shapes for terms in fraction(self.latest[key])):
+                raise UserError(
+                    f"{type(self).__name__}.contributions() must return {key}, with a number for each of {len(batch)} "
+                    f"rollouts or {len(batch.groups)} problems."
+                )
             for column, terms in enumerate(fraction(self.latest[key])):
                 state = self.sums if terms.is_floating_point() else self.counts
                 state[row, column] += terms.cpu().double().sum().to(state)
@@ -79,7 +90,7 @@ class RatioMetric(RolloutMetric):
 
 
 def fraction(contribution: Contribution) -> tuple[Tensor, Tensor]:
-    """Return numerators and denominators; the denominators of a mean are ones."""
-    if isinstance(contribution, tuple):
-        return contribution
-    return contribution, torch.ones_like(contribution)
+    """Return numerators and denominators; the denominators of a mean are ones, and true counts as 1."""
+    pair = contribution if isinstance(contribution, tuple) else (contribution, torch.ones_like(contribution))
+    numerators, denominators = (terms.long() if terms.dtype == torch.bool else terms for terms in pair)
+    return numerators, denominators

@@ -21,6 +21,8 @@ from atmanrl.report.table1 import Table1, build
 class Report:
     """What the folders of some runs hold.
 
+    Example: `gather([Path("runs/demo/atmanrl"), Path("runs/demo/baseline")])`
+
     Attributes:
         runs: in the order of their folders.
         baseline: the name of the run that others are compared with.
@@ -28,7 +30,7 @@ class Report:
         table1: None where no run was tested.
         curves: of every run that logged any.
         comparisons: problems that several policies answered.
-        classes: whether the words' classes are known.
+        classes: whether the classes of words are known.
     """
 
     runs: list[Run]

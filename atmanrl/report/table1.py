@@ -145,7 +145,9 @@ def build(
             there = drawn.get(reference, {}).get(key) if reference is not None else None
             cells[key] = _cell(column, row.get(key, math.nan), other, here, there)
         rows[method] = cells
-    agreed = {key: (condition, *each) for key, (condition, each) in (conditions or {}).items() if len(each) == 1}
+    agreed = {
+        key: (condition, next(iter(each))) for key, (condition, each) in (conditions or {}).items() if len(each) == 1
+    }
     return Table1(
         columns, rows, baseline, {key: value for key, (_, value) in agreed.items()},
         [condition.caption.replace("{}", value) for condition, value in agreed.values() if condition.caption],
@@ -219,7 +221,7 @@ def write_json(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
     Args:
         rows: method -> metrics.
-        path: the file; its folder is made where it is missing.
+        path: the file; its folder is created where it is missing.
 
     Raises:
         OSError: the file cannot be written; an older one is then left as it was.

@@ -37,7 +37,7 @@ def may_write(out: Path) -> None:
 
 
 def write(report: Report, out: Path, heading: str) -> list[Path]:
-    """Write the report's files into a folder, which is made where it is missing; other files there stay.
+    """Write the report's files into a folder, which is created where it is missing; other files there stay.
 
     An earlier report's files are replaced, those that this one lacks are removed.
 

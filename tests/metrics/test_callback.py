@@ -15,6 +15,7 @@ from atmanrl.metrics.columns import Column
 from atmanrl.metrics.composition import TokenComposition
 from atmanrl.metrics.endings import CotLength
 from atmanrl.metrics.majority import MajorityAtK
+from atmanrl.metrics.ratio import RatioMetric
 from atmanrl.rollouts import RolloutBatch, RolloutDataModule
 from atmanrl.tasks import WordProblems
 
@@ -184,6 +185,46 @@ def test_what_is_no_value_is_told_by_name(module, given, sentence):
     callback.on_test_batch_end(None, module, None, answered(["72"]), 0)
     with pytest.raises(UserError, match=re.escape(sentence)):
         callback.on_test_epoch_end(None, module)
+
+
+class Contributes(RatioMetric):
+    """A user's ratio, with what it is handed."""
+
+    columns = {"x": Column("x")}
+
+    def __init__(self, contributions):
+        super().__init__()
+        self.handed = contributions
+
+    def contributions(self, batch, policy=None):
+        return self.handed
+
+
+@pytest.mark.parametrize(
+    "handed", [{}, {"x": torch.ones(3)}, {"x": torch.ones(4, 1)}, {"x": (torch.ones(4), torch.ones(()))}]
+)
+def test_contributions_of_no_rollout_are_told_by_name(module, handed):
+    callback = ready(module, mine=Contributes(handed))
+    with pytest.raises(
+        UserError, match=r"Contributes.contributions\(\) must return x, with a number for each of 4"
+    ) as caught:
+        callback.on_test_batch_end(None, module, None, answered(["72", "5"], ["72", "72"]), 0)
+    assert caught.value.__notes__ == ["This happened in metrics.mine, a Contributes."]
+
+
+def test_truth_values_are_counted(module, logged):
+    callback = ready(module, mine=Contributes({"x": torch.tensor([True, False])}))
+    batch = answered(["72", "5"])
+    callback.on_test_batch_end(None, module, None, batch, 0)
+    callback.on_test_epoch_end(None, module)
+    assert logged == {"test/x": 0.5} and [type(n) for r in batch.rollouts for n in r.metrics["x"]] == [int] * 4
+
+
+def test_counts_are_exact_where_float32_is_not():
+    """16,777,217 is no float32, and no sum of ones in float32 gets beyond 16,777,216."""
+    metric = Contributes({"x": (torch.tensor([2**24, 1]), torch.tensor([1, 0]))})
+    metric.update(answered(["72", "5"]))
+    assert metric.counts.tolist() == [[2**24 + 1, 1]]
 
 
 def test_two_metrics_of_one_column_are_refused_before_anything_is_sampled(module):

@@ -9,8 +9,8 @@ from batches import answered
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.metrics.estimators import pass_at_k
 from atmanrl.metrics.majority import NO_VOTE, RIGHT, MajorityAtK, answer_classes, majority_at_k
+from atmanrl.metrics.pass_at_k import pass_at_k
 from atmanrl.tasks import MMLU, Problem, Task, WordProblems
 
 

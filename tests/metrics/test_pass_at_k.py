@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atmanrl.errors import UserError
-from atmanrl.metrics.estimators import pass_at_k
-from atmanrl.metrics.pass_at_k import PassAtK
+from atmanrl.metrics.pass_at_k import PassAtK, pass_at_k
 from atmanrl.rollouts import RolloutBatch
 from atmanrl.tasks import MixtureTask, MultiHop, WordProblems
 
