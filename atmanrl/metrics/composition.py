@@ -26,18 +26,16 @@ class Composition(NamedTuple):
     """Counts of the spaCy tokens of a text, white space left out; the three classes are disjoint.
 
     Example: `Composition(tokens=6, numbers=3, stop_words=0, symbols=2)`, of "3 + 4 = 7 apples".
-
-    Attributes:
-        tokens: all tokens.
-        numbers: tokens of `TokenClass.NUMBER`.
-        stop_words: tokens of `TokenClass.STOP_WORD`.
-        symbols: tokens of `TokenClass.SYMBOL`.
     """
 
     tokens: int
+    """All tokens."""
     numbers: int
+    """Tokens of `TokenClass.NUMBER`."""
     stop_words: int
+    """Tokens of `TokenClass.STOP_WORD`."""
     symbols: int
+    """Tokens of `TokenClass.SYMBOL`."""
 
 
 def count_tokens(doc: Doc) -> Composition:
