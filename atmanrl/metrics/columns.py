@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
 
 Kind = Literal["share", "count", "per cent", "points"]
 """What a value is, which decides how it is shown and compared with the baseline's:
@@ -18,7 +18,28 @@ Kind = Literal["share", "count", "per cent", "points"]
 
 
 @dataclass(frozen=True)
-class Column:
+class Recorded:
+    """What evaluations record in `eval/*.json` about a value, besides the value."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read from a file of evaluation results; fields that this version does not know are passed over.
+
+        Raises:
+            ValueError: the first field is missing, or one is of the wrong type.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(value, dict) or names[0] not in value:
+            raise ValueError(f"a {cls.__name__.lower()} must be an object with a {names[0]}, got {value!r}")
+        return cls(**{name: value[name] for name in names if name in value})
+
+
+@dataclass(frozen=True)
+class Column(Recorded):
     """A column of Table 1.
 
     Example: `Column("pass@4 %", higher_is_better=True, kind="points")`.
@@ -65,21 +86,6 @@ class Column:
     def direction(self) -> str:
         """`higher is better`, `lower is better`, or empty."""
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> Column:
-        """Read a column from a file of evaluation results; fields that it does not know are passed over.
-
-        Raises:
-            ValueError: it is no column.
-        """
-        if not isinstance(value, dict) or "title" not in value:
-            raise ValueError(f"a column must be an object with a title, got {value!r}")
-        return cls(**{name: value[name] for name in ("title", "higher_is_better", "kind", "unit") if name in value})
 
 
 COT_LENGTH = {"tokens_per_cot": Column("tokens / CoT", None, "count", "tokens")}

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
+from atmanrl.metrics.columns import Recorded
 from atmanrl.tasks import DELIMITER
 
 
 @dataclass(frozen=True)
-class Condition:
+class Condition(Recorded):
     """An entry of the `setting` of an evaluation as reports show and compare it. `{}` stands for its value.
 
     Example:
@@ -42,21 +42,6 @@ class Condition:
         if value is None:
             return self.default
         return str(value["class_path"] if isinstance(value, dict) and "class_path" in value else value)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> Condition:
-        """Read a condition from a file of evaluation results; fields that it does not know are passed over.
-
-        Raises:
-            ValueError: it is no condition.
-        """
-        if not isinstance(value, dict) or "plural" not in value:
-            raise ValueError(f"a condition must be an object with a plural, got {value!r}")
-        return cls(**{name: value[name] for name in cls.__dataclass_fields__ if name in value})
 
 
 LEXICAL_RULES = "lexical rules"
