@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from atmanrl.distributed import is_sharded, processes
-from atmanrl.grpo.prompts import SharedPrompts, can_share
 from atmanrl.models.logits import cheapest_batches, positions, scores_at
 from atmanrl.models.policy import Policy
+from atmanrl.models.prompts import SharedPrompts, can_share
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 

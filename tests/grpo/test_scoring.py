@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, GraniteConfig
 
 from atmanrl.distributed import Processes
-from atmanrl.grpo.prompts import can_share
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.models.logits import positions, scores_at, token_scores
 from atmanrl.models.policy import Policy
+from atmanrl.models.prompts import can_share
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch
 from atmanrl.tasks import Problem
 
