@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning import Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 
@@ -48,7 +47,8 @@ class PlannedRun(RunCLI):
                     f"trainer.strategy {self.strategy!r} is unknown; choose one of {known}, or give a class_path."
                 )
             self.strategy = StrategyRegistry.get(self.strategy)
-        options.update(Namespace(strategy="auto", accelerator="cpu", devices=1, num_nodes=1))
+        for name, value in {"strategy": "auto", "accelerator": "cpu", "devices": 1, "num_nodes": 1}.items():
+            options[name] = value
         return super().instantiate_trainer(**kwargs)
 
     def _run_subcommand(self, subcommand: str) -> None:

@@ -66,7 +66,7 @@ def memory_by_phase(
 def _mask_bytes(settings: RunSettings, probe: ProbeSettings, tail: float, lengths: Lengths) -> float:
     after = lengths.delimiter + lengths.answer
     entries = memory.mask_entries(max(tail - after, 0), after)
-    return memory.mask_bytes(entries, settings.rollouts, probe.mask_copies)
+    return memory.mask_bytes(entries, settings.rollouts * probe.share, probe.mask_copies)
 
 
 def _probe_bytes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule, Trainer
@@ -16,7 +17,6 @@ from atmanrl.grpo import GRPOModule
 from atmanrl.grpo.optimizers import check_optimizer, refusals
 from atmanrl.models.policy import LoRA
 from atmanrl.models.precision import check_precision
-from atmanrl.probe import MaskProbe
 from atmanrl.rewards import Reward, SaliencyReward
 from atmanrl.rollouts import HFSampler, RolloutDataModule
 from atmanrl.sft import SFTDataModule, SFTModule
@@ -35,6 +35,7 @@ class ProbeSettings:
         gradients: of each rollout's mask; the evaluation at the end is counted as one.
         batch_tokens: tokens of one forward pass.
         mask_copies: tensors of the masks' size that the solver holds.
+        share: the part of an update's groups that is probed.
 
     Example:
         `ProbeSettings(gradients=201.0, batch_tokens=4096, mask_copies=5)`
@@ -43,12 +44,13 @@ class ProbeSettings:
     gradients: float
     batch_tokens: int
     mask_copies: int
+    share: float = 1.0
 
     @classmethod
-    def of(cls, probe: MaskProbe) -> ProbeSettings:
-        """Read them off a probe."""
-        solver = probe.solver
-        return cls(solver.expected_gradients() + 1, probe.batch_tokens, solver.mask_copies)
+    def of(cls, reward: SaliencyReward) -> ProbeSettings:
+        """Read them off a reward and its probe."""
+        probe, solver = reward.probe, reward.probe.solver
+        return cls(solver.expected_gradients() + 1, probe.batch_tokens, solver.mask_copies, reward.draw.share)
 
 
 @dataclass(frozen=True)
@@ -214,7 +216,7 @@ def _sft(module: SFTModule, data: SFTDataModule, trainer: Trainer, strategy: obj
 def _common(
     module: GRPOModule | SFTModule, data: RolloutDataModule | SFTDataModule, trainer: Trainer, strategy: object,
     notes: list[str],
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     policy = module.policy
     precision = check_precision(trainer.precision, policy.dtype_name, policy.lora is None)
     weight = WIDTHS[policy.dtype_name]
@@ -257,7 +259,7 @@ def _moments(module: GRPOModule | SFTModule, precision: str, notes: list[str]) -
 
 
 def _probes(rewards: dict[str, Reward]) -> tuple[ProbeSettings, ...]:
-    return tuple(ProbeSettings.of(reward.probe) for reward in rewards.values() if isinstance(reward, SaliencyReward))
+    return tuple(ProbeSettings.of(reward) for reward in rewards.values() if isinstance(reward, SaliencyReward))
 
 
 def _notes(rewards: dict[str, Reward], data: RolloutDataModule) -> list[str]:

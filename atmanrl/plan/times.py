@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 from atmanrl.plan import flops, launches, memory
 from atmanrl.plan.hardware import Hardware, Lengths
@@ -23,7 +25,7 @@ def seconds_by_phase(
         )
     if settings.probes:
         seconds["probing"] = copying + probing_seconds(
-            model, settings, hardware, lengths, settings.queries, settings.group
+            model, settings.probes, hardware, lengths, settings.queries, settings.group
         )
     operations = update_operations(model, settings, lengths)
     passes = math.ceil(settings.rollouts * length / max(settings.micro_batch_tokens, length))
@@ -44,7 +46,8 @@ def evaluation_seconds(model: ModelShape, settings: RunSettings, hardware: Hardw
     queries = min(problems, settings.eval_queries)
     batch = sampling_seconds(model, settings, hardware, lengths, queries, settings.eval_samples)
     if settings.evaluate_all_rewards:
-        batch += probing_seconds(model, settings, hardware, lengths, queries, settings.eval_samples)
+        probes = [replace(probe, share=1.0) for probe in settings.probes]
+        batch += probing_seconds(model, probes, hardware, lengths, queries, settings.eval_samples)
     return math.ceil(problems / settings.eval_queries) * batch
 
 
@@ -85,13 +88,19 @@ def sampling_seconds(
 
 
 def probing_seconds(
-    model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths, queries: float, group: float
+    model: ModelShape,
+    probes: Iterable[ProbeSettings],
+    hardware: Hardware,
+    lengths: Lengths,
+    queries: float,
+    group: float,
 ) -> float:
-    """Return the seconds of all probes: each reads the prompts once, then takes its gradients in batches of rollouts."""
-    prompts = flops.forward_flops(model, queries * lengths.prompt, queries * flops.pairs(lengths.prompt), 0)
+    """Return the seconds of all probes: each reads its prompts once, then takes its gradients in batches of rollouts."""
+    prompt = flops.forward_flops(model, lengths.prompt, flops.pairs(lengths.prompt), 0)
     return sum(
-        hardware.compute_seconds(prompts) + _gradients_seconds(model, probe, hardware, lengths, queries * group)
-        for probe in settings.probes
+        hardware.compute_seconds(queries * probe.share * prompt)
+        + _gradients_seconds(model, probe, hardware, lengths, queries * probe.share * group)
+        for probe in probes
     )
 
 

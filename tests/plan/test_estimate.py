@@ -1,6 +1,7 @@
 """Plans of the paper's model, with numbers worked out by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from test_shape_and_flops import tiny
@@ -91,6 +92,12 @@ def test_what_does_not_fit_gets_advice_that_helps():
     assert plan(PAPER, paper(sharded=True), on(8, "40GB"), Lengths()).peak < small.peak
 
 
+def test_old_logprobs_take_one_more_forward_pass():
+    """Two passes of three forwards each, and one more."""
+    without, again = (update_operations(PAPER, paper(rescore=rescore), Lengths()) for rescore in (False, True))
+    assert again == pytest.approx(without * 7 / 6)
+
+
 def test_shared_prompts_are_read_once_for_their_group():
     alone, shared = (update_operations(PAPER, paper(share_prompts=s, rescore=False), Lengths()) for s in (False, True))
     rows = 64 * (160 + 250)
@@ -103,6 +110,14 @@ def test_every_saliency_reward_probes():
     one, two = (plan(PAPER, paper(probes=paper().probes * n), on(1), Lengths()) for n in (1, 2))
     assert two.seconds_by_phase["probing"] == pytest.approx(2 * one.seconds_by_phase["probing"], rel=0.01)
     assert two.peak_by_phase == one.peak_by_phase  # one after the other
+
+
+def test_a_share_of_the_groups_takes_its_share_of_time_and_masks():
+    whole = paper().probes[0]
+    all_of_them, half = (plan(PAPER, paper(probes=(replace(whole, share=s),)), on(1), Lengths()) for s in (1.0, 0.5))
+    assert half.seconds_by_phase["probing"] == pytest.approx(all_of_them.seconds_by_phase["probing"] / 2, rel=0.02)
+    name = "masks and their solver"
+    assert half.memory_by_part[name] == all_of_them.memory_by_part[name] / 2
 
 
 def test_an_evaluation_has_its_share_of_an_update():

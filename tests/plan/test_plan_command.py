@@ -31,7 +31,9 @@ def test_every_config_can_be_planned(path, model_config, tmp_path, capsys):
     written = json.loads(out.read_text())
     assert written["fits"] and written["gpu_hours"] > 0 and written["advice"] == []
     assert ("probing" in written["seconds_by_phase"]) == ("SaliencyReward" in path.read_text())
-    assert "It fits" in capsys.readouterr().out
+    kind = CPU if "accelerator: cpu" in path.read_text() else GPU
+    said = " ".join(capsys.readouterr().out.split())
+    assert "It fits" in said and f"{kind.efficiency:.0%} of the FLOP/s" in said
 
 
 def test_an_option_of_the_run_overrides_its_config(model_config, tmp_path):
@@ -129,29 +131,3 @@ def test_a_static_cache_is_planned_where_the_config_asks_for_it(model_config, tm
     columns = written["memory_by_part_bytes"]["caches of sampling"] / (2 * 2 * written["model"]["layers"])
     columns /= written["model"]["kv_heads"] * written["model"]["head_dim"] * 64
     assert columns == (1024 if static else 1088)
-
-
-def test_old_logprobs_are_computed_again_in_mixed_precision(model_config, tmp_path):
-    """As `GRPOModule.rescore` does by itself."""
-    seconds = []
-    for precision in ("32-true", "bf16-mixed"):
-        out = tmp_path / f"{precision}.json"
-        laptop = ["plan", f"--config={ROOT / 'configs/laptop.yaml'}", *MACHINE, "--flops=1G", f"--json={out}"]
-        assert main([*laptop, f"--model_config={model_config}", f"--trainer.precision={precision}"]) == 0
-        seconds.append(json.loads(out.read_text())["seconds_by_phase"]["update"])
-    assert seconds[1] == pytest.approx(seconds[0] * 7 / 6, rel=0.05)  # two passes of three forwards each, and one more
-
-
-def test_a_cpu_has_defaults_of_its_own(model_config, tmp_path, capsys):
-    seconds = []
-    for accelerator in ("cpu", "auto"):
-        out = tmp_path / f"{accelerator}.json"
-        laptop = ["plan", f"--config={ROOT / 'configs/laptop.yaml'}", *MACHINE, "--devices=1", "--flops=100G"]
-        assert (
-            main([*laptop, f"--model_config={model_config}", f"--trainer.accelerator={accelerator}", f"--json={out}"])
-            == 0
-        )
-        seconds.append(json.loads(out.read_text())["seconds_by_phase"]["update"])
-    assert seconds[0] == pytest.approx(seconds[1] * GPU.efficiency / CPU.efficiency)
-    said = capsys.readouterr().out
-    assert f"{CPU.efficiency:.0%} of the FLOP/s" in said and f"{GPU.efficiency:.0%} of the FLOP/s" in said

@@ -64,9 +64,10 @@ def test_the_numbers_of_a_shipped_config_are_attributes_of_its_objects(path):
     assert settings.evaluate_all_rewards == module.evaluate_all_rewards
     assert settings.val_every(1) == trainer.val_check_interval
     assert settings.static_cache == (data.sampler.cache != "dynamic")
-    probes = [reward.probe for reward in module.rewards.values() if hasattr(reward, "probe")]
-    assert [(p.batch_tokens, p.gradients - 1, p.mask_copies) for p in settings.probes] == [
-        (probe.batch_tokens, probe.solver.expected_gradients(), probe.solver.mask_copies) for probe in probes
+    saliency = [reward for reward in module.rewards.values() if hasattr(reward, "probe")]
+    assert [(p.batch_tokens, p.gradients - 1, p.mask_copies, p.share) for p in settings.probes] == [
+        (r.probe.batch_tokens, r.probe.solver.expected_gradients(), r.probe.solver.mask_copies, r.draw.share)
+        for r in saliency
     ]
 
 
@@ -169,6 +170,15 @@ def test_an_optimizer_that_takes_no_step_here_is_counted_as_adamw(laptop, monkey
     monkeypatch.setattr(laptop.model, "optimizer", partial(torch.optim.AdamW, capturable=True))
     settings = of(laptop)
     assert settings.moments == 2 and any("AdamW, which takes no step on a CPU" in note for note in settings.notes)
+
+
+def test_old_logprobs_are_computed_again_in_half_precision(laptop, monkeypatch):
+    """As `GRPOModule.rescore` does by itself."""
+    assert laptop.model.rescore is None and not of(laptop).rescore
+    monkeypatch.setattr(laptop.model.policy, "dtype_name", "bfloat16")
+    assert of(laptop).rescore
+    monkeypatch.setattr(laptop.model, "rescore", False)
+    assert not of(laptop).rescore
 
 
 def test_what_is_not_counted_is_said(laptop, monkeypatch):
