@@ -267,6 +267,8 @@ def _notes(rewards: dict[str, Reward], data: RolloutDataModule) -> list[str]:
     notes = []
     for name, reward in rewards.items():
         if not isinstance(reward, SaliencyReward):
+            if reward.uses_policy:
+                notes.append(f"what the reward {name} has the policy compute ({type(reward).__name__})")
             continue
         if reward.probe.attribution is not None:
             notes.append(f"the attribution of the reward {name}, which is counted as the paper's mask")

@@ -14,6 +14,7 @@ from atmanrl.errors import UserError
 from atmanrl.plan.settings import settings_of
 from atmanrl.probe.attributions import GradientAtStart
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver
+from atmanrl.rewards import GoldLogprobReward
 from atmanrl.rewards.gate import Gate
 from atmanrl.sft import SFTModule
 
@@ -191,7 +192,9 @@ def test_what_is_not_counted_is_said(laptop, monkeypatch):
         (saliency.probe, "attribution", GradientAtStart(), "attribution of the reward saliency"),
     ):
         monkeypatch.setattr(owner, name, value)
-        assert note in of(laptop).notes[-1] or any(note in said for said in of(laptop).notes)
+        assert any(note in said for said in of(laptop).notes)
+    monkeypatch.setitem(laptop.model.rewards, "gold", GoldLogprobReward())
+    assert any("what the reward gold has the policy compute" in said for said in of(laptop).notes)
 
 
 def test_fit_would_refuse_these(laptop, monkeypatch):
