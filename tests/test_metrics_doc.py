@@ -75,7 +75,7 @@ def logged(tmp_path_factory) -> set[str]:
     return names | {
         f"test/{name}"
         for name in json.loads((folder / "eval/test.json").read_text())
-        if name not in ("setting", "columns")
+        if name not in ("setting", "columns", "conditions")
     }
 
 
