@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_file, atomic_write
 from experiments.evidence.arms import Arm
 
@@ -24,6 +25,8 @@ WARM_START = "experiments/laptop/policy"
 PACKAGES = ("torch", "transformers", "lightning", "spacy", "numpy")
 TEST_SEED = 0
 """All arms and seeds answer the same test problems with the same random numbers."""
+KEPT = ("problem_id", "sample", "cot", "answer", "gold", "right", "finished", "cot_tokens")
+"""Of each completion of a test; what is left out follows from the seed and the policy."""
 MEASURED_PROBLEMS = 250
 """Of the 500 test problems; the measures take many forward passes of each rollout."""
 
@@ -142,19 +145,26 @@ class Job:
             raise StepError(f"{step} ended with status {ended.returncode}: see {log.name}.")
 
     def _keep(self) -> None:
-        """Copy what the analysis reads, compressed; the policy stays in the run's folder."""
+        """Copy what the analysis reads, compressed; the policy and the token ids stay in the run's folder."""
         self.kept.mkdir(parents=True, exist_ok=True)
-        sources = ("run/metrics.csv", "run/eval/test.jsonl", "counts.csv", "measures.json")
-        for path in map(self.folder.joinpath, sources):
+        for path in map(self.folder.joinpath, ("run/metrics.csv", "counts.csv", "measures.json")):
             if path.exists():
-                with atomic_file(self.kept / f"{path.name}.gz") as temporary, temporary.open("wb") as raw:
-                    # without a time and a name of its own, equal results are equal files
-                    with gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-                        packed.write(path.read_bytes())
+                _compress(path.read_bytes(), self.kept / f"{path.name}.gz")
+        if (tested := self.run / "eval/test.jsonl").exists():
+            rollouts = ({key: line.row[key] for key in KEPT} for line in jsonl.read(tested))
+            text = "".join(json.dumps(rollout, ensure_ascii=False) + "\n" for rollout in rollouts)
+            _compress(text.encode(), self.kept / "completions.jsonl.gz")
         for path in (self.run / "eval/test.json", self.folder / "record.json"):
             if path.exists():
                 with atomic_write(self.kept / path.name) as file:
                     file.write(path.read_text())
+
+
+def _compress(content: bytes, path: Path) -> None:
+    """Write a file whose bytes depend on its content alone: without a time and a name of its own."""
+    with atomic_file(path) as temporary, temporary.open("wb") as raw:
+        with gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+            packed.write(content)
 
 
 def _commit() -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.evidence import job as module
 from experiments.evidence.arms import ARMS
-from experiments.evidence.job import Job, StepError
+from experiments.evidence.job import KEPT, Job, StepError
 from experiments.evidence.run import STEPS, carry_out, queue
 from experiments.evidence.spread import spreads
 
@@ -26,6 +26,9 @@ def test_arms_differ_in_their_rewards_and_their_loss_alone():
         assert all(option.startswith(("--model.rewards.", "--model.credit")) for option in arm.options)
 
 
+ROLLOUT = dict.fromkeys(KEPT, 1) | {"prompt_ids": [1], "logprobs": [-0.5]}
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A job whose commands write what the real ones do; `job.ran` has their names, and a name in `job.fails` fails."""
@@ -39,7 +42,7 @@ def job(tmp_path, monkeypatch):
             raise StepError(f"{step} ended with status 1")
         for name in {"fit": ("run/metrics.csv",), "test": ("run/eval/test.json", "run/eval/test.jsonl")}.get(step, ()):
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / name).write_text(step)
+            (self.folder / name).write_text(json.dumps(ROLLOUT) if name.endswith("jsonl") else step)
 
     monkeypatch.setattr(module.Job, "_command", command)
     return made, ran, fails
@@ -51,6 +54,8 @@ def test_a_job_that_failed_goes_on_where_it_stood_and_keeps_what_it_had(job):
     assert "count ended with status 1" in carry_out(made, STEPS)
     assert ran == ["fit", "test", "count"] and made.state() == "fit, test"
     assert gzip.decompress((made.kept / "metrics.csv.gz").read_bytes()) == b"fit"
+    kept = json.loads(gzip.decompress((made.kept / "completions.jsonl.gz").read_bytes()))
+    assert kept == dict.fromkeys(KEPT, 1)
     fails.clear()
     assert carry_out(made, STEPS) is None
     assert ran == ["fit", "test", "count", "count", "measure"]
