@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
 from lightning import Callback, LightningModule
-from torch import nn
+from torch import Tensor, nn
 
 from atmanrl.distributed import build, fail_together
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, prefixed
 from atmanrl.models.logits import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.probe import mask as masks
@@ -20,7 +20,7 @@ from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend
 from atmanrl.probe.attributions import Attribution
 from atmanrl.probe.guard import check
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.result import Found, ProbeResult
+from atmanrl.probe.result import ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
 from atmanrl.probe.target import Target, target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
@@ -93,10 +93,9 @@ class MaskProbe(LightningModule):
         self.attention, self.cache_prompts, self.keep_masks = attention, cache_prompts, keep_masks
         self.shape: masks.Shape = shape
 
+    @torch.inference_mode(False)
     def solve(self, policy: Policy, batch: RolloutBatch, solver: Solver | None = None) -> ProbeResult:
-        """Optimize the masks of all rollouts of a batch that can be probed.
-
-        The policy is left as it was found: parameters, gradients, mode, attention and caches.
+        """Probe all rollouts of a batch that have a reasoning, as `solve_targets` does.
 
         Args:
             policy: built.
@@ -104,69 +103,93 @@ class MaskProbe(LightningModule):
             solver: in place of the probe's own.
 
         Raises:
-            ProbeError: the model ignores the bias, its logits are not finite, or a rollout exceeds its context.
+            ProbeError: see `solve_targets`; or a gold answer has no token. The message names the problem.
+        """
+        targets: list[Target] = []
+        places: list[int | None] = []
+        for rollout in batch.rollouts:
+            places.append(len(targets) if rollout.can_be_probed else None)
+            if rollout.can_be_probed:
+                targets.append(target(rollout, policy.tokenizer, self.eos_id(policy)))
+                with prefixed(rollout.problem.id, ProbeError):
+                    targets[-1].check(policy)
+        return self.solve_targets(policy, targets, solver).at(places)
+
+    # a trainer may validate in inference mode: nothing can be optimized in it, nor its tensors changed outside it
+    @torch.inference_mode(False)
+    @torch.enable_grad()
+    def solve_targets(self, policy: Policy, targets: Sequence[Target], solver: Solver | None = None) -> ProbeResult:
+        """Measure how much each token of some reasonings matters to the answers that follow them.
+
+        The policy is left as it was found: parameters, gradients, mode, attention and caches.
+
+        Args:
+            policy: built.
+            targets: B reasonings with their answers, as token ids.
+            solver: in place of the probe's own.
+
+        Returns:
+            The result of every target.
+
+        Raises:
+            ProbeError: the model ignores the bias, its logits are not finite, or a target exceeds its context, has no
+                reasoning or answer, or has tokens that the model does not know.
         """
         began = time.perf_counter()
-        probed = [i for i, rollout in enumerate(batch.rollouts) if rollout.can_be_probed]
-        device = policy.device
-        # a trainer may validate in inference mode: nothing can be optimized in it, nor its tensors changed outside it
-        with torch.inference_mode(False), torch.enable_grad():
-            result = ProbeResult.empty(len(batch), device)
-            if probed:
-                targets = [self._target(batch.rollouts[i], policy) for i in probed]
-                # a trained policy repeats itself: rollouts that are alike, token for token, are solved once
-                distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
-                found = Found(probed, [distinct[each] for each in targets], device)
-                backend = choose_backend(policy.model) if self.attention == "auto" else self.attention
-                with frozen(policy.model), attention_hook(policy.model, backend):
-                    check(policy.model)
-                    objective = Objective(
-                        policy.model, list(distinct), self.scale, policy.pad_id, self.batch_tokens, self.cache_prompts,
-                        self.shape,
-                    )  # fmt: skip
-                    if self.attribution is None:
-                        self._optimize(result, objective, found, solver or self.solver)
-                    else:
-                        self._attribute(self.attribution, result, objective, found)
+        # a trained policy repeats itself: targets that are alike, token for token, are solved once
+        distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
+        for k, each in enumerate(distinct):
+            with prefixed(f"target {k}", ProbeError):
+                each.check(policy)
+        if not distinct:
+            return ProbeResult.empty(policy.device)
+        backend = choose_backend(policy.model) if self.attention == "auto" else self.attention
+        with frozen(policy.model), attention_hook(policy.model, backend):
+            check(policy.model)
+            objective = Objective(
+                policy.model,
+                list(distinct),
+                self.scale,
+                policy.pad_id,
+                self.batch_tokens,
+                self.cache_prompts,
+                self.shape,
+            )
+            if self.attribution is None:
+                result = self._optimize(objective, solver or self.solver)
+            else:
+                result = self._attribute(objective, self.attribution)
         result.seconds = time.perf_counter() - began
-        return result
+        return result.at([distinct[each] for each in targets])
 
-    def _attribute(self, attribution: Attribution, result: ProbeResult, objective: Objective, found: Found) -> None:
+    def eos_id(self, policy: Policy) -> int | None:
+        """Return the token that ends an answer under `include_eos`, None without it."""
+        return policy.eos_ids[0] if self.include_eos else None
+
+    def _attribute(self, objective: Objective, attribution: Attribution) -> ProbeResult:
         measured = attribution.attribute(objective, self.init_value)
-        found.put(result.reward, measured.reward)
-        found.put(result.loss_initial, measured.loss_initial)
-        found.put(result.loss_final, measured.loss_final)
-        found.put(result.gradients, measured.gradients)
-        tokens = [each.tolist() for each in measured.tokens]
-        for i, k in zip(found.rollouts, found.targets, strict=True):
-            result.saliency[i] = list(tokens[k])
+        saliency: list[list[float] | None] = [tokens.tolist() for tokens in measured.tokens]
+        return ProbeResult(
+            measured.reward, saliency, measured.loss_initial, measured.loss_final, measured.gradients, below_epsilon=0.0,
+            masks=[None] * len(saliency), losses=[[] for _ in saliency],
+        )  # fmt: skip
 
-    def _optimize(self, result: ProbeResult, objective: Objective, found: Found, solver: Solver) -> None:
+    def _optimize(self, objective: Objective, solver: Solver) -> ProbeResult:
         solution = solver.solve(objective, self.init_value)
         entries, values = objective.entries, solution.values
-        every_row = torch.arange(len(objective.targets), device=values.device)
-        final = objective.evaluate(values, every_row, gradient=False)
-        found.put(result.reward, masks.saliency_reward(values, entries.packing, self.init_value, self.orientation))
-        found.put(result.loss_initial, solution.loss_initial)
-        found.put(result.loss_final, final.loss)
-        found.put(result.gradients, solution.gradients)
-        result.below_epsilon = solution.below_epsilon
-        for i, k in zip(found.rollouts, found.targets, strict=True):
-            result.losses[i] = list(solution.losses[k])
-            one = every_row[k : k + 1]
+        everyone = torch.arange(len(objective.targets), device=values.device)
+        final = objective.evaluate(values, everyone, gradient=False)
+        saliency: list[list[float] | None] = []
+        kept: list[Tensor | None] = []
+        for one in everyone[:, None]:
             mask, where = entries.dense(values[entries.packing.index(one)], one), entries.where(one)
-            tokens = masks.token_saliency(mask, where, self.init_value, self.orientation)
-            result.saliency[i] = tokens[0].tolist()
-            result.masks[i] = mask[0] if self.keep_masks else None
-
-    def _target(self, rollout: Rollout, policy: Policy) -> Target:
-        found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)
-        length = len(found.prompt) + found.rows
-        if length > policy.context_length:
-            raise ProbeError(
-                f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}."
-            )
-        return found
+            saliency.append(masks.token_saliency(mask, where, self.init_value, self.orientation)[0].tolist())
+            kept.append(mask[0] if self.keep_masks else None)
+        reward = masks.saliency_reward(values, entries.packing, self.init_value, self.orientation)
+        return ProbeResult(
+            reward, saliency, solution.loss_initial, final.loss, solution.gradients, solution.below_epsilon, kept,
+            solution.losses,
+        )  # fmt: skip
 
     def configure_callbacks(self) -> list[Callback]:
         """On several processes, one that ends all of them where one fails."""

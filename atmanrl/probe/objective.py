@@ -64,8 +64,8 @@ class Objective:
         self.batch_tokens, self.cache_prompts = batch_tokens, cache_prompts
         self.device = next(model.parameters()).device
         self.rows = self._tensor([t.rows for t in targets])
-        columns = self._tensor([t.cot for t in targets])
-        self.answer_lengths = self._tensor([t.answer for t in targets])
+        columns = self._tensor([len(t.cot_ids) for t in targets])
+        self.answer_lengths = self._tensor([len(t.answer_ids) for t in targets])
         self.entries = masks.Entries(self.rows, columns, shape)
         self._tails = pad_sequence([self._tensor(t.tail) for t in targets], batch_first=True, padding_value=pad_id)
         place = torch.arange(self._tails.shape[1], device=self.device)[None]
@@ -73,8 +73,8 @@ class Objective:
         answer_start = (self.rows - self.answer_lengths)[:, None]
         self._before = (place >= answer_start - 1) & (place < self.rows[:, None] - 1)
         self._is_answer = (place >= answer_start) & (place < self.rows[:, None])
-        unique = sorted({t.prompt for t in targets}, key=len)
-        self._prompt_of = self._tensor([unique.index(t.prompt) for t in targets])
+        unique = sorted({t.prompt_ids for t in targets}, key=len)
+        self._prompt_of = self._tensor([unique.index(t.prompt_ids) for t in targets])
         self._prompts, self._prompt_mask = left_padded(unique, pad_id, self.device)
         self._cache = self._read_prompts() if cache_prompts else None
 

@@ -60,6 +60,11 @@ class Parts:
     opening: str = DELIMITER
     splitter: Splitter = field(default_factory=lambda: DelimiterSplitter(), compare=False, repr=False)
 
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether there is a reasoning before a delimiter."""
+        return self.answer is not None and self.cot_length > 0 and bool(self.cot.strip())
+
 
 class Splitter(ABC):
     r"""Tells the reasoning of a completion from its answer. Name your own by its class path in `data.delimiter`.

@@ -170,8 +170,9 @@ def _probe(
     model, generator = policy.model, torch.Generator().manual_seed(2)
     prompts = torch.randint(3, 700, (QUERIES, PROMPT), generator=generator).tolist()
     tails = torch.randint(3, 700, (ROLLOUTS, COMPLETION), generator=generator).tolist()
+    rest = DELIMITER + ANSWER
     targets = [
-        Target(tuple(prompts[i // GROUP]), tuple(tail), COMPLETION - DELIMITER - ANSWER, ANSWER)
+        Target(tuple(prompts[i // GROUP]), tuple(tail[:-rest]), tuple(tail[-rest:-ANSWER]), tuple(tail[-ANSWER:]))
         for i, tail in enumerate(tails)
     ]
     with frozen(model), attention_hook(model, "lean"):

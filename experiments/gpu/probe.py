@@ -62,7 +62,7 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
         )
     operations = sum(
         probe_gradient_flops(
-            shape, target.rows, all_pairs(target.rows, len(target.prompt)), target.answer, recompute=False
+            shape, target.rows, all_pairs(target.rows, len(target.prompt_ids)), len(target.answer_ids), recompute=False
         )
         for target in scene.targets()
     )

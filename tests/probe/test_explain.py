@@ -73,6 +73,13 @@ def test_equals_the_probe(tiny_policy):
         assert found.settings["steps"] == 4
 
 
+def test_an_answer_with_its_end_of_sequence_has_a_row_more(tiny_policy):
+    without, with_end = quick(tiny_policy), quick(tiny_policy, include_eos=True)
+    assert with_end.mask.shape == with_end.entries.shape == (len(without.rows) + 1, len(without.tokens))
+    assert with_end.rows == (*without.rows, "") and with_end.loss_initial != without.loss_initial
+    assert len(with_end.to_json(mask=True)["mask"]) == len(with_end.rows)
+
+
 def test_token_texts_join_to_the_reasoning(tiny_policy, byte_tokenizer):
     ends = quick(tiny_policy)
     assert ends.cot == "".join(ends.tokens) == COT and "".join(ends.rows) == COT + "##### 7"

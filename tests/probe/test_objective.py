@@ -36,7 +36,7 @@ def exact():
 
 
 def objective(model, rollouts: list[Case], batch_tokens: int = 1024, cache_prompts: bool = True) -> Objective:
-    targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in rollouts]
+    targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in rollouts]
     return Objective(model, targets, 10.0, 0, batch_tokens, cache_prompts)
 
 

@@ -35,7 +35,7 @@ class Learnable:
 
     def of(self, rows) -> Objective:
         chosen = [self.rollouts[i] for i in rows]
-        targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in chosen]
+        targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in chosen]
         return Objective(self.model, targets, 10.0, 0, 1024)
 
     def rewards(self, solution: Solution) -> torch.Tensor:

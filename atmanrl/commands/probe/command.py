@@ -19,7 +19,7 @@ from atmanrl.commands.parser import RunParser
 from atmanrl.commands.probe import results
 from atmanrl.commands.probe.folder import COMMAND, Folder, content
 from atmanrl.commands.probe.progress import TraceProgress
-from atmanrl.commands.probe.rows import Rows
+from atmanrl.commands.probe.trace_file import TraceFile
 from atmanrl.errors import UserError, say_end
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
@@ -27,7 +27,7 @@ from atmanrl.io.folders import locked
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
-from atmanrl.rollouts import RolloutBatch, Splitter
+from atmanrl.rollouts import Splitter
 from atmanrl.rollouts.split import splitter_of
 from atmanrl.shipped import located
 from atmanrl.tasks import DELIMITER
@@ -125,28 +125,28 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
 def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
     size = given.batch_size
-    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
-    expected = rows.lines
+    file = TraceFile(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
+    expected = file.lines
     if folder.progress:
-        folder.check("traces", rows.total)
+        folder.check("traces", file.total)
         unprobed = {row["line"] for name in UNPROBED for row in folder.progress[name]}
-        expected = [line for line in rows.lines if line not in unprobed]
+        expected = [line for line in file.lines if line not in unprobed]
     if folder.part.exists() and folder.whole(size, expected) == len(expected):
         folder.rewind(size, expected)
     else:
         policy, device = Policy(given.model, **given.policy), choose_device(given.device)
         policy.dtype_name = choose_dtype(given.dtype, device, policy)
         policy.build().to(device)
-        usable = rows.probeable(policy, probe)
-        folder.begin(rows.skipped, rows.without_saliency, rows.total, str(device), policy.dtype_name)
-        done = folder.rewind(size, [row.line for row in usable])
+        usable = file.probeable(policy, probe)
+        folder.begin(file.skipped, file.without_saliency, file.total, str(device), policy.dtype_name)
+        done = folder.rewind(size, [trace.line for trace in usable])
         if not usable:
             folder.append([], 0.0)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
                 torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
-                result = probe.solve(policy, RolloutBatch([row.rollout for row in batch], group_size=1))
+                result = probe.solve_targets(policy, [trace.target for trace in batch])
                 seconds = time.perf_counter() - began
                 folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
                 bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from atmanrl import __version__
-from atmanrl.commands.probe.rows import Row
+from atmanrl.commands.probe.trace_file import StoredTrace
 from atmanrl.probe import ProbeResult
 from atmanrl.rollouts import Rollout, traces
 from atmanrl.rollouts.token_texts import token_texts
@@ -25,19 +25,19 @@ SHOWN = 1000
 """Most traces on the page: a browser has to hold them all."""
 
 
-def to_json(rows: list[Row], result: ProbeResult, tokenizer: Any) -> Iterator[Json]:
-    """The probed rows as they are written: the schema of `rollouts.traces`, and what the probe found."""
+def to_json(probed: list[StoredTrace], result: ProbeResult, tokenizer: Any) -> Iterator[Json]:
+    """The probed traces as they are written: the schema of `rollouts.traces`, and what the probe found."""
     numbers = (
         result.reward.tolist(),
         result.loss_initial.tolist(),
         result.loss_final.tolist(),
         result.gradients.tolist(),
     )
-    for row, saliency, reward, initial, final, gradients in zip(rows, result.saliency, *numbers, strict=True):
-        rollout = row.rollout
+    for trace, saliency, reward, initial, final, gradients in zip(probed, result.saliency, *numbers, strict=True):
+        rollout = trace.rollout
         rollout.saliency, rollout.rewards["saliency"] = saliency, reward
         yield {
-            "line": row.line, **traces.to_json(rollout), "pieces": texts(rollout, tokenizer),
+            "line": trace.line, **traces.to_json(rollout), "pieces": texts(rollout, tokenizer),
             "loss_initial": _known(initial), "loss_final": _known(final), "gradients": gradients,
         }  # fmt: skip
 
