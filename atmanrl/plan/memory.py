@@ -23,7 +23,7 @@ SAMPLED_LOGITS_COPIES = 4
 """fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
 SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 16}
 """Vectors of the mask's length: values, gradient, two moments and a gradient being built; the adaptive solver keeps two
-states of three vectors, parts of both, two knots, a turn, a gradient and its parts."""
+states of three vectors, parts of both, two gradient samples, a turn, a gradient and its parts."""
 
 
 def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:

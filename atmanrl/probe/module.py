@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from lightning import Callback, LightningModule
@@ -76,10 +76,9 @@ class MaskProbe(LightningModule):
             raise UserError(f"the probe's init_value is {init_value}; the mask suppresses, so give a number below 0.")
         if scale <= 0 or batch_tokens < 1:
             raise UserError("the probe's scale and batch_tokens must be above 0.")
-        choices = (("orientation", orientation, masks.Orientation), ("shape", shape, masks.Shape))
-        for name, value, kind in (*choices, ("attention", attention, Attention)):
-            if value not in get_args(kind):
-                raise UserError(f"the probe's {name} {value!r} is unknown; choose one of {', '.join(get_args(kind))}.")
+        masks.check_choice("the probe's orientation", orientation, masks.Orientation)
+        masks.check_choice("the probe's shape", shape, masks.Shape)
+        masks.check_choice("the probe's attention", attention, Attention)
         named = {"paper": PaperSolver, "adaptive": AdaptiveSolver}
         if isinstance(solver, str) and solver not in named:
             raise UserError(f"the probe's solver {solver!r} is unknown; choose one of {', '.join(named)}, or a Solver.")
@@ -177,17 +176,16 @@ class MaskProbe(LightningModule):
     def _optimize(self, objective: Objective, solver: Solver) -> ProbeResult:
         solution = solver.solve(objective, self.init_value)
         entries, values = objective.entries, solution.values
-        everyone = torch.arange(len(objective.targets), device=values.device)
-        final = objective.evaluate(values, everyone, gradient=False)
+        loss_final = objective.loss(values)
         saliency: list[list[float] | None] = []
         kept: list[Tensor | None] = []
-        for one in everyone[:, None]:
-            mask, where = entries.dense(values[entries.packing.index(one)], one), entries.where(one)
+        for one in objective.indices[:, None]:
+            mask, where = entries.dense(values[entries.ragged.positions(one)], one), entries.where(one)
             saliency.append(masks.token_saliency(mask, where, self.init_value, self.orientation)[0].tolist())
             kept.append(mask[0] if self.keep_masks else None)
-        reward = masks.saliency_reward(values, entries.packing, self.init_value, self.orientation)
+        reward = masks.saliency_reward(values, entries.ragged, self.init_value, self.orientation)
         return ProbeResult(
-            reward, saliency, solution.loss_initial, final.loss, solution.gradients, solution.below_epsilon, kept,
+            reward, saliency, solution.loss_initial, loss_final, solution.gradients, solution.below_epsilon, kept,
             solution.losses,
         )  # fmt: skip
 

@@ -177,7 +177,7 @@ def _probe(
     ]
     with frozen(model), attention_hook(model, "lean"):
         objective = Objective(model, targets, 10.0, policy.pad_id, 1 << 30)
-        values = torch.full((objective.entries.packing.total,), -0.4)
+        values = torch.full((objective.entries.ragged.total,), -0.4)
         everyone = torch.arange(ROLLOUTS)
 
         def gradient() -> None:
@@ -185,7 +185,7 @@ def _probe(
 
         gradient()
         # a pass keeps the gradient, its part, the values in the pass, and the masks as matrices
-        masks = memory.mask_bytes(objective.entries.packing.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
+        masks = memory.mask_bytes(objective.entries.ragged.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
         predicted = planned.memory_by_part["activations of the probe"] + masks
         operations = ROLLOUTS * probe_operations(planned.model, settings.probe or ProbeSettings(), lengths)
         return {

@@ -51,9 +51,9 @@ def measure(length: int, batch: int, backend: str, repeats: int) -> dict[str, fl
     targets = [Target(prompt, tokens(length), tokens(DELIMITER), tokens(ANSWER)) for _ in range(batch)]
     with frozen(model), attention_hook(model, backend):
         warm = Objective(model, [Target(prompt, tokens(8), tokens(DELIMITER), tokens(ANSWER))], 10.0, 0, 1024)
-        warm.evaluate(torch.full((warm.entries.packing.total,), -0.4), torch.arange(1))
+        warm.evaluate(torch.full((warm.entries.ragged.total,), -0.4), torch.arange(1))
         objective = Objective(model, targets, 10.0, 0, batch_tokens=1024)
-        values = torch.full((objective.entries.packing.total,), -0.4)
+        values = torch.full((objective.entries.ragged.total,), -0.4)
         peak = peak_mib(lambda: objective.evaluate(values, torch.arange(batch)))
         seconds = []
         for _ in range(repeats):
@@ -65,7 +65,7 @@ def measure(length: int, batch: int, backend: str, repeats: int) -> dict[str, fl
         "seconds_a_rollout": statistics.median(seconds) / batch,
         "peak_mib": peak,
         "scores_mib": LAYERS * HEADS * targets[0].rows * (PROMPT + targets[0].rows) * 4 / 2**20,
-        "mask_mib": objective.entries.packing.total / batch * 4 / 2**20,
+        "mask_mib": objective.entries.ragged.total / batch * 4 / 2**20,
     }
 
 

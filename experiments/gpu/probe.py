@@ -53,7 +53,7 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
     shape = shape_of(policy.model.config)
     with frozen(policy.model), attention_hook(policy.model, backend):
         objective = _objective(scene, policy, budget)
-        values = torch.full((objective.entries.packing.total,), -0.4, device=scene.device)
+        values = torch.full((objective.entries.ragged.total,), -0.4, device=scene.device)
         everyone = torch.arange(scene.rollouts, device=scene.device)
         scene.fresh_peak()
         objective.evaluate(values, everyone)

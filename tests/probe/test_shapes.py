@@ -65,7 +65,7 @@ def test_solvers_equal_the_reference(model, expected, solver):
         objective = Objective(model, targets, 10.0, 0, 30, shape=rollouts[0].shape)
         solution = SOLVERS[solver](STEPS).solve(objective, C)
         every_row = torch.arange(len(rollouts))
-        final = objective.evaluate(solution.values, every_row, gradient=False).loss
+        final = objective.loss(solution.values)
     parts = torch.split(solution.values, [len(case.groups) for case in rollouts])
     dense = objective.entries.dense(solution.values, every_row)
     for k, (case, values) in enumerate(zip(rollouts, expected.values, strict=True)):
@@ -78,7 +78,7 @@ def test_solvers_equal_the_reference(model, expected, solver):
         assert float(solution.loss_initial[k]) == pytest.approx(float(reference.loss(case, start)), rel=1e-10)
         assert float(final[k]) == pytest.approx(float(reference.loss(case, values)), rel=1e-6)
     for orientation in ("restored", "printed"):
-        found = saliency_reward(solution.values, objective.entries.packing, C, orientation)
+        found = saliency_reward(solution.values, objective.entries.ragged, C, orientation)
         wanted = [reward(values, C, orientation) for values in expected.values]
         assert found.tolist() == pytest.approx(wanted, abs=1e-7)
 

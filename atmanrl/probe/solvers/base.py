@@ -5,25 +5,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.packing import Packing
+from atmanrl.probe.ragged import Ragged
 
 
 @dataclass
 class Solution:
-    """Optimized masks.
+    """Optimized masks of B targets.
 
     Attributes:
-        values: of H, `[P]`, packed (see `mask.Entries`).
+        values: of H, `[P]`, ragged (see `mask.Entries`).
         loss_initial: `[B]` before the first step.
-        gradients: `[B]` how many gradients each rollout took.
+        gradients: `[B]` how many gradients were taken for each target.
         below_epsilon: share of trainable gradient entries, over all gradients, smaller than Adam's epsilon.
-        losses: B lists of (step, loss) in order, one for each gradient on the rollout's path.
+        losses: B lists of (step, loss) in order, one for each gradient on the target's path.
+
+    Example:
+        Of one target with a mask of three values, after two steps: `Solution(values=tensor([-0.398, -0.401, -0.4]),
+        loss_initial=tensor([1.2]), gradients=tensor([2]), below_epsilon=0.33, losses=[[(0, 1.2), (1, 1.1)]])`
     """
 
     values: Tensor
@@ -34,11 +37,11 @@ class Solution:
 
 
 class Solver(ABC):
-    """Minimizes every rollout's loss in its own mask, by AdamW or along AdamW's path.
+    """Minimizes the loss of every target in its own mask, by AdamW or along AdamW's path.
 
     Attributes:
-        calibration: what holds the solver's `tolerance` against the reference while a policy is trained, and moves it;
-            None where there is nothing to move.
+        calibration: adjusts the solver's `tolerance` by comparison with the reference while a policy is trained; None
+            for a solver without one, or with a fixed one.
         tolerance: of solvers that have one.
 
     Args:
@@ -48,7 +51,10 @@ class Solver(ABC):
         weight_decay: AdamW's decoupled weight decay.
         eps: AdamW's epsilon.
         sparsity: weight of a penalty on what is restored: the loss is Eq. 2 plus `sparsity * (1 - mean(min(H, 0)/c))`.
-            The paper has none (0); its spread and its scale are another reward's.
+            The paper has none (0). Rewards with a penalty cannot be compared with rewards without.
+
+    Raises:
+        UserError: an option is out of its range.
     """
 
     calibration: Calibration | None = None
@@ -74,20 +80,27 @@ class Solver(ABC):
 
     @abstractmethod
     def solve(self, objective: Objective, init_value: float) -> Solution:
-        """Optimize masks that start at `init_value` (c)."""
+        """Optimize the masks of all targets.
+
+        Args:
+            objective: the loss, of B targets.
+            init_value: c < 0, the value of every entry at the start.
+
+        Raises:
+            ProbeError: the model ignores the bias, or its logits are not finite.
+        """
 
     def initial(self, objective: Objective, init_value: float) -> Tensor:
-        """The values of H at the start, `[P]`: float32, or float64 for a float64 model."""
-        dtype = torch.promote_types(next(objective.model.parameters()).dtype, torch.float32)
-        return torch.full((objective.entries.packing.total,), init_value, dtype=dtype, device=objective.device)
+        """Return the values of H at the start, `[P]`: float32, or float64 for a float64 model."""
+        return objective.filled(init_value)
 
-    def penalty(self, values: Tensor, packing: Packing, init_value: float) -> Tensor:
-        """The sparsity penalty's gradient `[P]` in the values `[P]`: nothing above 0, where H is restored already."""
-        return packing.spread(-self.sparsity / (init_value * packing.counts)).to(values.dtype) * (values < 0)
+    def penalty(self, values: Tensor, ragged: Ragged, init_value: float) -> Tensor:
+        """Return the sparsity penalty's gradient `[P]` in the values `[P]`: 0 above 0, where H is restored already."""
+        return ragged.spread(-self.sparsity / (init_value * ragged.counts)).to(values.dtype) * (values < 0)
 
 
 class Tiny:
-    """Counts gradient entries that are smaller than Adam's epsilon, which then distorts the step."""
+    """Counts gradient entries smaller than Adam's epsilon, which distorts the steps that they make."""
 
     def __init__(self, eps: float) -> None:
         self.eps, self.tiny, self.all = eps, 0, 0
@@ -99,5 +112,5 @@ class Tiny:
 
     @property
     def share(self) -> float:
-        """The share so far."""
+        """The share of such entries so far, 0 before the first gradient."""
         return self.tiny / max(1, self.all)
