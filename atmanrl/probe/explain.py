@@ -44,21 +44,21 @@ def explain(
     device: str = "auto",
     dtype: DtypeName = "auto",
 ) -> Explanation:
-    """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe.solve`.
+    """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe`.
 
     Args:
-        model: a Hugging Face causal language model, which is left as and where it was found; or a folder or name to load.
+        model: a Hugging Face causal language model, which is not changed or moved; or a folder or name to load.
         tokenizer: the model's; None where `model` is a folder or name.
         prompt: the user's turn.
         cot: the chain of thought, exactly as the model would write it (a leading space included), without delimiter.
-        answer: the gold answer, as it is written after the delimiter.
+        answer: the gold answer, as the model would write it after the delimiter.
         solver: `adaptive`, `paper` (200 gradients), or a `Solver` with options of its own.
         init_value: c, the mask's initial value, below 0.
         scale: the bias is `scale * min(H, 0)`.
         orientation: of the saliency: `restored` grows with what had to be re-enabled, `printed` falls.
         shape: of the mask; `full` is the paper's.
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
-        separator: put before the delimiter where the chain of thought does not end in white space.
+        separator: what stands before the delimiter where the chain of thought does not end in white space.
         delimiter: between reasoning and answer: a text such as `</think>`, or a `Splitter` such as `BoxedSplitter()`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
@@ -68,9 +68,9 @@ def explain(
             stored so. Masks are float32 in any case.
 
     Raises:
-        UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, a wrong option, a device or dtype
-            for a model that is loaded already, or a text that exceeds the model's context.
-        PolicyError: `model` is a name and cannot be loaded.
+        UserError: `prompt`, `cot` or `answer` is empty, `cot` holds the delimiter, an option is out of its range, or
+            `device` or `dtype` is set for a model that is loaded already.
+        PolicyError: `model` cannot be loaded, or the text exceeds its context.
         ProbeError: no token of the answer is known, the model ignores an attention bias, or its logits are not finite.
     """
     probe = MaskProbe(
@@ -105,7 +105,7 @@ def _check_texts(prompt: str, cot: str, answer: str, splitter: Splitter) -> None
 
 
 def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
-    """A policy around what is given, or loaded by its name."""
+    """Return a policy around a loaded model, or one that is loaded by its name."""
     if isinstance(model, str | Path):
         policy, where = Policy(str(model)), choose_device(device)
         policy.dtype_name = choose_dtype(dtype, where, policy)
@@ -119,15 +119,19 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
         return model.build()
     model = getattr(model, "_orig_mod", model)  # `torch.compile` wraps it; the probe needs its layers
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
-        raise UserError(f"{type(model).__name__} is no Hugging Face causal language model; give one, or its folder.")
+        raise UserError(
+            f"model: {type(model).__name__} is no Hugging Face causal language model; give one, or its folder."
+        )
     if tokenizer is None:
-        raise UserError("a model that is loaded already needs its tokenizer beside it.")
+        raise UserError("tokenizer is None, and a model that is loaded already needs its tokenizer beside it.")
     return Policy.around(model, tokenizer)
 
 
 def _prompt_ids(policy: Policy, prompt: str, chat_template: bool | None) -> list[int]:
     if chat_template and policy.tokenizer.chat_template is None:
-        raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
+        raise UserError(
+            "chat_template is True, but the tokenizer has no chat template; leave it out for the plain prompt."
+        )
     ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
@@ -137,7 +141,7 @@ def _prompt_ids(policy: Policy, prompt: str, chat_template: bool | None) -> list
 def _target(
     policy: Policy, prompt_ids: list[int], completion: str, answer: str, splitter: Splitter, eos_id: int | None
 ) -> Target:
-    """Return the target of a whole completion: its tokens are cut, not its text, as the policy would write them."""
+    """Return the target of a completion: the text is tokenized as one, as the policy would write it, and then split."""
     tokenizer = policy.tokenizer
     ids = policy.encoder.known(splitter.text_ids(tokenizer, completion))
     check_length(len(prompt_ids) + len(ids), policy.model.config)  # before the text is split, which takes its time
@@ -151,7 +155,7 @@ def _target(
 
 
 def _options(solver: Solver) -> dict[str, Any]:
-    """What a solver was told, as far as JSON can hold it."""
+    """Return a solver's options, as far as JSON can hold them."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(solver).items()}
     return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | list)}
 

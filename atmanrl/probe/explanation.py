@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class Explanation:
     """How much each token of a chain of thought matters to the right answer.
 
-    It shows itself: `print` (plain), `rich.print` (coloured), the last line of a notebook's cell, `to_html`, `figure`.
+    It is shown by `print` (plain), `rich.print` (coloured), as the last line of a notebook's cell, by `to_html` and
+    `figure`.
 
     Attributes:
         model: name of the model.
         prompt: the user's turn; answer: the gold answer.
         tokens: the T reasoning tokens as texts; joined they are the chain of thought, with the white space that stands
-            before the delimiter. A character of several byte tokens stands at its last one, the others are empty.
+            before the delimiter. A character of several byte tokens is the text of the last one, the others are empty.
         saliency: one value for each of them, in the orientation of the settings.
         rows: labels of the mask's R rows: the reasoning, the delimiter and the answer, token by token.
         mask: H after optimization, `[R, T]`, on the CPU, 0 where there is no entry.
@@ -39,7 +40,12 @@ class Explanation:
         reward: the saliency reward (Eq. 3).
         losses: (step, loss) for each gradient on the path, in order.
         gradients: how many were taken; seconds: how long all of it took.
-        settings: what the probe was told, JSON-ready.
+        settings: the options of the probe, JSON-ready.
+
+    Example:
+        `Explanation(model="gpt2", prompt="3 + 4?", answer="7", tokens=(" 3", " +", " 4"), saliency=(0.31, 0.02, 0.29),
+        rows=(" 3", " +", " 4", " #####", " 7"), mask=tensor([...]), entries=tensor([...]), loss_initial=4.1,
+        loss_final=0.2, reward=0.2, losses=((0, 4.1), (12, 2.9)), gradients=2, seconds=0.3, settings={"solver": "paper"})`
     """
 
     model: str
@@ -65,7 +71,7 @@ class Explanation:
 
     @property
     def view(self) -> trace_page.TraceView:
-        """What a page of traces shows of it; nobody has answered, so there is nothing right or wrong."""
+        """What a page of traces shows of it. There is no answer of the model's, so nothing is correct or wrong."""
         return trace_page.TraceView(
             id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency), answer=None,
             gold=self.answer, correct=None, reward=self.reward, loss_initial=self.loss_initial,
@@ -85,7 +91,7 @@ class Explanation:
         return trace_page.fragment(self.view)
 
     def to_html(self, path: str | Path) -> None:
-        """Write a page that needs no other file and no network.
+        """Write an HTML page that needs no other file and no network.
 
         Raises:
             OSError: the file cannot be written; an older one is then left as it was.
@@ -94,22 +100,22 @@ class Explanation:
             file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
-        """All of it as one JSON object, with the names of a stored trace, so that `atmanrl probe` reads it too.
+        """Return all of it as one JSON object, with the names of a stored trace, so that `atmanrl probe` reads it too.
 
         Args:
-            mask: whether the mask is wanted, R lists of T numbers with null where there is no entry.
+            mask: whether to include the mask: R lists of T numbers, with null where there is no entry.
         """
-        found = {
+        stored = {
             "prompt": self.prompt, "cot": self.cot, "gold": self.answer, "rewards": {"saliency": self.reward},
             "saliency": list(self.saliency), "tokens": list(self.tokens), "rows": list(self.rows),
             "loss_initial": self.loss_initial, "loss_final": self.loss_final, "losses": [list(p) for p in self.losses],
             "gradients": self.gradients, "seconds": self.seconds, "model": self.model, "settings": self.settings,
-            **{name: value for name, value in self.settings.items() if name == "delimiter"},  # unless it is the default
+            **{name: value for name, value in self.settings.items() if name == "delimiter"},  # absent by default
         }  # fmt: skip
         if mask:
             pairs = zip(self.mask.tolist(), self.entries.tolist(), strict=True)
-            found["mask"] = [[v if there else None for v, there in zip(*pair, strict=True)] for pair in pairs]
-        return found
+            stored["mask"] = [[v if there else None for v, there in zip(*pair, strict=True)] for pair in pairs]
+        return stored
 
     def save(self, path: str | Path, mask: bool = True) -> None:
         """Write `to_json` into a file.
@@ -125,8 +131,8 @@ class Explanation:
         """Draw Figure 1: the loss over the steps, the mask before and after, each token's saliency.
 
         Args:
-            path: also write it there (.png, .pdf, .svg).
-            title: above the panels; None names the model, the reward and the gold answer.
+            path: a file to write it into too (.png, .pdf, .svg).
+            title: text above the panels; None names the model, the reward and the gold answer.
 
         Raises:
             UserError: matplotlib is not installed.
@@ -136,7 +142,9 @@ class Explanation:
             title = f"{self.model}: saliency reward {self.reward:.3f}, gold answer {self.answer}"
         steps = self.settings.get("steps")
         losses = self.losses if steps is None else (*self.losses, (steps, self.loss_final))
-        made = figure1.draw(mask, self.saliency, losses, self.rows, init_value=self.settings["init_value"], title=title)
+        figure = figure1.draw(
+            mask, self.saliency, losses, self.rows, init_value=self.settings["init_value"], title=title
+        )
         if path is not None:
-            figure1.save(made, Path(path))
-        return made
+            figure1.save(figure, Path(path))
+        return figure

@@ -22,14 +22,21 @@ Orientation = Literal["restored", "printed"]
 Shape = Literal["full", "column", "cot_rows", "answer_rows"]
 
 
-def check_choice(what: str, value: object, choices: Any) -> None:
-    """Refuse a value that is none of a `Literal`'s.
+def check_choice(name: str, value: object, choices: Any, key: str = "") -> None:
+    """Refuse a value of an option that is none of a `Literal`'s.
+
+    Args:
+        name: of the option in Python.
+        value: what was chosen.
+        choices: the `Literal`.
+        key: of the option in YAML, if it has one.
 
     Raises:
-        UserError: the message names what it is of, the value, and the choices.
+        UserError: the message names the option, the value and the choices.
     """
     if value not in get_args(choices):
-        raise UserError(f"{what} {value!r} is unknown; choose one of {', '.join(get_args(choices))}.")
+        where = f" (in YAML, {key})" if key else ""
+        raise UserError(f"{name} {value!r} is unknown{where}; choose one of {', '.join(get_args(choices))}.")
 
 
 class Entries:

@@ -1,4 +1,8 @@
-"""`MaskProbe`: the inner loop as a LightningModule. Its steps and the saliency reward call one and the same `solve`."""
+"""`MaskProbe`: the probe for target tokens, for a batch of rollouts, and as a LightningModule.
+
+`explain` and `atmanrl probe` call `solve_targets`; the saliency reward and Lightning's steps call `solve`, which makes
+targets of rollouts.
+"""
 
 from __future__ import annotations
 
@@ -30,29 +34,30 @@ Attention = Literal["auto", "lean", "eager", "sdpa"]
 
 
 class MaskProbe(LightningModule):
-    """Optimizes each rollout's attention mask towards the gold answer and reads the saliency off it.
+    """Optimizes an attention mask for each target, towards the answer, and reads the saliency off it.
 
-    Standing alone it loads its own policy; inside a reward it is handed the policy that is being trained and stores
-    nothing of it. Optimization is manual: masks change their shape with every batch and are never parameters.
+    With a policy of its own it is a LightningModule that stands alone. In a reward it is handed the policy that is being
+    trained, and stores nothing of it. Masks change their shape with every batch, so they are no parameters of the module,
+    and its optimization is manual.
 
     Args:
-        policy: the model to probe with `atmanrl probe` or a Trainer; not needed inside a reward.
+        policy: the model to probe with a Trainer; in a reward, and for `solve`, it is not needed.
         solver: `paper` (200 AdamW steps, the reference), `adaptive` (the same path with fewer gradients), or a
             `Solver` by its class_path with options of its own.
         init_value: c, the mask's initial value, below 0.
         scale: the bias is `scale * min(H, 0)`.
         orientation: of the reward, see `probe.mask.oriented`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
-        batch_tokens: most reasoning, delimiter and answer tokens, padding counted, in one forward pass.
+        batch_tokens: most tokens of reasoning, delimiter and answer in one forward pass, padding counted.
         attention: `lean` (see `probe.lean`), `eager` or `sdpa`; `auto` takes the first of them that the model can run.
         cache_prompts: read a problem's prompt once for all its rollouts, where the model's cache can be shared.
-        keep_masks: whether results hold the masks themselves.
+        keep_masks: whether results include the masks themselves.
         shape: of the mask: `full` is the paper's, see `probe.mask.Entries`.
         attribution: another measure in place of the paper's optimized mask, by its class_path: `Suppression`,
-            `GradientAtStart`, `IntegratedGradients`. It is in nats, and neither solver nor orientation matter to it.
+            `GradientAtStart`, `IntegratedGradients`. It is in nats, and depends on neither solver nor orientation.
 
     Raises:
-        UserError: an option that cannot be.
+        UserError: an option is out of its range; the message names it.
     """
 
     def __init__(
@@ -73,19 +78,23 @@ class MaskProbe(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if init_value >= 0:
-            raise UserError(f"the probe's init_value is {init_value}; the mask suppresses, so give a number below 0.")
+            raise UserError(
+                f"init_value is {init_value} (in YAML, probe.init_value); the mask suppresses: give a number below 0."
+            )
         if scale <= 0 or batch_tokens < 1:
-            raise UserError("the probe's scale and batch_tokens must be above 0.")
-        masks.check_choice("the probe's orientation", orientation, masks.Orientation)
-        masks.check_choice("the probe's shape", shape, masks.Shape)
-        masks.check_choice("the probe's attention", attention, Attention)
-        named = {"paper": PaperSolver, "adaptive": AdaptiveSolver}
-        if isinstance(solver, str) and solver not in named:
-            raise UserError(f"the probe's solver {solver!r} is unknown; choose one of {', '.join(named)}, or a Solver.")
+            raise UserError(
+                f"scale is {scale} and batch_tokens {batch_tokens} (in YAML, of probe); both must be above 0."
+            )
+        masks.check_choice("orientation", orientation, masks.Orientation, "probe.orientation")
+        masks.check_choice("shape", shape, masks.Shape, "probe.shape")
+        masks.check_choice("attention", attention, Attention, "probe.attention")
+        if isinstance(solver, str):
+            masks.check_choice("solver", solver, SolverName, "probe.solver")
+            solver = PaperSolver() if solver == "paper" else AdaptiveSolver()
         if attribution is not None:
             attribution.check(shape)
         self.policy = policy
-        self.solver: Solver = named[solver]() if isinstance(solver, str) else solver
+        self.solver: Solver = solver
         self.attribution = attribution
         self.init_value, self.scale, self.orientation = init_value, scale, orientation
         self.include_eos, self.batch_tokens = include_eos, batch_tokens
@@ -120,7 +129,7 @@ class MaskProbe(LightningModule):
     def solve_targets(self, policy: Policy, targets: Sequence[Target], solver: Solver | None = None) -> ProbeResult:
         """Measure how much each token of some reasonings matters to the answers that follow them.
 
-        The policy is left as it was found: parameters, gradients, mode, attention and caches.
+        Nothing of the policy is changed afterwards: parameters, gradients, mode, attention and caches.
 
         Args:
             policy: built.
@@ -190,17 +199,23 @@ class MaskProbe(LightningModule):
         )  # fmt: skip
 
     def configure_callbacks(self) -> list[Callback]:
-        """On several processes, one that ends all of them where one fails."""
+        """Return a callback that ends all processes where one fails, if there are several."""
         return fail_together(self.trainer)
 
     def configure_model(self) -> None:
-        """Load the policy, when the probe stands alone."""
+        """Load the policy of a probe that stands alone.
+
+        Raises:
+            UserError: there is none.
+        """
         if self.policy is None:
-            raise UserError("MaskProbe stands alone here and needs a policy: give model.policy.path.")
+            raise UserError(
+                "policy is None, and a MaskProbe that stands alone needs one: give a Policy (in YAML, model.policy.path)."
+            )
         build(self.policy, self, shard=False)
 
     def configure_optimizers(self) -> None:
-        """None: `solve` makes its own."""
+        """Return none: `solve` has its own."""
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
         """Probe a batch and log its means."""
@@ -215,7 +230,7 @@ class MaskProbe(LightningModule):
         self._step(batch, "test/")
 
     def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
-        """The rollouts with their saliency and reward."""
+        """Probe a batch and return its rollouts, with saliency and reward."""
         self._probe(batch)
         return batch.rollouts
 
@@ -228,13 +243,13 @@ class MaskProbe(LightningModule):
 
     def _step(self, batch: RolloutBatch, prefix: str) -> None:
         result = self._probe(batch)
-        figures = {"saliency": float(result.reward.nanmean()), **result.metrics()}
-        self.log_dict({prefix + name: value for name, value in figures.items()}, batch_size=len(batch))
+        metrics = {"saliency": float(result.reward.nanmean()), **result.metrics()}
+        self.log_dict({prefix + name: value for name, value in metrics.items()}, batch_size=len(batch))
 
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode with no trainable parameter; afterwards as it was."""
+    """Put the model into eval mode with no trainable parameter within; afterwards it is as it was."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for parameter, _ in flags:

@@ -139,9 +139,10 @@ def test_training_mode_changes_nothing(tiny_policy):
         ({"cot": " 3 + 4 = 7 ##### 7"}, "the cot contains the delimiter #####"),
         ({"init_value": 0.4}, "init_value is 0.4"),
         ({"shape": "round"}, "'round' is unknown"),
-        ({"solver": "fast"}, "solver 'fast' is unknown; choose one of paper, adaptive"),
+        ({"delimiter": ""}, r"delimiter is '' \(in YAML, data.delimiter\)"),
+        ({"solver": "fast"}, "solver 'fast' is unknown .*; choose one of paper, adaptive"),
         ({"orientation": "sideways"}, "orientation 'sideways' is unknown"),
-        ({"attention": "flash"}, "attention 'flash' is unknown; choose one of auto, lean, eager, sdpa"),
+        ({"attention": "flash"}, "attention 'flash' is unknown .*; choose one of auto, lean, eager, sdpa"),
     ],
 )
 def test_wrong_input(tiny_policy, wrong, message):

@@ -278,7 +278,7 @@ def test_an_attribution_that_has_no_such_shape_is_refused():
 )
 def test_unknown_names_are_refused(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(UserError, match=f"the probe's {name} {value!r} is unknown; choose one of"):
+    with pytest.raises(UserError, match=rf"{name} {value!r} is unknown \(in YAML, probe.{name}\); choose one of"):
         MaskProbe(**wrong)
 
 

@@ -32,7 +32,7 @@ class IntegratedGradients(Attribution):
 
     def __init__(self, steps: int = 32) -> None:
         if steps < 1:
-            raise UserError(f"the integrated gradients' steps are {steps}; give at least 1.")
+            raise UserError(f"steps is {steps} (in YAML, probe.attribution.steps); give at least 1.")
         self.steps = steps
 
     def attribute(self, objective: Objective, init_value: float) -> Attributions:

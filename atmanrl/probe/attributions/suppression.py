@@ -36,7 +36,7 @@ class Suppression(Attribution):
 
     def __init__(self, factor: float = 1.0) -> None:
         if not 0 < factor < float("inf"):
-            raise UserError(f"the suppression's factor is {factor}; give a number above 0.")
+            raise UserError(f"factor is {factor} (in YAML, probe.attribution.factor); give a number above 0.")
         self.factor = factor
 
     def attribute(self, objective: Objective, init_value: float) -> Attributions:

@@ -108,7 +108,8 @@ class AdaptiveSolver(Solver):
         super().__init__(steps, lr, betas, weight_decay, eps, sparsity)
         if tolerance <= 0 or first_interval < 1 or max_interval < first_interval or growth <= 1:
             raise UserError(
-                "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1."
+                "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1 (in YAML, of "
+                "probe.solver)."
             )
         self.calibration = None if agreement is None else Calibration(agreement, tolerance, check_share, check_groups)
         self.tolerance, self.first_interval = tolerance, first_interval

@@ -70,12 +70,14 @@ class Solver(ABC):
         sparsity: float = 0.0,
     ) -> None:
         if steps < 1:
-            raise UserError(f"the probe's steps are {steps}; give at least 1.")
+            raise UserError(f"steps is {steps} (in YAML, probe.solver.steps); give at least 1.")
         if lr <= 0 or eps <= 0 or weight_decay < 0 or not all(0 <= b < 1 for b in betas):
-            raise UserError("the probe's lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1).")
+            raise UserError(
+                "a solver's lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1) (in YAML, of probe.solver)."
+            )
         self.steps, self.lr, self.weight_decay, self.eps = steps, lr, weight_decay, eps
         if sparsity < 0:
-            raise UserError(f"the probe's sparsity is {sparsity}; give 0 or more.")
+            raise UserError(f"sparsity is {sparsity} (in YAML, probe.solver.sparsity); give 0 or more.")
         self.betas, self.sparsity = (betas[0], betas[1]), sparsity
 
     @abstractmethod
