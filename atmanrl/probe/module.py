@@ -78,9 +78,7 @@ class MaskProbe(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if init_value >= 0:
-            raise UserError(
-                f"init_value is {init_value} (in YAML, probe.init_value); the mask suppresses: give a number below 0."
-            )
+            raise UserError(f"init_value is {init_value} (in YAML, probe.init_value); give a number below 0.")
         if scale <= 0 or batch_tokens < 1:
             raise UserError(
                 f"scale is {scale} and batch_tokens {batch_tokens} (in YAML, of probe); both must be above 0."
@@ -210,7 +208,7 @@ class MaskProbe(LightningModule):
         """
         if self.policy is None:
             raise UserError(
-                "policy is None, and a MaskProbe that stands alone needs one: give a Policy (in YAML, model.policy.path)."
+                "policy is None, which a MaskProbe alone needs; give a Policy (in YAML, model.policy.path)."
             )
         build(self.policy, self, shard=False)
 

@@ -202,7 +202,8 @@ def splitter_of(delimiter: str | Splitter) -> Splitter:
     """
     if isinstance(delimiter, str) and re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|\w+Splitter", delimiter):
         raise UserError(
-            f"delimiter names {delimiter} (in YAML, data.delimiter), but no Splitter of that name can be imported; mend the class path, or "
+            f"delimiter names {delimiter} (in YAML, data.delimiter), but no Splitter of that name can be imported; mend the "
+            "class path, or "
             f"give {{class_path: DelimiterSplitter, init_args: {{delimiter: {delimiter}}}}} where it is a text."
         )
     return DelimiterSplitter(delimiter) if isinstance(delimiter, str) else delimiter

@@ -73,7 +73,7 @@ class Solver(ABC):
             raise UserError(f"steps is {steps} (in YAML, probe.solver.steps); give at least 1.")
         if lr <= 0 or eps <= 0 or weight_decay < 0 or not all(0 <= b < 1 for b in betas):
             raise UserError(
-                "a solver's lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1) (in YAML, of probe.solver)."
+                "lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1) (in YAML, of probe.solver)."
             )
         self.steps, self.lr, self.weight_decay, self.eps = steps, lr, weight_decay, eps
         if sparsity < 0:
