@@ -26,21 +26,18 @@ def layers_of(model: nn.Module, path: str) -> nn.ModuleList:
     raise PolicyError(f"{path}: the layers of a {type(model).__name__} are not found.")
 
 
-def check_same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
-    """Compare the names and shapes of a checkpoint's weights with a model's.
+def difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Say where names or shapes of weights first differ from those of a model; None if they nowhere do.
 
-    Raises:
-        PolicyError: they differ; the message names the first key, and shapes where those differ.
+    Example:
+        `model.norm.weight has shape [7] instead of [32]`
     """
-    hint = f"the checkpoint is not of the model {path!r} with these options; give the policy that it was trained with."
     for name, weight in expected.items():
-        if name not in found:
-            raise PolicyError(f"{name} is missing: {hint}")
-        if found[name].shape != weight.shape:
-            raise PolicyError(f"{name} has shape {list(found[name].shape)} instead of {list(weight.shape)}: {hint}")
-    for name in found:
-        if name not in expected:
-            raise PolicyError(f"{name} is unknown: {hint}")
+        if name not in weights:
+            return f"{name} is missing"
+        if weights[name].shape != weight.shape:
+            return f"{name} has shape {list(weights[name].shape)} instead of {list(weight.shape)}"
+    return next((f"{name} is unknown" for name in weights if name not in expected), None)
 
 
 def checkpoint_layers(layers: Iterable[nn.Module]) -> None:

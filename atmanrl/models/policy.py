@@ -19,7 +19,7 @@ from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.adapters import LoRA, merged, save_adapter, with_adapters
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
-from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
+from atmanrl.models.layers import checkpoint_layers, difference, layers_of
 from atmanrl.models.loading import (
     Source,
     Weights,
@@ -34,7 +34,7 @@ from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
 from atmanrl.notes import say
 from atmanrl.shipped import located
 
-__all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
+__all__ = ["LoRA", "Policy", "PolicyError", "checkpoint_layers"]
 
 
 class Policy(nn.Module):
@@ -199,7 +199,11 @@ class Policy(nn.Module):
             PolicyError: they are another model's; the message names the first key or shape that differs.
         """
         policy = self.unbuilt().build("empty")
-        check_same(state, policy.model.state_dict(), self.path)
+        if differs := difference(state, policy.model.state_dict()):
+            raise PolicyError(
+                f"{differs}: the weights are not of the model {self.path!r} with these options; give the policy that they "
+                "were trained with."
+            )
         policy.model.load_state_dict(state, assign=True)
         policy.model.tie_weights()
         return policy

@@ -26,7 +26,7 @@ from atmanrl.probe.guard import check
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.result import ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
-from atmanrl.probe.target import Target, target
+from atmanrl.probe.target import Target, policy_target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 SolverName = Literal["paper", "adaptive"]
@@ -116,9 +116,7 @@ class MaskProbe(LightningModule):
         for rollout in batch.rollouts:
             places.append(len(targets) if rollout.can_be_probed else None)
             if rollout.can_be_probed:
-                targets.append(target(rollout, policy.tokenizer, self.eos_id(policy)))
-                with prefixed(rollout.problem.id, ProbeError):
-                    targets[-1].check(policy)
+                targets.append(policy_target(rollout, policy, self.include_eos))
         return self.solve_targets(policy, targets, solver).at(places)
 
     # a trainer may validate in inference mode: nothing can be optimized in it, nor its tensors changed outside it
@@ -147,6 +145,8 @@ class MaskProbe(LightningModule):
         for k, each in enumerate(distinct):
             with prefixed(f"target {k}", ProbeError):
                 each.check(policy)
+                if not each.cot_ids:
+                    raise ProbeError("the reasoning has no token.")
         if not distinct:
             return ProbeResult.empty(policy.device)
         backend = choose_backend(policy.model) if self.attention == "auto" else self.attention

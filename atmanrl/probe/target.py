@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atmanrl.errors import prefixed
 from atmanrl.models.loading import check_length
 from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError
@@ -36,23 +37,28 @@ class Target:
     @property
     def tail(self) -> tuple[int, ...]:
         """All tokens after the prompt."""
-        return self.cot_ids + self.delimiter_ids + self.answer_ids
+        return self.context_ids + self.answer_ids
+
+    @property
+    def context_ids(self) -> tuple[int, ...]:
+        """The T + D tokens between prompt and answer."""
+        return self.cot_ids + self.delimiter_ids
 
     @property
     def rows(self) -> int:
         """The number of rows of the mask, R = T + D + N."""
-        return len(self.cot_ids) + len(self.delimiter_ids) + len(self.answer_ids)
+        return len(self.tail)
 
     def check(self, policy: Policy) -> None:
-        """Refuse what the policy cannot be probed with.
+        """Refuse what the policy cannot read, or what has no answer.
 
         Raises:
             PolicyError: there are more tokens than the model's context holds.
-            ProbeError: the reasoning or the answer has no token, or a token is none of the model's.
+            ProbeError: the answer has no token, or the model does not know one of the tokens.
         """
         check_length(len(self.prompt_ids) + self.rows, policy.model.config)
-        if not self.cot_ids or not self.answer_ids:
-            raise ProbeError(f"the {'answer' if self.cot_ids else 'reasoning'} has no token.")
+        if not self.answer_ids:
+            raise ProbeError("the answer has no token.")
         if (largest := max(*self.prompt_ids, *self.tail)) >= policy.vocabulary_size:
             raise ProbeError(
                 f"token {largest} is beyond the model's vocabulary of {policy.vocabulary_size}; tokenize with its tokenizer."
@@ -72,10 +78,20 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None, answer: 
         ProbeError: the answer has no token; the message names the problem.
     """
     answer = rollout.problem.gold if answer is None else answer
-    try:
+    with prefixed(rollout.problem.id, ProbeError):
         return target_of(tokenizer, rollout.prompt_ids, rollout.completion.ids, rollout.parts, answer, eos_id)
-    except ProbeError as error:
-        raise ProbeError(f"{rollout.problem.id}: {error}") from error
+
+
+def policy_target(rollout: Rollout, policy: Policy, include_eos: bool = False, answer: str | None = None) -> Target:
+    """Return the target of a rollout that has a delimiter, checked for a policy that is to read it; see `target`.
+
+    Raises:
+        ProbeError: the answer has no token, or the target exceeds the policy's context; the message names the problem.
+    """
+    checked = target(rollout, policy.tokenizer, policy.eos_ids[0] if include_eos else None, answer)
+    with prefixed(rollout.problem.id, ProbeError):
+        checked.check(policy)
+    return checked
 
 
 def target_of(

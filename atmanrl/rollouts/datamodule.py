@@ -251,7 +251,7 @@ class RolloutDataModule(LightningDataModule):
                 right = parts.answer is not None and self.task.is_right(parts.answer, problem)
                 readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
                 rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable=readable))
-        return RolloutBatch(rollouts, samples, time.perf_counter() - began)
+        return RolloutBatch(rollouts, samples, time.perf_counter() - began, seed=self.seed)
 
     def _answered(self, policy: Policy, problems: ProblemBatch, trainer: Trainer) -> RolloutBatch:
         """Rollouts of the trainer's stage; groups of training that have no spread make way for others."""
