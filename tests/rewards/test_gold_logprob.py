@@ -18,11 +18,11 @@ def expected(policy, rollout, eos: bool = False) -> float:
     if rollout.parts.answer is None:
         return math.nan
     aim = target(rollout, policy.tokenizer, policy.eos_ids[0] if eos else None)
-    ids = torch.tensor([[*aim.prompt, *aim.tail]])
+    ids = torch.tensor([[*aim.prompt_ids, *aim.tail]])
     with torch.no_grad():
         logprobs = policy.model(ids).logits[0].log_softmax(-1)
-    start = ids.shape[1] - aim.answer
-    return float(sum(logprobs[k - 1, ids[0, k]] for k in range(start, ids.shape[1])) / aim.answer)
+    start = ids.shape[1] - len(aim.answer_ids)
+    return float(sum(logprobs[k - 1, ids[0, k]] for k in range(start, ids.shape[1])) / len(aim.answer_ids))
 
 
 @pytest.mark.parametrize("eos", [False, True])
