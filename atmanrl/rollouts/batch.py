@@ -33,6 +33,8 @@ class Rollout:
         check: the saliency reward by the reference solver and by the probe's own, where the two were compared.
         token_values: what rewards give to single tokens, by the reward's name: one number for each token of the
             completion or of its beginning.
+        metrics: what it adds to each metric of an evaluation, a numerator and a denominator by key; what the samples of a
+            problem add together stands at the first of them.
     """
 
     problem: Problem
@@ -50,6 +52,7 @@ class Rollout:
     gradients: int = 0
     check: tuple[float, float] | None = None
     token_values: dict[str, list[float]] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
         """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
