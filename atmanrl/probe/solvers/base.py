@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -43,6 +44,8 @@ class Solver(ABC):
         calibration: adjusts the solver's `tolerance` by comparison with the reference while a policy is trained; None
             for a solver without one, or with a fixed one.
         tolerance: of solvers that have one.
+        mask_copies: tensors of the masks' size that are held at once: here values, gradient, two moments and a gradient
+            that is being accumulated.
 
     Args:
         steps: AdamW steps (the paper: 200).
@@ -59,6 +62,7 @@ class Solver(ABC):
 
     calibration: Calibration | None = None
     tolerance: float
+    mask_copies: ClassVar[int] = 5
 
     def __init__(
         self,
@@ -91,6 +95,10 @@ class Solver(ABC):
         Raises:
             ProbeError: the model ignores the bias, or its logits are not finite.
         """
+
+    def expected_gradients(self) -> float:
+        """Return how many gradients a rollout is likely to take, for `atmanrl plan`; here, one a step."""
+        return float(self.steps)
 
     def initial(self, objective: Objective, init_value: float) -> Tensor:
         """Return the values of H at the start, `[P]`: float32, or float64 for a float64 model."""
