@@ -34,7 +34,7 @@ class Without:
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 core = ["sft", "plan.estimate"]
 core += ["plan.settings", "metrics.composition", "report"]
-for package in ("models", "io", "views", "probe", "rollouts", "rewards", "grpo", "distributed", "tasks"):
+for package in ("models", "io", "views", "probe", "faithfulness", "rollouts", "rewards", "grpo", "distributed", "tasks"):
     found = importlib.import_module(f"atmanrl.{package}")
     core += [each.name.removeprefix("atmanrl.") for each in pkgutil.walk_packages(found.__path__, found.__name__ + ".")]
 for name in core:

@@ -53,7 +53,8 @@ def fit(folder, tiny_folder, delimiter: str, text: str, *more: str) -> list[dict
     arguments = [
         "fit", "--config=own.yaml", "--trainer.default_root_dir=run", f"--model.policy.path={tiny_folder}",
         "--trainer.max_steps=1", "--data.queries_per_device=2", "--data.group_size=2", f"--data.delimiter={delimiter}",
-        "--trainer.val_check_interval=1", "--data.val_problems=1", "--data.eval_samples=1", *more,
+        "--trainer.val_check_interval=1", "--data.val_problems=1", "--data.eval_samples=1",
+        "--model.rewards.saliency.probe.solver.steps=10", *more,
     ]  # fmt: skip
     assert main(arguments) == 0
     return [json.loads(line) for line in (folder / "run/rollouts/update_00001.jsonl").read_text().splitlines()]

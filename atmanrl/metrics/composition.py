@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +17,6 @@ from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 
 if TYPE_CHECKING:
-    from spacy.language import Language
     from spacy.tokens import Doc
 
 
@@ -49,14 +47,6 @@ def count_tokens(doc: Doc) -> Composition:
         stop_words=counts[TokenClass.STOP_WORD],
         symbols=counts[TokenClass.SYMBOL],
     )
-
-
-@cache
-def _shared_tagger(pipeline: str | None) -> Language:
-    """One tagger a process and pipeline: built on first use, so that metrics pickle and deep-copy without it."""
-    from atmanrl.metrics.tagger import build_tagger
-
-    return build_tagger(pipeline)
 
 
 class TokenComposition(RatioMetric):
@@ -90,7 +80,9 @@ class TokenComposition(RatioMetric):
         Raises:
             PipelineError: the pipeline cannot be loaded (first update only).
         """
+        from atmanrl.metrics.tagger import build_tagger  # on use, so that what trains does without spaCy
+
         texts = [rollout.parts.cot for rollout in batch.rollouts]
-        docs = _shared_tagger(self.pipeline).pipe(texts, batch_size=64)
+        docs = build_tagger(self.pipeline).pipe(texts, batch_size=64)
         counts = torch.tensor([count_tokens(doc) for doc in docs]).view(-1, len(Composition._fields))
         return {key: (100 * counts[:, 1 + place], counts[:, 0]) for place, key in enumerate(COMPOSITION)}

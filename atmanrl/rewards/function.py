@@ -14,8 +14,8 @@ from atmanrl.models.policy import Policy
 from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.gate import Gate
-from atmanrl.rewards.worker import Answer, FunctionError, FunctionTimeoutError, LoadError, Worker, call, load
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
+from atmanrl.worker import Answer, FunctionError, FunctionTimeoutError, LoadError, Worker, call, load
 
 FIELDS: dict[str, Callable[[Rollout], Any]] = {
     "problem_id": lambda rollout: rollout.problem.id,

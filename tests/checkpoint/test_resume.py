@@ -9,7 +9,7 @@ import torch
 import yaml
 from conftest import ROOT
 from lightning.pytorch.callbacks import EarlyStopping
-from test_checkpoint import DATA, Small, train
+from small_model import DATA, Small, train
 from torch.optim.lr_scheduler import ExponentialLR
 
 from atmanrl.__main__ import main

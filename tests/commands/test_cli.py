@@ -16,7 +16,7 @@ from atmanrl.__main__ import COMMANDS, main
 LAPTOP = str(ROOT / "configs/laptop.yaml")
 POLICY = ROOT / "experiments/laptop/policy"
 SMALL = [
-    "--data.queries_per_device=2", "--data.group_size=4", "--data.max_new_tokens=160", "--data.val_problems=3",
+    "--data.queries_per_device=2", "--data.group_size=4", "--data.max_new_tokens=112", "--data.val_problems=3",
     "--data.test_problems=3", "--data.eval_samples=2", "--data.task.train_size=40", "--data.task.test_size=10",
     "--model.rewards.saliency.probe.solver.steps=6", "--trainer.val_check_interval=2", "--trainer.enable_progress_bar=true",
 ]  # fmt: skip

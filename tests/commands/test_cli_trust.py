@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from atmanrl.__main__ import main
 from atmanrl.commands.trust import check_code
 from atmanrl.errors import UserError
-from atmanrl.rewards.worker import LoadError, load
+from atmanrl.worker import LoadError, load
 
 LAPTOP = str(ROOT / "configs/laptop.yaml")
 

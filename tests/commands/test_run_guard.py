@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,29 +16,43 @@ from atmanrl.checkpoint import files as checkpoint_files
 from atmanrl.io.folders import locked
 
 
+def command(folder, policy, *more) -> list[str]:
+    """`fit` for two updates in a folder; takes further options."""
+    return [
+        "fit", "--config", str(ROOT / "configs/laptop_baseline.yaml"), f"--model.policy.path={policy}",
+        f"--trainer.default_root_dir={folder}", "--trainer.max_steps=2", "--data.queries_per_device=2",
+        "--data.group_size=2", "--data.max_new_tokens=8", "--data.val_problems=2", "--data.eval_samples=2",
+        "--data.test_problems=2", "--data.task.train_size=20", "--data.task.test_size=20",
+        "--trainer.val_check_interval=1000", "--trainer.enable_progress_bar=false", *more,
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def fit(tmp_path, tiny_folder):
-    """Runs `fit` for two updates in a folder of this test; takes further options."""
+    """Runs `fit` in a folder of this test."""
+    return lambda *more, folder="run": main(command(tmp_path / folder, tiny_folder, *more))
 
-    def run(*more, folder="run"):
-        return main([
-            "fit", "--config", str(ROOT / "configs/laptop_baseline.yaml"), f"--model.policy.path={tiny_folder}",
-            f"--trainer.default_root_dir={tmp_path / folder}", "--trainer.max_steps=2", "--data.queries_per_device=2",
-            "--data.group_size=2", "--data.max_new_tokens=8", "--data.val_problems=2", "--data.eval_samples=2",
-            "--data.task.train_size=20", "--trainer.val_check_interval=1000", "--trainer.enable_progress_bar=false",
-            *more,
-        ])  # fmt: skip
 
-    return run
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_folder):
+    """The folder of a finished run, to be copied."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert main(command(folder, tiny_folder)) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run in the folder where `fit` would put it."""
+    return Path(shutil.copytree(finished, tmp_path / "run", symlinks=True))
 
 
 def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_nothing_of_a_finished_run_is_touched(fit, tmp_path, capsys):
-    run = tmp_path / "run"
-    assert fit() == 0 and fit(folder="other") == 0
+def test_nothing_of_a_finished_run_is_touched(run, fit, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "other", symlinks=True)
     before = contents(run)
     assert fit("--trainer.fast_dev_run=true") == 0
     assert "of which nothing is kept" in capsys.readouterr().err and contents(run) == before
@@ -50,33 +65,33 @@ def test_nothing_of_a_finished_run_is_touched(fit, tmp_path, capsys):
     assert contents(run) == {name: data for name, data in before.items() if name != "config.yaml"}
 
 
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [("test", "eval/test.json"), ("test", "eval/test.jsonl"), ("validate", "eval/validate.json"),
-     ("predict", "predictions.jsonl")],
-)  # fmt: skip
-def test_an_evaluation_replaces_its_own_files_alone(fit, tmp_path, capsys, command, name):
-    assert fit("--trainer.max_steps=1", "--data.test_problems=2", "--data.task.test_size=20") == 0
-    run, other = tmp_path / "run", tmp_path / "other"
-
-    def evaluate(folder):
-        return main([
-            command, f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/update_00001.ckpt'}",
-            f"--trainer.default_root_dir={folder}",
-        ])  # fmt: skip
-
-    (other / name).parent.mkdir(parents=True)
-    (other / name).write_text("mine")
-    assert evaluate(other) == 1
-    assert f"{other} holds {name}, which `atmanrl {command}` has not made" in capsys.readouterr().err
-    assert contents(other) == {name: b"mine"}
-    (other / name).unlink()
-    assert evaluate(other) == evaluate(other) == 0, "its own are replaced"
-    assert evaluate(run) == evaluate(run) == 0, "and so are a run's"
+def evaluate(name, run, folder) -> int:
+    """`test`, `validate` or `predict` with a run's last checkpoint, in a folder."""
+    options = [f"--config={run / 'config.yaml'}", f"--ckpt_path={run / 'checkpoints/update_00002.ckpt'}"]
+    return main([name, *options, f"--trainer.default_root_dir={folder}"])
 
 
-def test_a_run_that_is_done_says_so(fit, capsys):
-    assert fit() == 0
+EVALUATIONS = [("test", "eval/test.json"), ("test", "eval/test.jsonl"), ("validate", "eval/validate.json"),
+               ("predict", "predictions.jsonl")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "file"), EVALUATIONS)
+def test_an_evaluation_leaves_files_of_others_alone(finished, tmp_path, capsys, name, file):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("mine")
+    assert evaluate(name, finished, tmp_path) == 1
+    assert f"{tmp_path} holds {file}, which `atmanrl {name}` has not made" in capsys.readouterr().err
+    assert contents(tmp_path) == {file: b"mine"}
+
+
+@pytest.mark.parametrize("name", ["test", "validate", "predict"])
+def test_an_evaluation_replaces_its_own_files(run, tmp_path, name):
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path / "other", run):
+        assert evaluate(name, run, folder) == evaluate(name, run, folder) == 0
+
+
+def test_a_run_that_is_done_says_so(run, fit, capsys):
     assert fit("--ckpt_path=last") == 0
     assert "is done already, after update 2 of 2" in capsys.readouterr().err
 
@@ -102,11 +117,10 @@ def test_a_failed_start_leaves_no_run_behind(fit, tmp_path, monkeypatch, capsys,
     assert fit() == 0
 
 
-def test_a_failed_restart_leaves_the_record_of_what_ran(fit, tmp_path):
-    assert fit() == 0
-    before = contents(tmp_path / "run")
+def test_a_failed_restart_leaves_the_record_of_what_ran(run, fit):
+    before = contents(run)
     assert fit("--ckpt_path=last", "--trainer.max_steps=4", "--model.policy.path=/no/such/model") == 1
-    assert contents(tmp_path / "run") == before
+    assert contents(run) == before
 
 
 def test_a_policy_folder_of_the_users_is_refused_before_training(fit, tmp_path, capsys):
@@ -118,15 +132,14 @@ def test_a_policy_folder_of_the_users_is_refused_before_training(fit, tmp_path, 
     assert contents(tmp_path / "run/policy") == {"mine": b"mine"}
 
 
-def test_a_users_files_beside_the_rollouts_stay(fit, tmp_path):
-    assert fit() == 0
+def test_a_users_files_beside_the_rollouts_stay(run, fit):
     mine = ["rollouts/update_00009.notes", "rollouts/update_00009.jsonl.bak", "checkpoints/a.part", "policy.part"]
     for name in mine:
-        (tmp_path / "run" / name).write_text("mine")
-    (tmp_path / "run/rollouts/update_00009.jsonl").write_text("of an update that is written again")
+        (run / name).write_text("mine")
+    (run / "rollouts/update_00009.jsonl").write_text("of an update that is written again")
     assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 0
-    assert all((tmp_path / "run" / name).read_text() == "mine" for name in mine)
-    assert not (tmp_path / "run/rollouts/update_00009.jsonl").exists()
+    assert all((run / name).read_text() == "mine" for name in mine)
+    assert not (run / "rollouts/update_00009.jsonl").exists()
 
 
 def test_a_disk_without_links(fit, tmp_path, monkeypatch, tiny_folder):
@@ -204,14 +217,13 @@ def test_ctrl_c_before_training_is_one_line(fit, monkeypatch, capsys, place):
     ],
     ids=["columns", "step", "another's", "long"],
 )
-def test_a_log_edited_by_hand_is_refused_and_kept(fit, tmp_path, capsys, harm, says):
-    assert fit() == 0
-    log = tmp_path / "run/metrics.csv"
+def test_a_log_edited_by_hand_is_refused_and_kept(run, fit, capsys, harm, says):
+    log = run / "metrics.csv"
     with log.open(newline="") as file:
         log.write_text(harm(file.read().replace("\r\n", "\n")))
-    before = contents(tmp_path / "run")
+    before = contents(run)
     capsys.readouterr()
     assert fit("--ckpt_path=last", "--trainer.max_steps=3") == 1
     said = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("atmanrl: note: ")]
     assert len(said) == 1 and said[0].startswith(f"atmanrl: error: {log}") and says in said[0], said
-    assert contents(tmp_path / "run") == before
+    assert contents(run) == before

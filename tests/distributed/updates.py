@@ -56,7 +56,7 @@ class Flat(Reward):
 
 CASES = {
     "grpo": {},
-    "ddp": {"strategy": "ddp", "micro_batch_tokens": 150,
+    "ddp": {"strategy": "ddp", "updates": 2, "micro_batch_tokens": 150,
             "loss": ClippedLoss(beta=0.3, mask_truncated_completions=True)},
     "dapo": {"loss": ClippedLoss(loss_type="dapo", beta=0.3), "scale_rewards": "batch", "updates": 1,
              "logits_at_once": 9 * 768},

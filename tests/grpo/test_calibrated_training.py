@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_grpo_module import Feed, Run
+from tiny_runs import Feed, Run
 
 from atmanrl.distributed import Processes
 from atmanrl.grpo import GRPOModule

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_grpo_module import GROUP, Feed, Lottery, Run
+from tiny_runs import GROUP, Feed, Lottery, Run
 
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, TokenCredit

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning import Trainer, seed_everything
-from test_grpo_module import Feed
+from tiny_runs import Feed
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3TextConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from atmanrl.grpo import GRPOModule

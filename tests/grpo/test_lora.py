@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 from lightning import Trainer
-from test_grpo_module import Feed, Lottery
+from tiny_runs import Feed, Lottery
 
 from atmanrl.callbacks import RunCheckpoint
 from atmanrl.grpo import GRPOModule

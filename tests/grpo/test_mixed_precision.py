@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_grpo_module import Feed, Lottery, Run
+from tiny_runs import Feed, Lottery, Run
 
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import PaperSolver

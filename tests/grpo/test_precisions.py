@@ -9,7 +9,7 @@ from conftest import ROOT
 from lightning import Trainer
 from lightning.fabric.plugins.precision.precision import _PRECISION_INPUT
 from lightning.pytorch.plugins.precision import MixedPrecision
-from test_grpo_module import Feed, Lottery
+from tiny_runs import Feed, Lottery
 
 from atmanrl.__main__ import main
 from atmanrl.errors import UserError

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from test_grpo_module import Run
+from tiny_runs import Run
 from torch.optim.lr_scheduler import OneCycleLR
 from transformers import get_scheduler
 

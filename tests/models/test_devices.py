@@ -147,7 +147,7 @@ def test_the_allocator_is_configured_before_torch_is_imported(tmp_path):
     script = (
         "import os, sys; from atmanrl.__main__ import grow_in_place, main; import atmanrl.__main__ as m\n"
         "assert 'torch' not in sys.modules\n"
-        "m.grow_in_place = lambda: (grow_in_place(), print('torch' in sys.modules))\n"
+        "m.grow_in_place = lambda: (grow_in_place(), print('torch' in sys.modules), sys.exit())\n"
         "main(['probe', '--device=none'])"
     )
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)

@@ -3,13 +3,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from lightning import LightningDataModule, Trainer
 from probe_reference import Case, Reference, reward, strengthen
-from torch.utils.data import DataLoader
+from probed_texts import STEPS, TEXTS, probe, rollouts
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
-from atmanrl.models.policy import Policy
 from atmanrl.probe import (
     AdaptiveSolver,
     GradientAtStart,
@@ -23,39 +21,13 @@ from atmanrl.probe import (
 from atmanrl.probe.attention import _BIAS
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.target import Target, target
-from atmanrl.rollouts import Completion, Rollout, RolloutBatch, RolloutDataModule, split, traces
-from atmanrl.tasks import Problem
-
-STEPS = 12
-TEXTS = [
-    ("Tom has 3 apples and buys 4.", " 3 + 4 = 7. ##### 7", "7"),
-    ("Tom has 3 apples and buys 4.", " So he has 8 apples now ##### 8", "7"),
-    ("2 + 2?", " two and two, that is 4.\n##### 4", "4"),
-    ("Ann has 5 pens. She loses 2 of them and then finds 9.", " 5 - 2 = 3 ##### 12", "12"),
-]
+from atmanrl.rollouts import RolloutBatch
 
 
 @pytest.fixture
 def policy(tiny_policy):
     strengthen(tiny_policy.model, 5.0)
     return tiny_policy
-
-
-def rollouts(policy, texts=TEXTS) -> list[Rollout]:
-    made = []
-    for row, (prompt, said, gold) in enumerate(texts):
-        ids = [*policy.tokenizer(said, add_special_tokens=False).input_ids, policy.eos_ids[0]]
-        made.append(
-            Rollout(
-                Problem(f"p/{row}", prompt, gold), row, 0, prompt, policy.encode_prompt(prompt),
-                Completion(ids, [0.0] * len(ids), True), split(policy.tokenizer, ids),
-            )
-        )  # fmt: skip
-    return made
-
-
-def probe(policy=None, **options) -> MaskProbe:
-    return MaskProbe(policy, solver=PaperSolver(steps=STEPS, lr=1e-2), **options)
 
 
 def found_state(model) -> dict:
@@ -201,57 +173,6 @@ def test_works_where_gradients_are_off(policy, context):
     torch.testing.assert_close(result.reward, expected.reward, rtol=0, atol=0)
     assert result.saliency == expected.saliency
     assert not result.reward.requires_grad
-
-
-class Stored(LightningDataModule):
-    """Rollouts by hand."""
-
-    def __init__(self, *batches: RolloutBatch) -> None:
-        super().__init__()
-        self.batches = list(batches)
-
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None)
-
-    train_dataloader = test_dataloader = val_dataloader
-
-
-@pytest.fixture
-def trainer(tmp_path) -> Trainer:
-    return Trainer(
-        accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=tmp_path, max_epochs=1,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("command", ["validate", "test", "fit"])
-def test_runs_in_a_trainer(policy, trainer, command):
-    made = rollouts(policy)
-    expected = probe().solve(policy, RolloutBatch(made, 1))
-    data = Stored(RolloutBatch(made[:1], 1), RolloutBatch(made[1:], 1))
-    getattr(trainer, command)(probe(policy), datamodule=data)
-    prefix = {"validate": "val/", "test": "test/", "fit": ""}[command]
-    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    if command != "fit":  # there the last batch's is shown
-        assert figures[prefix + "saliency"] == pytest.approx(float(expected.reward.mean()), abs=2e-5)
-    assert figures[prefix + "probe/gradients"] == STEPS
-    assert [r.rewards["saliency"] for r in made] == pytest.approx(expected.reward.tolist(), abs=2e-5)
-    assert [len(r.saliency) for r in made] == [r.parts.cot_length for r in made]
-
-
-def test_predicts_stored_traces(tiny_policy, tiny_folder, trainer, tmp_path):
-    """With a policy that is loaded by the trainer, as `atmanrl probe` does."""
-    policy = tiny_policy
-    made = rollouts(policy, [*TEXTS, ("2 + 2?", " that is 4", "4")])
-    expected = probe().solve(policy, RolloutBatch(made, 1))
-    traces.write(made, tmp_path / "traces.jsonl")
-    module = probe(Policy(str(tiny_folder), dtype="float64"))
-    predicted = trainer.predict(module, datamodule=RolloutDataModule(traces=str(tmp_path / "traces.jsonl")))
-    found = [r for batch in predicted for r in batch]
-    assert [r.problem.id for r in found] == [r.problem.id for r in made]
-    rewards = torch.tensor([r.rewards["saliency"] for r in found])
-    torch.testing.assert_close(rewards, expected.reward, rtol=0, atol=2e-5, equal_nan=True)
-    assert found[-1].saliency is None
 
 
 @pytest.mark.parametrize("attribution", [Suppression(), GradientAtStart(), IntegratedGradients(4)])

@@ -117,6 +117,10 @@ def test_it_runs_in_one_process_of_its_own(four, policy):
     assert mine("where", timeout_s=None)(four, policy).values[0] == os.getpid()
 
 
+def test_its_process_imports_neither_torch_nor_transformers(four, policy):
+    assert mine("heavy")(four, policy).values.tolist() == [0.0] * 4
+
+
 @pytest.mark.parametrize("timeout_s", [20.0, None])
 def test_what_raises_is_named(four, policy, timeout_s):
     with pytest.raises(RewardError) as error:

@@ -2,7 +2,8 @@
 
 The function is named by its dotted path and imported there, so that nothing of it is pickled; only its arguments and
 its result travel. The process starts at the first call, stays for the next ones, and is killed when a call takes too
-long. This module imports nothing heavy, because that process does so, too.
+long. That process imports this module and the packages around it, which is why it stands outside of `atmanrl.rewards`,
+whose import takes the seconds of torch and transformers.
 """
 
 from __future__ import annotations
