@@ -10,13 +10,13 @@ from atmanrl.errors import UserError
 
 
 def planned_updates(trainer: Trainer) -> int | None:
-    """How many updates a run is to make; None where only time, a callback or a signal ends it."""
+    """Return how many updates a run is to make; None where only time, a callback or a signal ends it."""
     planned = trainer.estimated_stepping_batches
     return None if math.isinf(planned) or planned < 0 else int(planned)
 
 
 def needed_updates(trainer: Trainer, option: str) -> int:
-    """How many updates a run is to make, for a schedule that ends with it.
+    """Return how many updates a run is to make, for a schedule that ends with it.
 
     Args:
         trainer: of the run.
@@ -50,3 +50,8 @@ def check_interval(trainer: Trainer | None, updates: int) -> None:
             f"trainer.val_check_interval is {interval}, more than the {here} updates of an epoch; lower it, or give "
             "trainer.check_val_every_n_epoch=null, with which it counts the updates of all epochs."
         )
+
+
+def batches_done(trainer: Trainer | None) -> int:
+    """Return how many batches of its epoch a run that goes on from a checkpoint has behind it."""
+    return 0 if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]

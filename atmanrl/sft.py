@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
-from atmanrl.horizon import check_interval, needed_updates
+from atmanrl.horizon import batches_done, check_interval, needed_updates
 from atmanrl.models.logits import logits_at, positions, token_logprobs
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.order import digest
@@ -26,7 +26,11 @@ from atmanrl.tasks.base import readable_problems
 
 @dataclass(frozen=True)
 class Example:
-    """Token ids of a prompt and of the completion that the policy is to learn."""
+    """Token ids of a prompt and of the completion that the policy is to learn.
+
+    Example:
+        `Example(prompt=[1, 52, 9], completion=[7, 4, 2])`
+    """
 
     prompt: list[int]
     completion: list[int]
@@ -36,7 +40,15 @@ class Example:
 
 
 class ByLength(Sampler[list[int]]):
-    """Batches of examples of about the same length, in an order drawn anew each epoch; `done` of them are passed over."""
+    """Draws batches of examples of about the same length, in another order each epoch.
+
+    Args:
+        lengths: of the examples, in tokens.
+        batch_size: examples of a batch; what is left over at an epoch's end is left out.
+        seed: of the order.
+        window: batches among which examples are sorted by length.
+        done: says how many batches of the epoch a run that goes on has behind it.
+    """
 
     def __init__(
         self, lengths: list[int], batch_size: int, seed: int, window: int = 32, done: Callable[[], int] = lambda: 0
@@ -46,7 +58,7 @@ class ByLength(Sampler[list[int]]):
         self.sampler = self  # where Lightning looks for a batch sampler's `set_epoch`
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning tells the epoch."""
+        """Take the number of the epoch, which Lightning calls this with."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -60,9 +72,9 @@ class ByLength(Sampler[list[int]]):
         for start in range(0, len(order), span):
             chunk = sorted(order[start : start + span], key=self.lengths.__getitem__)
             batches += [chunk[i : i + self.batch_size] for i in range(0, len(chunk), self.batch_size)]
-        whole = [batch for batch in batches if len(batch) == self.batch_size]
-        for i in torch.randperm(len(whole), generator=generator).tolist()[self.done() :]:
-            yield whole[i]
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        for i in torch.randperm(len(full), generator=generator).tolist()[self.done() :]:
+            yield full[i]
 
 
 class SFTDataModule(LightningDataModule):
@@ -114,16 +126,18 @@ class SFTDataModule(LightningDataModule):
             )
 
     def order_options(self) -> dict[str, Any]:
-        """What the order of examples hangs on, by option; a run that goes on cannot change it."""
+        """Return what the order of examples depends on, by option; a run that goes on cannot change it."""
         return {
             "data.batch_size": self.batch_size, "data.seed": self.seed, "data.val_problems": self.val_problems,
             "data.task (a digest of its problems)": digest(self.task.problems("train")),
         }  # fmt: skip
 
     def train_dataloader(self) -> DataLoader[Tensor]:
-        """Batches of like lengths."""
+        """Return batches of training examples of like lengths."""
         examples = self.examples[: -self.val_problems]
-        sampler = ByLength([len(e) for e in examples], self.batch_size, self.seed, done=self._batches_done)
+        sampler = ByLength(
+            [len(e) for e in examples], self.batch_size, self.seed, done=lambda: batches_done(self.trainer)
+        )
         check_interval(self.trainer, len(sampler))
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
@@ -131,16 +145,12 @@ class SFTDataModule(LightningDataModule):
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[Tensor]:
-        """The held-out problems."""
+        """Return batches of the held-out problems."""
         examples = sorted(self.examples[-self.val_problems :], key=len)
         return DataLoader(examples, batch_size=self.batch_size, collate_fn=self.collate)  # type: ignore[arg-type]
 
-    def _batches_done(self) -> int:
-        """How many batches of this epoch a restarted run has already used."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-
     def collate(self, examples: list[Example]) -> dict[str, Tensor]:
-        """Right-padded `input_ids`, `attention_mask` and `learn` (true on completion tokens), each `[B, S]`."""
+        """Return right-padded `input_ids`, `attention_mask` and `learn` (true on completion tokens), each `[B, S]`."""
         ids = [torch.tensor(e.prompt + e.completion) for e in examples]
         learn = [torch.arange(len(e)) >= len(e.prompt) for e in examples]
         mask = [torch.ones(len(e), dtype=torch.long) for e in examples]
@@ -152,7 +162,7 @@ class SFTDataModule(LightningDataModule):
 
 
 class SFTModule(LightningModule):
-    """Cross-entropy on the completions, AdamW, linear warm-up and cosine decay to a tenth.
+    """Learns completions by cross-entropy, with AdamW, linear warm-up and cosine decay to a tenth.
 
     Args:
         policy: the model to train.
@@ -170,7 +180,7 @@ class SFTModule(LightningModule):
         build(self.policy, self).train()
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Mean cross-entropy, in nats a token, of the completion tokens."""
+        """Return the mean cross-entropy of the completion tokens, in nats a token."""
         learn = batch["learn"]
         before = learn.roll(-1, dims=1)
         before[:, -1] = False
@@ -182,13 +192,13 @@ class SFTModule(LightningModule):
         return -token_logprobs(logits, batch["input_ids"][learn]).mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """One step."""
+        """Return a step's loss."""
         loss = self.loss(batch)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """The loss on held-out problems."""
+        """Log the loss on held-out problems."""
         self.log("val/loss", self.loss(batch), prog_bar=True, batch_size=len(batch["input_ids"]))
 
     def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -196,7 +206,7 @@ class SFTModule(LightningModule):
         return torch.optim.AdamW(parameters, lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
-        """AdamW with the schedule, which spans the trainer's `max_steps`."""
+        """Return AdamW with the schedule, which spans the trainer's `max_steps`."""
         optimizer = self.optimizer(self.policy.parameters())
         total = needed_updates(self.trainer, "")
 

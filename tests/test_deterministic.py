@@ -74,7 +74,7 @@ def test_an_update(tiny_policy, share_prompts):
                 old,
                 None,
                 torch.tensor([1.0, -1.0]),
-                part.completion,
+                part.completion_mask,
                 part.entropy,
                 MinibatchCounts(2, 17, 20),
             )

@@ -1,4 +1,4 @@
-"""Checkpoints by updates."""
+"""`RunCheckpoint`: when a run writes its checkpoints, and what it puts in order when it goes on from one."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from atmanrl.checkpoint.resume import Resumption
 from atmanrl.distributed import all_gather, processes
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.files import remove, temporary_path
+from atmanrl.lightning_internals import call_after_update, checkpoint_contents
 
 
 class RunCheckpoint(Checkpoint):
-    """`checkpoints/update_00020.ckpt` every so many updates and at the end.
+    """Writes `checkpoints/update_00020.ckpt` every so many updates and at the end.
 
     `last.ckpt` is a link to the newest, for scripts; nothing here needs it, and a disk without links has none.
 
-    A checkpoint is written when all of its update is: rollouts, figures, and the evaluation that follows it. So a run
-    that goes on from it finds its log complete, whenever it was killed. It is written aside, flushed to the disk and
-    renamed; older ones are removed after that.
+    A checkpoint is written after all else of its update: rollouts, metrics, and the evaluation that follows. So a run that
+    goes on from it finds its log complete, whenever it was killed. It is written under a temporary name, flushed to the
+    disk and renamed; older ones are removed after that.
 
     At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75; at SIGINT
     (Ctrl-C) likewise, with status 130. Before training has begun, they end it at once.
 
     Args:
-        every_n_updates: how often.
+        every_n_updates: how many updates apart.
         keep: how many of the newest are kept, at least 2, so that there is another if one is damaged; -1 keeps all.
 
     Raises:
@@ -58,7 +59,7 @@ class RunCheckpoint(Checkpoint):
         self._resumption = Resumption()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Checkpoints belong into the run's folder, are written straight to their files, and are looked at when read."""
+        """Let checkpoints be written straight to the run's folder, and be checked when they are read."""
         self.folder = Path(trainer.default_root_dir) / "checkpoints"
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = CheckpointFile(partial(self._check, module=pl_module))
@@ -81,14 +82,14 @@ class RunCheckpoint(Checkpoint):
             self._resumption.note_before(checkpoint)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add whose it is, what was asked for, the random state, and where the loop stood when its update ended."""
+        """Add the module's class, the options, the random state, and where the loop stood when its update ended."""
         checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
             checkpoint["random"] = random_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Clear up what a killed run has left: the run writes anew what lies beyond its checkpoint.
+        """Clear up what a killed run has left beyond its checkpoint: it will be written again.
 
         Raises:
             CheckpointError: the run goes on from a checkpoint with another optimizer.
@@ -110,7 +111,7 @@ class RunCheckpoint(Checkpoint):
             if isinstance(logger, RunLogger):
                 logger.rewind(trainer.global_step)
         self.interruption.install()
-        self._watch(trainer)
+        call_after_update(trainer, partial(self._update_ended, trainer))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
@@ -125,43 +126,36 @@ class RunCheckpoint(Checkpoint):
         self._standing = {"fit_loop": trainer.fit_loop.state_dict()}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The last update is saved, whatever its number."""
+        """Save the last update, whatever its number."""
         if trainer.global_step > self._saved:
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Write the checkpoint of the current update; every process of the run calls this.
+        """Write the checkpoint of the current update. All processes must call it.
 
         Raises:
             CheckpointError: the disk is full, or cannot be written to; earlier checkpoints are as they were.
         """
         path = self.folder / checkpoint_name(trainer.global_step)
         temporary = all_gather(temporary_path(path))[0]  # the first process's, for all
-        contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        self._together(self._make_folder, path, temporary)
-        self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
-        self._together(self._put_in_place, path, temporary)
+        contents = checkpoint_contents(trainer)
+        first = trainer.is_global_zero
+        self._together(path, temporary, lambda: self.folder.mkdir(parents=True, exist_ok=True) if first else None)
+        self._together(path, temporary, lambda: trainer.strategy.save_checkpoint(contents, temporary))
+        self._together(path, temporary, lambda: put_in_place(temporary, path) if first else None)
         self._saved = trainer.global_step
-        if trainer.is_global_zero and self.keep != -1:
+        if first and self.keep != -1:
             for _, old in checkpoints(self.folder)[self.keep :]:
                 remove(old)
 
-    def _make_folder(self, path: Path, temporary: Path) -> None:
-        if processes().rank == 0:
-            path.parent.mkdir(parents=True, exist_ok=True)
-
-    def _put_in_place(self, path: Path, temporary: Path) -> None:
-        if processes().rank == 0:
-            put_in_place(temporary, path)
-
-    def _together(self, step: Callable[[Path, Path], None], path: Path, temporary: Path) -> None:
+    def _together(self, path: Path, temporary: Path, step: Callable[[], None]) -> None:
         """Take a step on every process; where the disk refuses it to one, all of them raise the error.
 
-        So none is left waiting for another that has given up.
+        Otherwise the others would wait for one that has given up.
         """
         refused: OSError | None = None
         try:
-            step(path, temporary)
+            step()
         except OSError as error:
             refused = error
         reason = next(filter(None, all_gather(refused and (refused.strerror or str(refused)))), None)
@@ -176,17 +170,6 @@ class RunCheckpoint(Checkpoint):
             f"no checkpoint could be written to {path}: {reason}{last}. {'Make room' if full else 'Mend that'}, then go on "
             "with the same command and --ckpt_path=last."
         ) from refused
-
-    def _watch(self, trainer: Trainer) -> None:
-        """Be told when all of an update is over: Lightning writes its figures, and validates, after its last hook."""
-        loop = trainer.fit_loop.epoch_loop
-        end = type(loop).on_advance_end
-
-        def on_advance_end(data_fetcher: Any) -> None:
-            end(loop, data_fetcher)
-            self._update_ended(trainer)
-
-        loop.on_advance_end = on_advance_end  # type: ignore[method-assign]
 
     def _update_ended(self, trainer: Trainer) -> None:
         if trainer.global_step == self._seen:
@@ -203,5 +186,5 @@ class RunCheckpoint(Checkpoint):
             )
 
     def _interrupted(self, trainer: Trainer) -> bool:
-        """Whether a signal has come to any process."""
+        """Say whether a signal has come to any process."""
         return trainer.strategy.reduce_boolean_decision(self.interruption.received is not None, all=False)

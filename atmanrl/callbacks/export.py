@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 
-from atmanrl.distributed import whole
+from atmanrl.distributed import unsharded
 from atmanrl.io.files import atomic_folder
 from atmanrl.io.folders import check_replaceable, mark
 from atmanrl.models.policy import Policy, PolicyError
@@ -29,13 +29,13 @@ class PolicyExport(Callback):
         """Write a new folder, then let it take the place of an older export.
 
         Raises:
-            FileError: `policy` in the run's folder is somebody else's.
+            FileError: `policy` in the run's folder was not written by a run.
             PolicyError: the disk is full, or cannot be written to; the checkpoint of the last update is written by then.
         """
         policy = getattr(pl_module, "policy", None)
         if not isinstance(policy, Policy):
             return
-        policy = whole(policy)
+        policy = unsharded(policy)
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir) / FOLDER

@@ -34,22 +34,22 @@ SHOWN = {
     "val/pass_at_1": "held-out right {:.0%}",
     "val/loss": "held-out loss {:.3f}",
 }
-"""Figures shown beside the bar, where a run has them."""
+"""Metrics shown below the bar, where a run has them."""
 
 
-class FiguresBelow(Progress):
-    """A bar with its figures below it, which take a second line where a terminal is narrow, and never the bar's room."""
+class MetricsBelow(Progress):
+    """A bar with its metrics below it, which take a second line where a terminal is narrow, and never the bar's room."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar, and each task's field `figures`."""
+        """Yield the bar, and each task's field `metrics`."""
         yield self.make_tasks_table(self.tasks)
-        yield from (Text(task.fields["figures"]) for task in self.tasks if task.fields["figures"])
+        yield from (Text(task.fields["metrics"]) for task in self.tasks if task.fields["metrics"])
 
 
 class UpdateProgress(ProgressBar):
-    """Updates done and the time left; below, the figures of `SHOWN` with the seconds of each phase.
+    """Shows updates done and the time left, and below them the metrics of `SHOWN` with the seconds of each phase.
 
-    On a terminal it is live; elsewhere a line is printed now and then.
+    On a terminal it is live; elsewhere it prints a line every twentieth of the run.
     """
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class UpdateProgress(ProgressBar):
         self.task = TaskID(0)
 
     def disable(self) -> None:
-        """Lightning's, on all processes but the first."""
+        """Show nothing: Lightning says so on all processes but the first."""
         self.enabled = False
 
     def enable(self) -> None:
-        """Lightning's."""
+        """Show the bar again."""
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,7 +74,7 @@ class UpdateProgress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """One update done."""
+        """Count an update."""
         shown = [
             text.format(float(trainer.callback_metrics[k]))
             for k, text in SHOWN.items()
@@ -83,7 +83,7 @@ class UpdateProgress(ProgressBar):
         self._advance(trainer.global_step, "  ".join(shown))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close it."""
+        """Close the bar."""
         self._stop()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -98,11 +98,11 @@ class UpdateProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """One batch done."""
+        """Count a batch."""
         self._advance(batch_idx + 1, "")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Close it."""
+        """Close the bar."""
         self._stop()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,23 +115,23 @@ class UpdateProgress(ProgressBar):
     def _start(self, name: str, total: int | None, done: int) -> None:
         if not self.enabled:
             return
-        self.bar = FiguresBelow(
+        self.bar = MetricsBelow(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"),
             TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal,
         )  # fmt: skip
-        self.task = self.bar.add_task(name, total=total, completed=done, figures="")
+        self.task = self.bar.add_task(name, total=total, completed=done, metrics="")
         self.bar.start()
 
-    def _advance(self, done: int, figures: str) -> None:
+    def _advance(self, done: int, metrics: str) -> None:
         if self.bar is None:
             return
-        self.bar.update(self.task, completed=done, figures=figures)
+        self.bar.update(self.task, completed=done, metrics=metrics)
         task = self.bar.tasks[0]
         every = 1 if task.total is None else max(1, int(task.total) // 20)
         if not self.console.is_terminal and (done % every == 0 or done == task.total):
             of = f"/{int(task.total)}" if task.total is not None else ""
             left = f"{task.time_remaining:.0f} s left" if task.time_remaining is not None else ""
-            self.console.print(f"{task.description} {done}{of}  {figures}  {left}", highlight=False, soft_wrap=True)
+            self.console.print(f"{task.description} {done}{of}  {metrics}  {left}", highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
         if self.bar is not None:

@@ -1,7 +1,8 @@
-"""The rollouts of every update and of every evaluation, as JSONL in one schema."""
+"""`RolloutLog`: the rollouts of every update and of every evaluation, as JSONL in one schema."""
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class RolloutLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Collect."""
+        """Collect the batch's rollouts."""
         if isinstance(batch, RolloutBatch) and self.evaluation and not trainer.sanity_checking:
             self.seen += batch.rollouts
 
@@ -49,7 +50,7 @@ class RolloutLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Collect."""
+        """Collect the batch's rollouts."""
         if isinstance(batch, RolloutBatch):
             self.seen += batch.rollouts
 
@@ -66,9 +67,9 @@ class RolloutLog(Callback):
         self._write_seen(trainer, "predictions")
 
     def _write_seen(self, trainer: Trainer, name: str) -> None:
-        """One file, in the order of the problems: each process has answered a block of them."""
+        """Write one file, in the order of the problems: each process has answered a block of them."""
         if self.seen:
-            self._write(trainer, [rollout for theirs in all_gather(self.seen) for rollout in theirs], name)
+            self._write(trainer, list(chain.from_iterable(all_gather(self.seen))), name)
             self.seen = []
 
     def _write(self, trainer: Trainer, rollouts: list[Rollout], name: str) -> None:

@@ -1,4 +1,4 @@
-"""A look at some rollouts with their rewards, in the terminal and in W&B."""
+"""`RolloutTable`: some rollouts with their rewards, in the terminal and in W&B."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ class RolloutTable(Callback):
             if isinstance(logger, WandbLogger):
                 numbered = [[update, *map(_visible, row)] for row in rows]
                 names = ["update", *map(escape.line, columns)]
-                logger.log_table("completions", names, numbered, step=update - 1)  # as its figures
+                logger.log_table("completions", names, numbered, step=update - 1)  # as its metrics
 
     def _drawn(self, columns: list[str], rows: list[list[Any]], title: str) -> Table:
-        """Two texts and what they are worth, name by name, so that many rewards leave room for the texts.
+        """Draw two texts and what they are worth, name by name, so that many rewards leave room for the texts.
 
         Cells are plain `Text`: what looks like markup, or an escape, in a completion is shown as it stands.
         """
@@ -81,7 +81,7 @@ class RolloutTable(Callback):
 
 
 def table(rollouts: list[Rollout]) -> tuple[list[str], list[list[Any]]]:
-    """Names of columns, and a row for each rollout: texts, truth values, numbers, and None where a reward abstained."""
+    """Return names of columns, and a row for each rollout: texts, truth values, numbers, None where a reward abstained."""
     rewards = list(dict.fromkeys(name for r in rollouts for name in r.rewards))
     notes = list(dict.fromkeys(name for r in rollouts for name in r.notes))
     columns = ["problem", "prompt", "completion", "gold", "right", *rewards, *notes]

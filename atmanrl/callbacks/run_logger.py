@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.io import escape
@@ -20,36 +20,19 @@ _OF_UPDATE = re.compile(r"rollouts/update_(\d+)\.jsonl|eval/validation_(\d+)\.js
 """The files of a run that belong to an update; a user's own beside them stay."""
 
 
-class RunWriter(ExperimentWriter):
-    """Lightning's CSV writer, except that it adds to an older `metrics.csv` and never leaves it empty for a moment."""
-
-    def log_metrics(self, metrics_dict: dict[str, Any], step: int | None = None) -> None:
-        """Take a row; a name or a text that a spreadsheet would calculate is kept from it."""
-        super().log_metrics({escape.csv_cell(name): escape.csv_cell(v) for name, v in metrics_dict.items()}, step)
-
-    def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if path.exists():
-            self.metrics_keys = _rows(path)[0]
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        path = Path(self.metrics_file_path)
-        _write(path, fieldnames, _rows(path)[1])
-
-
 _BEYOND = ""
 """The column of values beyond the last named one."""
 
 
 def _rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and rows; a last line without its end was torn by a kill and is left out.
+    """Return columns and rows; a last line without its end was torn by a kill and is left out.
 
     Raises:
         UserError: the file was changed so that it is no log of a run.
     """
-    whole, _, _ = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")
+    complete, _, _ = path.read_bytes().decode("utf-8", errors="replace").rpartition("\n")
     try:
-        reader = csv.DictReader(whole.splitlines(), restkey=_BEYOND)
+        reader = csv.DictReader(complete.splitlines(), restkey=_BEYOND)
         rows = list(reader)
     except csv.Error as error:
         raise UserError(f"{path} is no CSV file that can be read ({error}); restore it, or move it away.") from error
@@ -66,51 +49,67 @@ def _write(path: Path, names: list[str], rows: list[dict[str, str]]) -> None:
         writer.writerows(rows)
 
 
-class RunLogger(CSVLogger):
-    """Writes `metrics.csv` straight into the run's folder after every update.
+class RunLogger(Logger):
+    """Writes `metrics.csv` into the run's folder, and adds to an older one there.
 
-    A row is an update, or the evaluation after it; `step` counts updates from 0, as Lightning does.
+    A row is an update, or the evaluation after it; `step` counts updates from 0, as Lightning does. Lightning's own
+    `CSVLogger` deletes an older file, and leaves it empty for a moment where a new column comes.
 
     Args:
         folder: the run's folder.
     """
 
     def __init__(self, folder: str) -> None:
-        super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._columns: list[str] | None = None
 
     @property
-    def log_dir(self) -> str:
+    def name(self) -> str:
+        """Nothing: a run is called by its folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """Nothing: a folder holds one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
         """The run's folder."""
-        return str(self.save_dir)
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> RunWriter:
-        """What writes the file."""
-        if self._experiment is None:
-            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = RunWriter(self.log_dir)
-        return cast(RunWriter, self._experiment)
+        return str(self.path.parent)
 
     @rank_zero_only
     def log_hyperparams(self, params: Any = None) -> None:
-        """Nothing: `config.yaml` holds them all."""
+        """Do nothing: `config.yaml` holds them all."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row; a name or a text that a spreadsheet would calculate is kept from it."""
+        plain = {n: v.item() if isinstance(v, Tensor) else v for n, v in metrics.items()}
+        row = {escape.csv_cell(name): escape.csv_cell(value) for name, value in plain.items()} | {"step": step}
+        if self._columns is None:
+            self._columns = _rows(self.path)[0] if self.path.exists() else []
+        new = row.keys() - set(self._columns)
+        if new or not self.path.exists():
+            self._columns = sorted([*self._columns, *new])
+            _write(self.path, self._columns, _rows(self.path)[1] if self.path.exists() else [])
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow(row)
 
     @rank_zero_only
     def rewind(self, update: int) -> None:
         """Drop the rows of an older `metrics.csv` that a run restarted at `update` will write again."""
-        path = Path(self.log_dir) / "metrics.csv"
-        if not path.exists():
+        if not self.path.exists():
             return
-        names, rows = _rows(path)
+        columns, rows = _rows(self.path)
         kept = [row for row in rows if int(row["step"]) < update]
         # a column that comes later comes again then, as in a run that was never interrupted
-        names = [name for name in names if any(row[name] for row in kept)]
-        self.experiment.metrics_keys = names
+        self._columns = [name for name in columns if any(row[name] for row in kept)]
         if kept:
-            _write(path, names, kept)
+            _write(self.path, self._columns, kept)
         else:
-            path.unlink()
+            self.path.unlink()
 
 
 def drop_updates_beyond(folder: Path, update: int) -> None:

@@ -100,7 +100,7 @@ def newest_whole(folder: Path) -> Path | None:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Let a finished checkpoint take its place, for good, and `last.ckpt` lead to it."""
+    """Move a finished checkpoint to its place, where it survives a power failure, and let `last.ckpt` lead to it."""
     if temporary.is_dir():
         write_manifest(temporary)
     flush(temporary)

@@ -1,4 +1,4 @@
-"""The signals by which a user or a cluster ends a run."""
+"""The signals by which a user or a cluster ends a run, and the exit status that each asks for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 class Interruption:
     """Notes SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) during training.
 
-    Lightning's own handlers, with SLURM, save in the middle of whatever runs and put the job into the queue again by
+    Lightning's own handlers, under SLURM, save in the middle of whatever runs and put the job into the queue again by
     themselves; these only set a flag, and the run ends between two updates. A second Ctrl-C ends it at once.
 
     Attributes:
@@ -27,11 +27,11 @@ class Interruption:
 
     @property
     def status(self) -> int:
-        """The exit status that the signal asks for: a user's Ctrl-C is 130, all else 75."""
+        """The exit status that the signal asks for: 130 after a user's Ctrl-C, 75 after any other."""
         return 128 + signal.SIGINT if self.received == signal.SIGINT.name else EXIT_STATUS
 
     def install(self) -> None:
-        """Take the signals over, from Lightning, too, which gives all of them back when the trainer is done."""
+        """Take the signals over, also from Lightning, which restores all handlers when the trainer is done."""
         self.received = None
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
@@ -44,7 +44,7 @@ class Interruption:
         if self.received is None:
             self.received = name
             again = " Ctrl-C again ends it at once, without saving." if number == signal.SIGINT else ""
-            # print is not allowed to be interrupted by itself
+            # not `print`, which must not be called again while it is being interrupted
             os.write(2, f"atmanrl: note: {name}: the run saves and ends after this update.{again}\n".encode())
         elif number == signal.SIGINT:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""How a run goes on from a checkpoint: what is asked of it now counts, or is refused; nothing is overridden in silence."""
+"""Options that have changed since a checkpoint was written: they count from now on, or are refused, but never in silence."""
 
 from __future__ import annotations
 
@@ -22,19 +22,24 @@ APPLIED = (
     "lr", "weight_decay", "betas", "eps", "dampening", "nesterov", "maximize", "alpha", "rho", "lr_decay",
     "decoupled_weight_decay", "momentum_decay",
 )  # fmt: skip
-"""Options of an optimizer that can change on the way: none of its states hangs on them."""
+"""Options of an optimizer that can change on the way: no part of its state depends on them."""
 SAME_RESULT = ("foreach", "fused", "capturable", "differentiable", "initial_lr", "params")
-"""What an optimizer's groups hold besides: how it computes, and not what."""
+"""What else an optimizer's groups hold: how it computes, and not what."""
 OF_THE_OPTIMIZER = ("base_lrs", "_last_lr", "lr_lambdas")
-"""What a schedule's state holds of its optimizer."""
+"""What a schedule's state holds of its optimizer, whose own options are compared."""
 
 
 class Resumption:
-    """Compares what a run is asked for with what the run that wrote the checkpoint was asked for.
+    """Compares the options of a run with those of the run that wrote its checkpoint.
 
-    A checkpoint holds an optimizer's and a schedule's options, which PyTorch puts in the place of those that were just
-    given; the order of problems is counted in updates of a fixed size; the random state goes on whatever the seed. So
-    what was asked for is written into every checkpoint, before any state is loaded.
+    A checkpoint also holds an optimizer's and a schedule's options, by which PyTorch replaces those that were just given;
+    the order of problems is counted in updates of a fixed size; the random state goes on whatever the seed. So the options
+    are written into every checkpoint as they were before any state was loaded.
+
+    Attributes:
+        asked: options of this run: of optimizers, of schedules, of the order of problems, and a digest of the weights that
+            it began with.
+        before: the same of the checkpoint's run; empty without a checkpoint.
     """
 
     def __init__(self) -> None:
@@ -56,7 +61,7 @@ class Resumption:
         """Refuse a checkpoint of a run that began with other weights, which a checkpoint's would hide.
 
         Raises:
-            CheckpointError: the policy that is named is not the one that the run began with.
+            CheckpointError: the config's policy is not the one that the run began with.
         """
         self._start = digest_of_weights(module)
         before = (checkpoint.get("asked") or {}).get("start")
@@ -67,7 +72,7 @@ class Resumption:
             )
 
     def note_asked(self, trainer: Trainer, module: LightningModule) -> None:
-        """Keep what is asked for now, before the states of optimizers and schedules are loaded."""
+        """Keep this run's options, before the states of optimizers and schedules are loaded."""
         order = getattr(trainer.datamodule, "order_options", dict)  # type: ignore[attr-defined]
         self.asked = {
             "optimizers": [_of_optimizer(optimizer) for optimizer in trainer.optimizers],
@@ -78,7 +83,7 @@ class Resumption:
         self.check()
 
     def note_before(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what the checkpoint's run was asked for."""
+        """Keep the options of the checkpoint's run."""
         self.before = checkpoint.get("asked") or {}
         self.check()
 
@@ -109,7 +114,7 @@ class Resumption:
                 self._refuse(f"model.optimizer.{name}", was, now)
 
     def apply(self, trainer: Trainer) -> None:
-        """Put what is asked for now in the place of what the checkpoint has loaded, and say so."""
+        """Replace what was loaded from the checkpoint by this run's options, and say so."""
         for callback, options in self._callbacks:
             for name, now in options.items():
                 if getattr(callback, name, now) != now:
@@ -129,7 +134,7 @@ class Resumption:
                     group["initial_lr"] = options["lr"]
         for config in trainer.lr_scheduler_configs:
             schedule = config.scheduler
-            if isinstance(schedule, LambdaLR):  # whose value hangs on nothing but the count of updates
+            if isinstance(schedule, LambdaLR):  # whose value depends on nothing but the count of updates
                 schedule.base_lrs = [group["initial_lr"] for group in schedule.optimizer.param_groups]
                 lrs = [b * f(schedule.last_epoch) for b, f in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
                 for group, lr in zip(schedule.optimizer.param_groups, lrs, strict=True):
@@ -137,7 +142,7 @@ class Resumption:
                 schedule._last_lr = lrs
 
     def _changes(self) -> list[tuple[str, Any, Any]]:
-        """Options of optimizers that are others now: name, before, now."""
+        """Return options of optimizers that have changed: name, before, now."""
         pairs = zip(self.before["optimizers"], self.asked["optimizers"], strict=True)
         groups = [pair for was, now in pairs for pair in zip(was["groups"], now["groups"], strict=True)]
         changes = [
@@ -163,7 +168,7 @@ class Resumption:
 
 
 def note_changes(folder: Path, update: int, before: str, now: str) -> None:
-    """Add a line to `resumed.jsonl` in a run's folder where its config changes: after which update, and what.
+    """Add a line to `resumed.jsonl` in a run's folder if its config has changed: after which update, and what.
 
     Args:
         folder: of the run.
@@ -171,11 +176,11 @@ def note_changes(folder: Path, update: int, before: str, now: str) -> None:
         before: the old `config.yaml`.
         now: the new one, which takes its place.
     """
-    was, given = flat(yaml.safe_load(before)), flat(yaml.safe_load(now))
+    old, new = flat(yaml.safe_load(before)), flat(yaml.safe_load(now))
     changed = {
-        name: [was.get(name), given.get(name)]
-        for name in sorted(was.keys() | given.keys())
-        if was.get(name) != given.get(name) and name != "ckpt_path"
+        name: [old.get(name), new.get(name)]
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name) and name != "ckpt_path"
     }
     if changed:
         with (folder / "resumed.jsonl").open("a", encoding="utf-8") as file:
@@ -183,16 +188,16 @@ def note_changes(folder: Path, update: int, before: str, now: str) -> None:
 
 
 def flat(options: Any, prefix: str = "") -> dict[str, Any]:
-    """Options by their whole names, such as `data.init_args.seed`."""
+    """Return options by their full names, such as `data.init_args.seed`."""
     if not isinstance(options, dict) or not options:
         return {prefix: options}
     return {n: v for key, value in options.items() for n, v in flat(value, f"{prefix}.{key}".lstrip(".")).items()}
 
 
 def digest_of_weights(module: LightningModule) -> str:
-    """A digest of some of each weight of the policy; empty where it has none of its own that a restart would find again.
+    """Return a digest of some values of each of the policy's weights; empty where a restart would not find them again.
 
-    Drawn weights and new adapters are not looked at, nor are slices of sharded weights.
+    Weights that were drawn and new adapters are left out, and so are slices of sharded weights.
     """
     policy = getattr(module, "policy", None)
     if not isinstance(policy, Policy) or policy.model is None or not policy.pretrained:
@@ -227,7 +232,7 @@ def _of_schedule(schedule: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as nothing but plain containers, numbers and texts, so that a checkpoint may hold it."""
+    """Return a value as nothing but plain containers, numbers and texts, so that a checkpoint may hold it."""
     if isinstance(value, torch.Tensor):
         return value.tolist()
     if isinstance(value, dict):

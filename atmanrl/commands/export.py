@@ -30,19 +30,19 @@ class ExportError(UserError):
 
 
 def main(args: Sequence[str]) -> int:
-    """Export a checkpoint; returns the exit status."""
-    given = _parser().parse_args(args)
+    """Export a checkpoint and return the exit status."""
+    options = _parser().parse_args(args)
     transformers_logging.disable_progress_bar()
-    path = _found(given.ckpt)
-    if given.out.exists():
-        raise ExportError(f"{given.out} exists already; choose another --out.")
-    if given.out.suffix == ".ckpt":
-        export_checkpoint(path, given.out)
+    path = _existing(options.ckpt)
+    if options.out.exists():
+        raise ExportError(f"{options.out} exists already; choose another --out.")
+    if options.out.suffix == ".ckpt":
+        export_checkpoint(path, options.out)
     else:
-        merge = None if given.merge_lora is None else given.merge_lora == "true"
-        policy = policy_of(path, given.config, given.policy, merge, given.trust_remote_code)
-        export_policy(path, given.out, policy, given.dtype)
-    print(escape.terminal(f"{given.out} written."))
+        merge = None if options.merge_lora is None else options.merge_lora == "true"
+        policy = policy_of(path, options.config, options.policy, merge, options.trust_remote_code)
+        export_policy(path, options.out, policy, options.dtype)
+    print(escape.terminal(f"{options.out} written."))
     return 0
 
 
@@ -88,7 +88,7 @@ def policy_of(
     merge: bool | None = None,
     trust_remote_code: bool = False,
 ) -> Policy:
-    """The policy that a run's config names, with nothing loaded.
+    """Return the policy that a run's config names, with nothing loaded.
 
     Args:
         path: the checkpoint, in `checkpoints/` of its run.
@@ -118,7 +118,7 @@ def policy_of(
             f"{file} asks to run code that comes with the model {model or options.get('path')}: if you trust its author, "
             "add --trust_remote_code."
         )
-    policy = _made(options | own if isinstance(options, dict) else options, file)
+    policy = _policy(options | own if isinstance(options, dict) else options, file)
     if merge is not None:
         if policy.lora is None:
             raise ExportError(f"{file} has no model.init_args.policy.lora: leave --merge_lora out.")
@@ -126,8 +126,8 @@ def policy_of(
     return policy
 
 
-def _made(options: Any, file: Path) -> Policy:
-    """The policy of options from a file, whose names and types are those of `Policy` itself."""
+def _policy(options: Any, file: Path) -> Policy:
+    """Return the policy of options from a file, whose names and types are those of `Policy` itself."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Policy, "policy")
     try:
@@ -137,7 +137,7 @@ def _made(options: Any, file: Path) -> Policy:
     return policy
 
 
-def _found(path: Path) -> Path:
+def _existing(path: Path) -> Path:
     path = checkpoint_path(path)
     if not path.exists():
         raise ExportError(f"there is no checkpoint {path}.")
@@ -151,8 +151,10 @@ def _parser() -> argparse.ArgumentParser:
         "With --out NAME.ckpt a sharded checkpoint becomes one file, which can be resumed on any number of processes.",
     )
     parser.add_argument("--ckpt", type=user_path, required=True, help="RUN/checkpoints/NAME.ckpt, a file or a folder")
-    parser.add_argument("--out", type=user_path, required=True, help="folder to be made, or a file that ends in .ckpt")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: theirs)")
+    parser.add_argument("--out", type=user_path, required=True, help="a new folder, or a file that ends in .ckpt")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), help="of the weights (default: as they are)"
+    )
     parser.add_argument(
         "--merge_lora", choices=("true", "false"), help="merge adapters, or write them alone (default: as configured)"
     )

@@ -37,6 +37,7 @@ from atmanrl.commands.libraries import quiet
 from atmanrl.commands.parser import ConfigFile, RunParser
 from atmanrl.commands.run_folder import RunFolder, recorded_date
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import IgnoresHyperparameters
 from atmanrl.metrics.base import RolloutMetric
 from atmanrl.models.precision import check_precision
 from atmanrl.notes import say
@@ -67,7 +68,7 @@ NOT_HERE = {
 """Options of the trainer that a run cannot have, and why."""
 
 
-class RunCLI(LightningCLI):
+class RunCLI(IgnoresHyperparameters, LightningCLI):
     """Lightning's command line, where `trainer.default_root_dir` is the run's folder with a fixed layout."""
 
     def __init__(self, args: list[str]) -> None:
@@ -84,7 +85,7 @@ class RunCLI(LightningCLI):
         return {self.named: super().subcommands()[self.named]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser that reads `--config` and speaks in one sentence."""
+        """Return a parser that reads `--config` and whose errors are one sentence."""
         parser = RunParser(**kwargs)
         parser.add_argument(
             "-c", "--config", action=ConfigFile,
@@ -93,7 +94,7 @@ class RunCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The parts that every run has, each with options of its own."""
+        """Add the parts that every run has, each with options of its own."""
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         parser.add_argument(
             "--metrics", type=dict[str, RolloutMetric | None], default=DEFAULT_METRICS,
@@ -110,9 +111,6 @@ class RunCLI(LightningCLI):
             }
         )
 
-    def _parse_ckpt_path(self) -> None:
-        """Nothing: options come from the config and the command line, never from a checkpoint."""
-
     def before_instantiate_classes(self) -> None:
         """Give the chat template a date that stays: today's for a new run, its first day's for one that goes on."""
         options = self.config[self.config.subcommand]
@@ -124,28 +122,28 @@ class RunCLI(LightningCLI):
             folder = Path(checkpoint).expanduser().absolute().parent.parent
         options[key] = (recorded_date(folder) if checkpoint else None) or date.today().isoformat()
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """`--ckpt_path=last` is the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
-        given = super()._prepare_subcommand_kwargs(subcommand)
-        if given.get("ckpt_path") == "last":
-            folder = self._run_folder() / "checkpoints"
-            found = newest_whole(folder)
-            if found is None and subcommand != "fit":
+    def before_fit(self) -> None:
+        """Let `--ckpt_path=last` be the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
+        options = self.config_init[self.subcommand]
+        path = options["ckpt_path"]
+        if path == "last":
+            folder = Path(options["trainer"]["default_root_dir"]).expanduser() / "checkpoints"
+            newest = newest_whole(folder)
+            if newest is None and self.subcommand != "fit":
                 raise UserError(f"{folder} holds no checkpoint: give --ckpt_path the path of one.")
-            say(f"going on from {found}." if found else f"{folder} holds no checkpoint yet: the run begins anew.")
-            given["ckpt_path"] = None if found is None else str(found)
-        elif given.get("ckpt_path") in ("best", "hpc"):
-            raise UserError(f"--ckpt_path={given['ckpt_path']}: give last, or the path of a checkpoint.")
-        elif given.get("ckpt_path"):
-            given["ckpt_path"] = str(checkpoint_path(Path(given["ckpt_path"]).expanduser()))
-        return given
+            say(f"going on from {newest}." if newest else f"{folder} holds no checkpoint yet: the run begins anew.")
+            options["ckpt_path"] = None if newest is None else str(newest)
+        elif path in ("best", "hpc"):
+            raise UserError(f"--ckpt_path={path}: give last, or the path of a checkpoint.")
+        elif path:
+            options["ckpt_path"] = str(checkpoint_path(Path(path).expanduser()))
 
-    def _run_folder(self) -> Path:
-        return Path(self._get(self.config_init, "trainer")["default_root_dir"]).expanduser()
+    before_validate = before_test = before_predict = before_fit
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The run's own logger comes first, then those of the config; its progress bar gives way to one of the config."""
-        options = self._get(self.config_init, "trainer")
+        """Build the trainer: the run's own logger before the config's, and a progress bar unless the config has one."""
+        config = self.config_init[self.subcommand]
+        options = config["trainer"]
         if options["val_check_interval"] == 0:
             raise UserError(
                 "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
@@ -154,14 +152,14 @@ class RunCLI(LightningCLI):
         for name, (refused, reason) in NOT_HERE.items():
             if options[name] is refused:
                 raise UserError(f"trainer.{name}={str(refused).lower()}: {reason}; leave it out.")
-        folder = str(self._run_folder())
+        folder = str(Path(options["default_root_dir"]).expanduser())
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
             say("trainer.fast_dev_run: a trial in a folder of its own, of which nothing is kept.")
-        # before anything is made; with the policy's dtype when that is built
+        # before anything is built; once more, with the policy's dtype, when the policy is
         check_precision(options["precision"], "float32")
         loggers = [] if isinstance(options["logger"], bool) else _listed(options["logger"])
-        if self.config.subcommand == "fit":
+        if self.subcommand == "fit":
             loggers = [RunLogger(folder), *loggers]
         callbacks = _listed(options["callbacks"])
         for name in (type(callback).__name__ for callback in callbacks):
@@ -169,19 +167,19 @@ class RunCLI(LightningCLI):
                 raise UserError(f"trainer.callbacks: no {name} here, since {CALLBACKS_NOT_HERE[name]}; leave it out.")
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
-        callbacks = [*callbacks, MetricsCallback(self._get(self.config_init, "metrics"))]
+        callbacks = [*callbacks, MetricsCallback(config["metrics"])]
         return super().instantiate_trainer(
             logger=loggers or False, callbacks=callbacks, default_root_dir=folder, **kwargs
         )
 
 
-def _listed(given: Any) -> list[Any]:
-    """What a config gives as nothing, one or several."""
-    return [] if given is None else list(given) if isinstance(given, list) else [given]
+def _listed(option: Any) -> list[Any]:
+    """Return as a list what a config may leave out, or give once or several times."""
+    return [] if option is None else list(option) if isinstance(option, list) else [option]
 
 
 def main(args: list[str]) -> int:
-    """Run `fit`, `validate`, `test` or `predict`; returns the exit status. `atmanrl.commands.errors` says its errors."""
+    """Run `fit`, `validate`, `test` or `predict`, and return the exit status; `atmanrl.commands.errors` says its errors."""
     quiet()
     RunCLI(args)
     return 0

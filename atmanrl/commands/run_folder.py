@@ -1,4 +1,4 @@
-"""A run's folder: one run in it, one process at work, and a `config.yaml` that says what ran."""
+"""A run's folder: it holds one run, one process works in it, and its `config.yaml` says what ran."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from atmanrl.io.folders import check_fillable, check_replaceable, is_marked, loc
 from atmanrl.notes import say
 
 COMMAND = "fit"
-"""Whose mark and lock a run's folder bears."""
+"""The command whose mark and lock a run's folder bears."""
 OWN = ("metrics.csv", "policy", "checkpoints/*", "rollouts/*", "eval/validation_*")
 """What training leaves in a run's folder, as patterns; `config.yaml` alone is a start that came to nothing."""
 EVALUATIONS = {
@@ -33,10 +33,10 @@ EVALUATIONS = {
 
 
 class RunFolder(SaveConfigCallback):
-    """Keeps a run's folder: nothing of a run there is touched but by the command that goes on with it.
+    """Guards a run's folder: only the command that goes on with a run touches anything of it.
 
-    `config.yaml` is written when the first update begins, when everything that can be refused has been accepted; if that
-    update fails, the folder is as it was.
+    `config.yaml` is written when the first update begins, once everything that can be refused has been accepted; if that
+    update fails, the folder is left as it was.
     """
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, **options: Any) -> None:
@@ -50,7 +50,7 @@ class RunFolder(SaveConfigCallback):
 
         Raises:
             UserError: another process trains there, it holds a run that this command does not go on with or an evaluation
-                that it has not made, or it cannot be written to. Every process of the run raises it.
+                of another command, or it cannot be written to. Every process of the run raises it.
         """
         self.folder = Path(trainer.default_root_dir)
         refusal = None
@@ -73,7 +73,7 @@ class RunFolder(SaveConfigCallback):
             raise UserError(refusal)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Mark the folder of an evaluation that is no run's."""
+        """Mark a folder that holds an evaluation and no run."""
         command = trainer.state.fn
         if trainer.is_global_zero and command and command != COMMAND and not is_marked(self.folder, COMMAND):
             mark(self.folder, command.value)
@@ -83,7 +83,7 @@ class RunFolder(SaveConfigCallback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int
     ) -> None:  # fmt: skip
-        """Write the config, once: here all that is loaded has been looked at."""
+        """Write the config, once: by now all that is loaded has been checked."""
         if trainer.is_global_zero and not self._written:
             path = self.folder / self.config_filename
             self._before = path.read_bytes() if path.exists() else b""
@@ -98,7 +98,7 @@ class RunFolder(SaveConfigCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Count: from here on the config stays."""
+        """Count an update: from the first on the config stays."""
         self.updates += 1
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -151,7 +151,7 @@ class RunFolder(SaveConfigCallback):
 
 
 def recorded_date(folder: Path) -> str | None:
-    """The date that a run's chat template was given, as its `config.yaml` notes it; None where it does not."""
+    """Return the date of a run's chat template, as its `config.yaml` notes it; None where it does not."""
     path = folder / "config.yaml"
     if not path.is_file():
         return None

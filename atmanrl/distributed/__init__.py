@@ -1,10 +1,10 @@
-"""One process or many: the FSDP2 strategy, gathered weights, checkpoints that travel, and what all processes know."""
+"""One process or many: the FSDP2 strategy, full copies of sharded weights, sharded checkpoints, what all processes know."""
 
 from atmanrl.distributed.collectives import Processes, all_gather, processes
 from atmanrl.distributed.copies import gathered, inference_copy
 from atmanrl.distributed.failures import FailTogether, fail_together
 from atmanrl.distributed.gradients import averaging, clip_gradients
-from atmanrl.distributed.sharding import build, full_weights, is_sharded, whole
+from atmanrl.distributed.sharding import build, full_weights, is_sharded, unsharded
 from atmanrl.distributed.strategy import FSDP2Strategy
 
 __all__ = [
@@ -21,5 +21,5 @@ __all__ = [
     "inference_copy",
     "is_sharded",
     "processes",
-    "whole",
+    "unsharded",
 ]

@@ -1,4 +1,4 @@
-"""What processes tell each other."""
+"""What processes tell each other, and which of them this one is."""
 
 from __future__ import annotations
 
@@ -17,28 +17,31 @@ class Processes:
     Attributes:
         rank: its number, from 0.
         count: of all processes.
+
+    Example:
+        `Processes(rank=1, count=4)`
     """
 
     rank: int
     count: int
 
-    def share(self, size: int) -> range:
-        """This process's block of `size` things: blocks differ by one at most and follow each other by rank."""
+    def block(self, size: int) -> range:
+        """Return this process's block of `size` items: blocks differ by one at most and follow each other by rank."""
         return range(size * self.rank // self.count, size * (self.rank + 1) // self.count)
 
 
 def processes() -> Processes:
-    """The running processes; (0, 1) without a process group."""
+    """Return this process among the running ones; rank 0 of 1 without a process group."""
     if dist.is_available() and dist.is_initialized():
         return Processes(dist.get_rank(), dist.get_world_size())
     return Processes(0, 1)
 
 
-def all_gather(mine: T) -> list[T]:
-    """What each process holds, in order of rank. All must call it; the objects are pickled."""
+def all_gather(value: T) -> list[T]:
+    """Return what each process holds, in order of rank. All must call it; the objects are pickled."""
     count = processes().count
     if count == 1:
-        return [mine]
-    theirs: list[T] = [mine] * count
-    dist.all_gather_object(theirs, mine)
-    return theirs
+        return [value]
+    values: list[T] = [value] * count
+    dist.all_gather_object(values, value)
+    return values

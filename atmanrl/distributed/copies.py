@@ -1,12 +1,12 @@
-"""A policy's weights once more, whole and frozen, for what reads them freely: sampling, the probe, scoring.
+"""A copy of a policy's weights, full and frozen, for what reads them freely: sampling, the probe, scoring.
 
-There is one mechanism, the *twin*: a model of the same structure without memory of its own, which is filled with the
-policy's weights for the time of a context and emptied afterwards. Two things ask for it:
+The copy is a model of the same structure without memory of its own, which is filled with the policy's weights for the time
+of a context and emptied afterwards. Two things ask for it:
 
 - Under FSDP2 every process holds a slice of each weight. Sampling and the probe run a different number of forward passes
-  on every process, which a layer's all-gather would not survive: there the twin has the gathered weights (`gathered`).
+  on every process, which a layer's all-gather would not survive: they read an *unsharded copy* (`gathered`).
 - In mixed precision autocast would cast every float32 weight anew for every sampled token, and keys and values would be
-  kept in float32: there the twin has the weights in the dtype of computation (`inference_copy`).
+  kept in float32: there the copy has the weights in the dtype of computation (`inference_copy`).
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from torch.distributed.tensor import DTensor
 from atmanrl.distributed.sharding import is_sharded
 from atmanrl.models.policy import Policy
 
-_TWINS: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
-"""Each policy's twin, made once: what is known of it (see `probe.guard`) stays known."""
+_COPIES: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
+"""Each policy's copy, which is made once, so that what has been learned of it (see `probe.guard`) stays known."""
 
 
 @contextmanager
 def gathered(policy: Policy) -> Iterator[None]:
-    """The policy with whole, frozen weights on every process; sharded again afterwards.
+    """Give the policy full, frozen weights on every process; it is sharded again afterwards.
 
-    Within it processes need not run in step, may call the model's parts, and may run backward passes within forward
-    passes, none of which FSDP2's hooks would bear: `policy.model` is a twin without hooks. Entering is collective. It may
-    be nested. Without FSDP2 it does nothing.
+    Within the context processes need not run in step, may call the model's parts, and may run backward passes within forward
+    passes, none of which FSDP2's hooks would bear: `policy.model` is an unsharded copy without hooks. All processes must
+    enter it. It may be nested. Without FSDP2 it does nothing.
     """
     if is_sharded(policy.model):
-        with _twin_in_place(policy):
+        with _copy_in_place(policy):
             yield
     else:
         yield
@@ -45,30 +45,30 @@ def gathered(policy: Policy) -> Iterator[None]:
 
 @contextmanager
 def inference_copy(policy: Policy) -> Iterator[None]:
-    """The policy as sampling and the probe read it: whole, frozen weights in the dtype of computation.
+    """Give the policy the weights that sampling and the probe read: full, frozen, in the dtype of computation.
 
     In mixed precision the weights are cast once and autocast is off, so keys and values take half the memory, and nothing
     is cast for every token. Numbers then differ from those of the update, whose sums between layers are float32 (see
-    `GRPOModule.rescore`). The copy is gone afterwards. Where weights are computed with as they are, and where they are
-    quantised, the model stays what it is. It may be nested. Entering is collective under FSDP2.
+    `GRPOModule.rescore`). The copy is emptied afterwards. Where weights are computed with as they are, and where they
+    are quantised, the model stays what it is. It may be nested. Under FSDP2 all processes must enter it.
     """
     with gathered(policy):
         if policy.computed_in is None or _is_quantised(policy.model):
             yield
-        elif policy.model is _TWINS.get(policy):
+        elif policy.model is _COPIES.get(policy):
             with torch.autocast(policy.device.type, enabled=False):
                 yield
         else:
-            with _twin_in_place(policy), torch.autocast(policy.device.type, enabled=False):
+            with _copy_in_place(policy), torch.autocast(policy.device.type, enabled=False):
                 yield
 
 
 @contextmanager
-def _twin_in_place(policy: Policy) -> Iterator[None]:
+def _copy_in_place(policy: Policy) -> Iterator[None]:
     own: nn.Module = policy.model
-    # tensors made in inference mode could not be used by a backward pass later
+    # tensors of inference mode could not be used by a backward pass later
     with torch.inference_mode(False), torch.no_grad():
-        policy.model = _filled(_twin(policy), own, policy.computed_in)
+        policy.model = _filled(_copy_of(policy), own, policy.computed_in)
     try:
         yield
     finally:
@@ -76,17 +76,17 @@ def _twin_in_place(policy: Policy) -> Iterator[None]:
         policy.model = own
 
 
-def _twin(policy: Policy) -> Any:
-    if policy not in _TWINS:
+def _copy_of(policy: Policy) -> Any:
+    if policy not in _COPIES:
         model = policy.model
-        # FSDP2's hooks must not be copied, so there the model is made again
-        twin = policy.unbuilt().build("meta").model if is_sharded(model) else _structure(model)
-        _TWINS[policy] = twin.requires_grad_(False).eval()
-    return _TWINS[policy]
+        # FSDP2's hooks must not be copied, so there the model is built again
+        structure = policy.unbuilt().build("meta").model if is_sharded(model) else _structure(model)
+        _COPIES[policy] = structure.requires_grad_(False).eval()
+    return _COPIES[policy]
 
 
 def _structure(model: nn.Module) -> nn.Module:
-    """The model's modules once more, with parameters on the meta device and the same buffers."""
+    """Copy the model's modules, with parameters on the meta device and the same buffers."""
     memo: dict[int, Any] = {
         id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
         for weight in model.parameters()
@@ -94,8 +94,8 @@ def _structure(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
 
 
-def _filled(twin: nn.Module, model: nn.Module, kind: torch.dtype | None) -> nn.Module:
-    """The twin with the whole of the model's weights in a dtype (None: their own); weights that are tied stay so.
+def _filled(structure: nn.Module, model: nn.Module, kind: torch.dtype | None) -> nn.Module:
+    """Fill a structure with the model's full weights in a dtype (None: their own); weights that are tied stay so.
 
     A weight that has the dtype already is shared and not copied. Buffers, such as rotary tables, are the model's own.
     """
@@ -105,12 +105,12 @@ def _filled(twin: nn.Module, model: nn.Module, kind: torch.dtype | None) -> nn.M
             continue
         if id(weight) not in filled:
             narrow = weight.detach() if kind is None or _stays_wide(model, name, kind) else weight.detach().to(kind)
-            whole = narrow.full_tensor() if isinstance(narrow, DTensor) else narrow
-            filled[id(weight)] = nn.Parameter(whole, requires_grad=False)
-        _put(twin, name, filled[id(weight)])
+            full = narrow.full_tensor() if isinstance(narrow, DTensor) else narrow
+            filled[id(weight)] = nn.Parameter(full, requires_grad=False)
+        _put(structure, name, filled[id(weight)])
     for name, buffer in model.named_buffers():
-        _put(twin, name, buffer)
-    return twin
+        _put(structure, name, buffer)
+    return structure
 
 
 def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
@@ -119,7 +119,7 @@ def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def _stays_wide(model: nn.Module, name: str, kind: torch.dtype) -> bool:
-    """Whether the architecture wants a weight in float32 whatever the rest is in, as transformers would load it."""
+    """Say whether the architecture wants a weight in float32 whatever the rest is in, as transformers would load it."""
     lists = [getattr(model, "_keep_in_fp32_modules_strict", None)]
     if kind == torch.float16:
         lists.append(getattr(model, "_keep_in_fp32_modules", None))
@@ -127,7 +127,7 @@ def _stays_wide(model: nn.Module, name: str, kind: torch.dtype) -> bool:
 
 
 def _is_quantised(model: nn.Module) -> bool:
-    """Whether weights are kept in a form of their own, which computes in a dtype of its own choice."""
+    """Say whether weights are kept in a form of their own, which computes in a dtype of its own choice."""
     return getattr(model, "hf_quantizer", None) is not None or not all(
         w.is_floating_point() for w in model.parameters()
     )

@@ -31,7 +31,7 @@ class FailTogether(Callback):
     with status 1. Whatever raises, and wherever, is treated alike: a reward, a NaN in sampling, a full disk.
 
     Where all processes raise, each on its own account, all keep their own exception. `GRPOModule` and `MaskProbe` bring
-    this callback along; a process that is killed by a signal tells nobody.
+    this callback along; a process that is killed by a signal cannot say so.
 
     Args:
         grace_seconds: how long the others may take to raise by themselves.
@@ -54,7 +54,7 @@ class FailTogether(Callback):
             self._watch = None
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The run is over."""
+        """Watch no longer: the run is over."""
         self.end()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -65,7 +65,7 @@ class FailTogether(Callback):
 
 
 def fail_together(trainer: Trainer) -> list[Callback]:
-    """For a module's `configure_callbacks`: begin to watch over a run of several processes."""
+    """Begin to watch over a run of several processes; return the callback, for a module's `configure_callbacks`."""
     if trainer.num_nodes * trainer.num_devices == 1:
         return []
     own = next((callback for callback in trainer.callbacks if isinstance(callback, FailTogether)), None)  # type: ignore[attr-defined]
@@ -127,11 +127,11 @@ class Ledger:
         self._round = f"{PREFIX}/{self._store.add(self._own, 0)}"
 
     def raised(self) -> int:
-        """How many processes have raised in this round, or were ended for it."""
+        """Return how many processes have raised in this round, or were ended for it."""
         return self._store.add(f"{self._round}/raised", 0)
 
     def ended(self) -> int:
-        """How many of them were ended."""
+        """Return how many of them were ended."""
         return self._store.add(f"{self._round}/ended", 0)
 
     def add(self, text: str) -> None:
@@ -141,7 +141,7 @@ class Ledger:
         self._store.add(f"{self._round}/raised", 1)
 
     def end(self) -> str:
-        """Note that this process is ended; the text of the first that raised."""
+        """Note that this process is ended, and return the text of the first that raised."""
         text = self._store.get(f"{self._round}/text").decode()
         self._store.add(f"{self._round}/ended", 1)
         self._store.add(f"{self._round}/raised", 1)
@@ -158,11 +158,11 @@ def announce(error: BaseException, grace_seconds: float) -> None:
     """Tell the other processes of this one's error, and wait until all have raised or are ended."""
     if processes().count == 1:
         return
-    # without the store, which goes with the first process, nobody is left to be told; the error goes on its way
+    # without the store, which goes with the first process, nobody is left who could read it; the error goes on its way
     with suppress(RuntimeError):
         ledger = Ledger()
-        said = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        ledger.add(f"process {ledger.me.rank} of {ledger.me.count} failed, and all end: {said}")
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        ledger.add(f"process {ledger.me.rank} of {ledger.me.count} failed, and all end: {text}")
         ledger.wait(grace_seconds + PATIENCE)
         if ledger.ended() and dist.get_backend() == "nccl":
             _abort_process_group()  # to destroy it in good order, NCCL would wait for those that are gone

@@ -17,11 +17,11 @@ from atmanrl.distributed.collectives import processes
 
 @contextmanager
 def averaging(trainer: Trainer, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Around all backward passes of an optimizer step: afterwards gradients are means over the processes.
+    """Make gradients means over the processes, after all backward passes of an optimizer step, which the context surrounds.
 
     DDP's own way, within the last backward pass, asks for a pass that reaches every weight. Here each process runs as many
     passes as it has parts, none if it has none, and what they have left is averaged once. FSDP2 averages in each pass,
-    since gradients of whole weights would take as much memory as those.
+    since gradients of full weights would take as much memory as those.
     """
     model = trainer.strategy.model
     if not isinstance(model, DistributedDataParallel):
@@ -44,7 +44,7 @@ def averaging(trainer: Trainer, parameters: Iterable[nn.Parameter]) -> Iterator[
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> Tensor:
-    """Scale the gradients to a global norm of at most `limit`; their norm before, over all processes' slices."""
+    """Scale gradients to a global norm of at most `limit`, and return their norm before, over all processes' slices."""
     learning = list(parameters)
     norm = torch.nn.utils.get_total_norm([p.grad for p in learning if p.grad is not None])
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm

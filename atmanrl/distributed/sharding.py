@@ -1,7 +1,7 @@
-"""A policy's weights as a run's strategy wants them: whole, or in slices over the processes.
+"""A policy's weights as a run's strategy wants them: full, or in slices over the processes.
 
 Under FSDP2 every process holds a slice of each weight. The update keeps them sharded, and so every process runs equally
-many forward and backward passes (see `grpo.processes`); sampling and the probe read them whole (see `copies`).
+many forward and backward passes (see `grpo.processes`); sampling and the probe read full ones (see `copies`).
 Without FSDP2 everything here is the ordinary thing.
 """
 
@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import trainer_of
 from atmanrl.models.policy import Policy
 from atmanrl.models.precision import check_precision
 
@@ -26,7 +27,7 @@ COMPUTED_IN = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy:
-    """Load a policy as the module's strategy wants it: whole, or sharded. To be called in `configure_model`.
+    """Load a policy as the module's strategy wants it: in full, or sharded. To be called in `configure_model`.
 
     With a single process there is nothing to share: FSDP2 then is the ordinary thing, too. In mixed precision the policy
     notes what it is computed in. Attention by cuDNN is switched on or off as the policy says.
@@ -42,8 +43,8 @@ def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy
     torch.backends.cuda.enable_cudnn_sdp(policy.cudnn_attention)  # of this process, to the end of the run
     mesh = module.device_mesh
     policy.computed_in = None
-    if module._trainer is not None:
-        name = check_precision(module.trainer.precision, policy.dtype_name, policy.lora is None)
+    if (trainer := trainer_of(module)) is not None:
+        name = check_precision(trainer.precision, policy.dtype_name, policy.lora is None)
         policy.computed_in = COMPUTED_IN.get(name)
     if (
         not shard or policy.model is not None or mesh is None or mesh.size() == 1
@@ -88,23 +89,23 @@ def build_sharded(policy: Policy, mesh: DeviceMesh, device: torch.device) -> Pol
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether processes hold slices of its weights, so that all of them must run its passes together."""
+    """Say whether processes hold slices of its weights, so that all of them must run its passes together."""
     return isinstance(model, FSDPModule)
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The whole state dict on the CPU of rank 0, empty on other processes. All must call it."""
+    """Return the full state dict on the CPU of rank 0, an empty one on other processes. All must call it."""
     keep = processes().rank == 0
     state: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
-        whole = value.full_tensor() if isinstance(value, DTensor) else value
+        full = value.full_tensor() if isinstance(value, DTensor) else value
         if keep:
-            state[name] = whole.detach().cpu()
+            state[name] = full.detach().cpu()
     return state
 
 
-def whole(policy: Policy) -> Policy:
-    """A sharded policy's twin on the CPU of rank 0, with whole weights; elsewhere, or not sharded, the policy itself.
+def unsharded(policy: Policy) -> Policy:
+    """Return a sharded policy's unsharded copy on the CPU of rank 0; on other ranks, or not sharded, the policy itself.
 
     All processes must call it.
     """

@@ -18,6 +18,7 @@ from atmanrl.distributed.copies import gathered
 from atmanrl.distributed.sharding import full_weights, is_sharded
 from atmanrl.errors import UserError
 from atmanrl.io.files import remove
+from atmanrl.lightning_internals import make_all_data_parallel
 from atmanrl.models.policy import Policy
 
 
@@ -47,16 +48,16 @@ class FSDP2Strategy(ModelParallelStrategy):
             tensor_parallel_size=1, save_distributed_checkpoint=sharded_checkpoints,
             process_group_backend=process_group_backend, timeout=timedelta(seconds=timeout_seconds),
         )  # fmt: skip
+        self.sharded_checkpoints = sharded_checkpoints
         self._evaluation = ExitStack()
 
     def setup_environment(self) -> None:
         """Start the process group, one mesh dimension over all processes."""
-        # the sizes of Lightning's "auto" mean tensor parallelism within a node
-        self._data_parallel_size = self.num_nodes * self.num_processes
+        make_all_data_parallel(self)
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
-        """Check what the module's `configure_model` has made.
+        """Check that the module's `configure_model` has sharded the policy.
 
         Raises:
             UserError: no policy was sharded there, or the accelerator cannot.
@@ -89,26 +90,26 @@ class FSDP2Strategy(ModelParallelStrategy):
         self._evaluation.close()
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """The model's slices, or on rank 0 the whole of it."""
+        """Return the model's slices, or on rank 0 its full weights."""
         assert self.model is not None
         self._evaluation.close()  # a checkpoint at the end of an evaluation is one of the slices
-        return self.model.state_dict() if self._save_distributed_checkpoint else full_weights(self.model)
+        return self.model.state_dict() if self.sharded_checkpoints else full_weights(self.model)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """The optimizer's own state dict; its tensors are slices, or on rank 0 whole."""
-        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        """Return the optimizer's own state dict, of slices, or on rank 0 of full tensors."""
+        plain = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = plain.state_dict()
-        return state if self._save_distributed_checkpoint else slices.unsharded_optimizer_state(state)
+        return state if self.sharded_checkpoints else slices.unsharded_optimizer_state(state)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
     ) -> None:
-        """One file, or a folder of slices; all processes must call it."""
+        """Write one file, or a folder of slices. All processes must call it."""
         path = Path(self.broadcast(filepath))
         if self.is_global_zero:
             remove(path)
         self.barrier()
-        if not self._save_distributed_checkpoint:
+        if not self.sharded_checkpoints:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         slices.save(checkpoint, path)
@@ -125,10 +126,10 @@ class FSDP2Strategy(ModelParallelStrategy):
         return slices.load(Path(self.broadcast(checkpoint_path)), self.model, self.optimizers)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        """Nothing: `load_checkpoint` did."""
+        """Do nothing: `load_checkpoint` has loaded it."""
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        """Nothing: `load_checkpoint` did."""
+        """Do nothing: `load_checkpoint` has loaded it."""
 
 
 def _register() -> None:

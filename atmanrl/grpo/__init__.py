@@ -1,6 +1,6 @@
 """GRPO: how the policy learns from rewarded rollouts."""
 
-from atmanrl.grpo.advantages import group_advantages
+from atmanrl.grpo.advantages import GroupAdvantages, group_advantages
 from atmanrl.grpo.credit import TokenCredit
 from atmanrl.grpo.experience import Experience
 from atmanrl.grpo.loss import Extreme, Loss, LossInputs, LossOutput, MinibatchCounts
@@ -13,6 +13,7 @@ __all__ = [
     "Experience",
     "Extreme",
     "GRPOModule",
+    "GroupAdvantages",
     "Loss",
     "LossInputs",
     "LossOutput",

@@ -1,8 +1,9 @@
-"""Held-out and test problems: what the GRPO module does in `validate`, `test` and `predict`."""
+"""`EvaluatingModule`: what `GRPOModule` does with held-out and test problems, in `validate`, `test` and `predict`."""
 
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 from lightning import Callback, LightningModule
 
@@ -28,12 +29,12 @@ class EvaluatingModule(LightningModule):
 
     def __init__(self, policy: Policy, rewards: dict[str, Reward], evaluate_all_rewards: bool) -> None:
         super().__init__()
-        in_order(rewards)  # a gate on a reward that is not there is told before anything is sampled
+        in_order(rewards)  # a gate on a reward that is not there is refused before anything is sampled
         self.policy, self.rewards, self.evaluate_all_rewards = policy, rewards, evaluate_all_rewards
-        self.evaluated: list[tuple[dict[str, float], float]] = []  # figures of this process's batches, with weights
+        self.evaluated: list[tuple[dict[str, float], float]] = []  # metrics of this process's batches, with weights
 
     def configure_callbacks(self) -> list[Callback]:
-        """Metrics, unless the trainer has them; on several processes, a callback that ends all where one fails."""
+        """Return a `MetricsCallback` unless the trainer has one, and on several processes a `FailTogether`."""
         measured = any(isinstance(callback, MetricsCallback) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
         return [*fail_together(self.trainer), *([] if measured else [MetricsCallback()])]
 
@@ -46,7 +47,7 @@ class EvaluatingModule(LightningModule):
         self._evaluate(batch, "test/")
 
     def predict_step(self, batch: RolloutBatch, batch_idx: int) -> list[Rollout]:
-        """Rollouts with all their rewards."""
+        """Return the rollouts, with all their rewards."""
         with inference_copy(self.policy):
             score(self.rewards, batch, self.policy)
         return batch.rollouts
@@ -69,7 +70,7 @@ class EvaluatingModule(LightningModule):
         self.evaluated.append(({prefix + name: value for name, value in scores.metrics.items()}, len(batch)))
 
     def _log_evaluation(self, prefix: str) -> None:
-        """Log means over all processes; a figure that is undefined everywhere (nothing solved, say) is left out."""
-        means = weighted_means(part for theirs in all_gather(self.evaluated) for part in theirs)
+        """Log means over all processes; a metric that is undefined everywhere (nothing solved, say) is left out."""
+        means = weighted_means(chain.from_iterable(all_gather(self.evaluated)))
         self.log_dict({name: value for name, value in means.items() if not math.isnan(value)})
         self.evaluated = []

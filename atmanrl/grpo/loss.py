@@ -15,7 +15,7 @@ from atmanrl.errors import UserError
 
 @dataclass(frozen=True)
 class MinibatchCounts:
-    """Sizes of the whole minibatch, over all its parts and all processes: what its summed loss is divided by.
+    """Sizes of a full minibatch, over all its parts and all processes: what its summed loss is divided by.
 
     Attributes:
         sequences: completions of the minibatch, including truncated ones that teach nothing.
@@ -42,7 +42,11 @@ class LossInputs:
         advantages: `[B]` one for each completion, or `[B, C]` one for each token.
         completion_mask: `[B, C]` boolean, true at tokens of the completion.
         entropy: `[B, C]` in nats, of the distribution that each token was drawn from, without gradient.
-        counts: sizes of the whole minibatch, of which these completions are a part.
+        counts: sizes of the full minibatch, of which these completions are a part.
+
+    Example:
+        Two completions, of two tokens and of one: `LossInputs(logprobs, old_logprobs, None, advantages=tensor([0.5, -0.5]),
+        completion_mask=tensor([[True, True], [True, False]]), entropy=entropy, counts=MinibatchCounts(2, 3, 1024))`
     """
 
     logprobs: Tensor
@@ -66,6 +70,9 @@ class Extreme:
     Attributes:
         values: `[B, C]`, of which each completion's mean counts, or `[B]`.
         of: `min` or `max` over the completions of an optimizer step; an update logs the mean over its steps.
+
+    Example:
+        `Extreme(tensor([0.0, 0.25]), "max")`
     """
 
     values: Tensor
@@ -108,7 +115,7 @@ class Loss(ABC):
 
     @abstractmethod
     def __call__(self, inputs: LossInputs) -> LossOutput | Tensor:
-        """The loss of B completions.
+        """Return the loss of B completions.
 
         Args:
             inputs: log-probabilities, advantages and counts.

@@ -74,7 +74,7 @@ class ClippedLoss(Loss):
         self.metric_names = tuple(f"clip_ratio/{name}" for name in clipping) + (("kl",) if beta else ())
 
     def __call__(self, inputs: LossInputs) -> LossOutput:
-        """The objective of B completions, the shares of their clipped ratios, and their divergence."""
+        """Return the objective of B completions, the shares of their clipped ratios, and their divergence."""
         mask, advantages = inputs.completion_mask, inputs.token_advantages
         ratio = importance_log_ratio(inputs.logprobs, inputs.old_logprobs, mask, self.level).exp()
         terms = -torch.minimum(ratio * advantages, ratio.clamp(self.low, self.high) * advantages)
@@ -89,11 +89,11 @@ class ClippedLoss(Loss):
             weights = weights / mask.sum(1, keepdim=True).clamp(min=1)
         detached = ratio.detach()
         # where ratio and advantage belong to completions, these are counted, and not their tokens
-        whole = self.level == "sequence" and inputs.advantages.ndim == 1
-        real = mask.any(1, keepdim=True) if whole else mask
+        by_completion = self.level == "sequence" and inputs.advantages.ndim == 1
+        real = mask.any(1, keepdim=True) if by_completion else mask
         low = (detached < self.low) & (advantages < 0) & real
         high = (detached > self.high) & (advantages > 0) & real
-        if whole:
+        if by_completion:
             low, high = low[:, 0], high[:, 0]
         metrics |= {
             "clip_ratio/low_mean": low, "clip_ratio/high_mean": high, "clip_ratio/region_mean": low | high,
@@ -103,26 +103,27 @@ class ClippedLoss(Loss):
 
 
 def normalizer(loss_type: Aggregation, counts: MinibatchCounts) -> float:
-    """What the summed loss of a minibatch is divided by."""
-    whole = {"grpo": counts.sequences, "dapo": counts.tokens, "dr_grpo": counts.sequences * counts.max_length}
-    return float(whole[loss_type])
+    """Return what the summed loss of a minibatch is divided by."""
+    divisors = {"grpo": counts.sequences, "dapo": counts.tokens, "dr_grpo": counts.sequences * counts.max_length}
+    return float(divisors[loss_type])
 
 
-def importance_log_ratio(logprobs: Tensor, old: Tensor, completion: Tensor, level: Importance) -> Tensor:
-    """Log importance ratio: `[B, C]`, or `[B, 1]` at sequence level, the mean over a completion's tokens.
+def importance_log_ratio(logprobs: Tensor, old_logprobs: Tensor, completion_mask: Tensor, level: Importance) -> Tensor:
+    """Return the log importance ratio: `[B, C]` at token level, `[B, 1]` at sequence level.
 
-    The value at sequence level is the mean (its exponential is GSPO's ratio), so that it does not grow with length.
+    At sequence level it is the mean over a completion's tokens (its exponential is GSPO's ratio), and not their sum, so that
+    it does not grow with length.
     """
-    ratio = (logprobs - old) * completion
+    ratio = (logprobs - old_logprobs) * completion_mask
     if level == "sequence":
-        ratio = ratio.sum(1, keepdim=True) / completion.sum(1, keepdim=True).clamp(min=1)
+        ratio = ratio.sum(1, keepdim=True) / completion_mask.sum(1, keepdim=True).clamp(min=1)
     return ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
 
 
-def kl_estimate(logprobs: Tensor, reference: Tensor, completion: Tensor) -> Tensor:
-    """The k3 estimate `[B, C]` of KL(policy || reference) at each token: exp(d) - d - 1 with d = reference - logprobs.
+def kl_estimate(logprobs: Tensor, reference_logprobs: Tensor, completion_mask: Tensor) -> Tensor:
+    """Return the k3 estimate `[B, C]` of KL(policy || reference) at each token: exp(d) - d - 1 with d = reference - policy.
 
     Never negative, and without bias for tokens drawn from the policy (J. Schulman, "Approximating KL divergence").
     """
-    difference = (reference - logprobs) * completion
+    difference = (reference_logprobs - logprobs) * completion_mask
     return difference.clamp(max=LOG_RATIO_LIMIT).exp() - difference - 1

@@ -1,27 +1,28 @@
 """`GRPOModule`: the outer loop. One training step is one update: rewards, advantages, and a few optimizer steps.
 
-Where this differs from the paper (arXiv 2604.16158) or decides what it leaves open:
+Where this departs from the paper (arXiv 2604.16158), or decides what the paper leaves open:
 
-1. Saliency is 1 - mean(H/c), what the paper describes; Eq. 3 prints mean(H/c), which pays for the opposite
+1. Saliency is 1 - mean(H/c), which is what the paper describes; its Eq. 3 prints mean(H/c), which rewards the opposite
    (`MaskProbe(orientation="printed")`).
-2. The importance ratio belongs to the token, as GRPO is implemented everywhere; Eq. 5 prints one of the sequence
+2. The importance ratio is that of a token, as GRPO is implemented everywhere; Eq. 5 prints that of a sequence
    (`ClippedLoss(importance_sampling_level="sequence")`).
-3. A reward that abstains counts as min(0, the group's lowest value), so that leaving out the reasoning never pays.
-4. The 8 queries of an update are read as 8 for each device (`data.queries_per_device`).
-5. Gradients are clipped to a norm of 1 and weights do not decay; the paper names neither.
-6. A loss averages over a completion's tokens and then over completions (`loss_type="grpo"`), and there is no KL penalty
+3. A reward that abstains, as saliency does without a delimiter, counts as min(0, the group's lowest value), so that leaving
+   out the reasoning never pays.
+4. The 8 queries of an update are 8 on each device (`data.queries_per_device`).
+5. Gradients are clipped to a norm of 1, and there is no weight decay; the paper mentions neither.
+6. The loss averages over a completion's tokens and then over completions (`loss_type="grpo"`), without a KL penalty
    (`beta=0`).
-7. In half precision old log-probabilities are computed again by the update's own pass (`rescore`): the sampler's differ.
-8. The paper's configurations solve masks by `AdaptiveSolver`, which follows the same path with fewer gradients, checked
-   against the 200 steps as it runs; `solver: paper` is to the letter.
-9. Problems of validation are held out of the training split.
+7. In half precision the old log-probabilities are computed again by the update's own forward pass (`rescore`), since the
+   sampler's differ from it by more than rounding.
+8. The paper's configurations solve masks by `AdaptiveSolver`, which follows the same path with fewer gradients and compares
+   itself with the 200 steps as it runs; `solver: paper` takes the 200 steps.
+9. Problems for validation are held out of the training split.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from functools import partial
 from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -31,7 +32,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from atmanrl.checkpoint.reading import check_fits
 from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
-from atmanrl.grpo.advantages import Scaling, ZeroSpread, group_advantages, learning_groups
+from atmanrl.grpo.advantages import GroupAdvantages, Scaling, ZeroSpread
 from atmanrl.grpo.credit import TokenCredit, token_credit
 from atmanrl.grpo.experience import Experience, exchange
 from atmanrl.grpo.loss import Loss
@@ -67,7 +68,7 @@ class GRPOModule(UpdatingModule):
         minibatch_queries: queries of one optimizer step, on each device.
         micro_batch_tokens: most tokens, padding counted, in one forward pass of the update: memory, not the result.
         share_prompts: whether a minibatch reads a prompt once for all its rollouts, where the model allows it: time,
-            not the result. Under FSDP2 an update never does (see `Scorer.dealt`).
+            not the result. Under FSDP2 an update never does (see `Scorer.own_parts`).
         scale_rewards: `none`, `group` or `batch`, see `grpo.advantages`.
         scale_rewards_floor: the least standard deviation that rewards are divided by.
         credit: how a completion's advantage is shared out over its tokens: the name of a reward that gives values to single
@@ -119,10 +120,7 @@ class GRPOModule(UpdatingModule):
         self.num_iterations, self.minibatch_queries = num_iterations, minibatch_queries
         self.micro_batch_tokens, self.share_prompts = micro_batch_tokens, share_prompts
         self.loss = ClippedLoss() if loss is None else loss
-        self.scale_rewards: Scaling = scale_rewards
-        self.zero_spread_groups: ZeroSpread = zero_spread_groups
-        self.advantages = partial(group_advantages, scaling=scale_rewards, floor=scale_rewards_floor)
-        self.choose = partial(learning_groups, zero_spread=zero_spread_groups)
+        self.advantages = GroupAdvantages(scale_rewards, scale_rewards_floor, zero_spread_groups)
         self.credit = token_credit(credit, self.rewards)
         self.rescore, self.max_grad_norm, self.seed = rescore, max_grad_norm, seed
         self.reference = Reference() if self.loss.uses_reference else None
@@ -136,14 +134,14 @@ class GRPOModule(UpdatingModule):
             self.reference.keep(self.policy, self)
 
     def setup(self, stage: str) -> None:
-        """Take over what the data module decides: temperature, completion length, samples in evaluation."""
+        """Take over what the data module decides: temperature and completion length."""
         super().setup(stage)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.scorer = Scorer(self.policy, data.temperature, self.micro_batch_tokens, self.share_prompts)
         self.max_new_tokens = data.max_new_tokens
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer that was asked for, over the trainable parameters, and its schedule.
+        """Return the optimizer that was asked for, over the trainable parameters, and its schedule.
 
         Raises:
             UserError: an option that they refuse, or a schedule that is none by updates.
@@ -156,16 +154,16 @@ class GRPOModule(UpdatingModule):
         with refusals("lr_scheduler"):
             schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, ReduceLROnPlateau):
-            raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a figure.")
+            raise UserError("model.lr_scheduler must be a schedule by updates; ReduceLROnPlateau waits for a metric.")
         if isinstance(schedule, WarmupSchedule) and schedule.total_updates is None and schedule.shape != "constant":
             schedule.total_updates = needed_updates(self.trainer, "model.lr_scheduler.total_updates or ")
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> dict[str, Experience]:
-        """One update.
+        """Make one update of the policy.
 
         Returns:
-            Its `experience`, which callbacks find in their `outputs`.
+            The update's `experience`, for callbacks, which get it as their `outputs`.
         """
         began = time.perf_counter()
         with gathered(self.policy):  # once for both
@@ -174,19 +172,19 @@ class GRPOModule(UpdatingModule):
             rewarded = time.perf_counter()
             old = self.scorer.old_logprobs(batch, self.rescore)
         reference = None if self.reference is None else self.reference.logprobs(self.scorer, batch)
-        experience = exchange(batch, scores, old, reference, self.advantages, self.choose)
+        experience = exchange(batch, scores, old, reference, self.advantages)
         observed: dict[str, float] = {}
         if self.credit is not None:
             observed |= self.credit.metrics(experience)
             experience = self.credit.share_out(experience)
         for reward in self.rewards.values():
             observed |= reward.observe(experience.batch)
-        figures = self._update(experience)
+        metrics = self._update(experience)
         ended, seconds = time.perf_counter(), experience.batch.seconds
         self.tokens_seen += experience.tokens
         self.log_dict({
-            **rollout_metrics(experience, self.scale_rewards), **experience.scores.metrics, **observed,
-            **experience.batch.metrics, **figures, "num_tokens": float(self.tokens_seen),
+            **rollout_metrics(experience, self.advantages), **experience.scores.metrics, **observed,
+            **experience.batch.metrics, **metrics, "num_tokens": float(self.tokens_seen),
             "step_time": seconds + ended - began,
             "time/rollout": seconds, "time/reward": rewarded - began, "time/update": ended - rewarded,
         })  # fmt: skip
@@ -199,9 +197,9 @@ class GRPOModule(UpdatingModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting tokens, and with what rewards have learned."""
+        if "state_dict" in checkpoint:  # which FSDP2 has compared and loaded already
+            check_fits(self.trainer.ckpt_path, checkpoint, self)
         self.tokens_seen = checkpoint["tokens_seen"]
         for name, state in checkpoint.get("rewards", {}).items():
             if state and name in self.rewards:
                 self.rewards[name].load_state_dict(state)
-        if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
-            check_fits(self.trainer.ckpt_path, checkpoint, self)

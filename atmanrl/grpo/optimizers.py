@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.precision.amp import _optimizer_handles_unscaling
 
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import unscales_gradients
 
 
 @contextmanager
 def refusals(option: str) -> Iterator[None]:
-    """What an optimizer or a schedule refuses (a learning rate below 0, a step too many), a user can mend."""
+    """Turn what an optimizer or a schedule refuses (a learning rate below 0, a step too many) into a `UserError`."""
     try:
         yield
     except (TypeError, ValueError) as error:
@@ -22,7 +22,7 @@ def refusals(option: str) -> Iterator[None]:
 
 
 def paper_optimizer(parameters: Any) -> torch.optim.Optimizer:
-    """AdamW at the paper's learning rate of 8e-7, without weight decay."""
+    """Return AdamW at the paper's learning rate of 8e-7, without weight decay."""
     return torch.optim.AdamW(parameters, lr=8e-7, weight_decay=0.0)
 
 
@@ -38,7 +38,7 @@ def check_optimizer(optimizer: torch.optim.Optimizer, precision: str) -> None:
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         raise UserError("model.optimizer must take one gradient a step; LBFGS asks for the loss again and again.")
-    if precision == "16-mixed" and _optimizer_handles_unscaling(optimizer):
+    if precision == "16-mixed" and unscales_gradients(optimizer):
         raise UserError(
             "model.optimizer is fused: in 16-mixed it unscales gradients after they are clipped; give it fused: false, "
             "or take trainer.precision bf16-mixed."

@@ -2,8 +2,8 @@
 
 Each process samples and scores whole groups of its own. Then all rollouts, rewards and old log-probabilities are
 exchanged (token ids and a few numbers, no tensors of the model; see `grpo.experience`), and every process knows the whole
-update: advantages, minibatches, counts and figures need no further exchange. Each optimizer step is dealt out anew, so that
-every process has like work whoever sampled it.
+update: advantages, minibatches, counts and metrics need no further exchange. The rollouts of each optimizer step are
+partitioned anew, so that every process has like work whoever sampled them.
 
 What remains is rounding, since rollouts stand in other batches: 1e-7 of a value in float32. A solver with a step size of its
 own, as `AdaptiveSolver`, may turn that into another number of gradients, and rewards then differ within its tolerance.
@@ -16,10 +16,17 @@ from collections.abc import Iterable, Mapping
 
 
 def weighted_means(parts: Iterable[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """Means of figures by weight; where one is undefined (NaN) or missing, that part has no say. NaN where none has."""
+    """Return means of metrics by weight.
+
+    Args:
+        parts: metrics by name, and their weight. Where one is undefined (NaN) or missing, that part has no say.
+
+    Returns:
+        The means by name; NaN where no part has a say.
+    """
     sums: dict[str, tuple[float, float]] = {}
-    for figures, weight in parts:
-        for name, value in figures.items():
+    for metrics, weight in parts:
+        for name, value in metrics.items():
             total, weights = sums.get(name, (0.0, 0.0))
             known = not math.isnan(value)
             sums[name] = (total + weight * value, weights + weight) if known else (total, weights)

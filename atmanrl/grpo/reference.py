@@ -39,15 +39,15 @@ class Reference:
         self.policy = build(policy.unbuilt(), module).eval().requires_grad_(False)
 
     def logprobs(self, scorer: Scorer, batch: RolloutBatch) -> list[Tensor]:
-        """Log-probabilities of each rollout's completion under the weights that the run started from."""
+        """Return the log-probabilities of each rollout's completion under the weights that the run started from."""
         with self.of(scorer.policy) as model:
             return scorer.logprobs(batch, model)
 
     @contextmanager
     def of(self, policy: Policy) -> Iterator[Any]:
-        """The reference model with whole weights, on the policy's device; adapters are off within the context.
+        """Give the reference model with full weights, on the policy's device; adapters are off within the context.
 
-        Entering is collective where weights are sharded.
+        Where weights are sharded, all processes must enter it.
         """
         if self.policy is not None:
             with gathered(self.policy):

@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from atmanrl.errors import UserError
 
-Shape = Literal["constant", "linear", "cosine"]
+WarmupShape = Literal["constant", "linear", "cosine"]
 
 
 class WarmupSchedule(LambdaLR):
@@ -35,7 +35,7 @@ class WarmupSchedule(LambdaLR):
     def __init__(
         self,
         optimizer: torch.optim.Optimizer,
-        shape: Shape = "constant",
+        shape: WarmupShape = "constant",
         warmup_updates: int = 0,
         total_updates: int | None = None,
         min_ratio: float = 0.0,
@@ -51,11 +51,11 @@ class WarmupSchedule(LambdaLR):
         super().__init__(optimizer, self.ratio)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far it has come; a run that goes on takes its options from its config, as all others."""
+        """Return how far it has come; a run that goes on takes the options from its config, as it takes all others."""
         return {k: v for k, v in super().state_dict().items() if k not in self.OPTIONS}
 
     def ratio(self, update: int) -> float:
-        """Share of the peak learning rate after `update` updates."""
+        """Return the share of the peak learning rate after `update` updates."""
         if update < self.warmup_updates:
             return update / self.warmup_updates
         if self.shape == "constant" or self.total_updates is None:

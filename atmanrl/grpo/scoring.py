@@ -19,17 +19,20 @@ from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 @dataclass(frozen=True)
 class Scored:
-    """B rollouts under a model.
+    """B rollouts as a model sees them, padded to C tokens.
 
     Attributes:
         rows: their numbers in the batch.
-        completion: `[B, C]` boolean, true at tokens of the completion that count here.
+        completion_mask: `[B, C]` boolean, true at tokens of the completion that count here.
         logprobs: `[B, C]` of the completions' tokens at the sampling temperature, 0 on padding.
         entropy: `[B, C]` in nats, of the distribution that each token was drawn from, 0 on padding; no gradient.
+
+    Example:
+        `Scored([3], tensor([[True, True]]), logprobs=tensor([[-0.1, -0.7]]), entropy=tensor([[0.3, 1.2]]))`
     """
 
     rows: list[int]
-    completion: Tensor
+    completion_mask: Tensor
     logprobs: Tensor
     entropy: Tensor
 
@@ -38,7 +41,7 @@ class Scorer:
     """Reads rollouts with a model and scores the tokens of their completions.
 
     Args:
-        policy: names the padding token, and is the model unless another is given.
+        policy: names the padding token, and is the model unless a call names another.
         temperature: of sampling.
         tokens: most tokens, padding counted, in one forward pass.
         share_prompts: whether a prompt is read once for all its rollouts, where the model allows it.
@@ -48,7 +51,7 @@ class Scorer:
         self.policy, self.temperature, self.tokens, self.share_prompts = policy, temperature, tokens, share_prompts
 
     def parts(self, batch: RolloutBatch, rows: Sequence[int], model: Any = None) -> Iterator[Scored]:
-        """The rollouts `rows` in parts of like lengths, each within the budget of tokens.
+        """Score the rollouts `rows` in parts of like lengths, each within the budget of tokens.
 
         With gradients, the backward pass of a part must have run before the next part is asked for, and the iterator
         must be exhausted: what the prompts learn is led back to the weights at the end.
@@ -62,42 +65,42 @@ class Scorer:
         if self.share_prompts and can_share(model) and all(len(batch.rollouts[i].prompt_ids) > 1 for i in rows):
             yield from self._with_shared_prompts(batch, rows, model)
         else:
-            yield from self._whole(batch, rows, model)
+            yield from self._full_sequences(batch, rows, model)
 
-    def dealt(self, batch: RolloutBatch, rows: Sequence[int]) -> Iterator[Scored]:
-        """This process's share of the rollouts `rows`, which all processes must ask for, in parts (see `parts`).
+    def own_parts(self, batch: RolloutBatch, rows: Sequence[int]) -> Iterator[Scored]:
+        """Score this process's partition of the rollouts `rows` in parts (see `parts`). All processes must ask for them.
 
-        A process takes whole groups, so that it reads a prompt once for all its rollouts. But sharded weights are gathered
+        A process takes full groups, so that it reads a prompt once for all its rollouts. But sharded weights are gathered
         layer by layer in every pass, forward and backward, which all processes must do together: there rollouts are
-        shared out one by one, in equally many parts, each with its prompts; a process that has nothing left reads the
+        divided one by one, into equally many parts, each with its prompts; a process that has nothing left reads the
         shortest rollout, of which nothing counts.
         """
         lengths = [_length(batch.rollouts[i]) for i in rows]
         me, model = processes(), self.policy.model
         if not is_sharded(model):
             groups = [list(group) for _, group in groupby(range(len(rows)), lambda i: rows[i] // batch.group_size)]
-            mine = shares([sum(lengths[i] for i in group) for group in groups], me.count)[me.rank]
-            yield from self.parts(batch, [rows[i] for k in mine for i in groups[k]])
+            own = partition([sum(lengths[i] for i in group) for group in groups], me.count)[me.rank]
+            yield from self.parts(batch, [rows[i] for k in own for i in groups[k]])
             return
-        for part in deal(lengths, self.tokens, me.count)[me.rank]:
+        for part in partition_in_parts(lengths, self.tokens, me.count)[me.rank]:
             if part:
                 yield self._read(batch, [rows[i] for i in part], model)
             else:
                 idle = self._read(batch, [rows[lengths.index(min(lengths))]], model)
-                nothing = torch.zeros_like(idle.completion)
-                yield replace(idle, completion=nothing, entropy=idle.entropy * nothing)
+                nothing = torch.zeros_like(idle.completion_mask)
+                yield replace(idle, completion_mask=nothing, entropy=idle.entropy * nothing)
 
     def logprobs(self, batch: RolloutBatch, model: Any = None) -> list[Tensor]:
-        """Log-probabilities of each rollout's completion, on the CPU, without gradients."""
-        found: dict[int, Tensor] = {}
+        """Return the log-probabilities `[C]` of each rollout's completion, on the CPU, without gradients."""
+        by_row: dict[int, Tensor] = {}
         with torch.no_grad():
             for part in self.parts(batch, range(len(batch)), model):
-                for row, values, real in zip(part.rows, part.logprobs.cpu(), part.completion.cpu(), strict=True):
-                    found[row] = values[real]
-        return [found[row] for row in range(len(batch))]
+                for row, values, real in zip(part.rows, part.logprobs.cpu(), part.completion_mask.cpu(), strict=True):
+                    by_row[row] = values[real]
+        return [by_row[row] for row in range(len(batch))]
 
     def old_logprobs(self, batch: RolloutBatch, rescore: bool | None = None) -> list[Tensor]:
-        """Log-probabilities of each rollout's completion under the policy that sampled it.
+        """Return the log-probabilities `[C]` of each rollout's completion under the policy that sampled it.
 
         Args:
             batch: of rollouts that the policy has just sampled.
@@ -110,7 +113,7 @@ class Scorer:
         return [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
 
     def _with_shared_prompts(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
-        """Each different prompt once, without its last token; that token and the completion follow it, row by row."""
+        """Read each different prompt once, without its last token; that token and the completion follow it, row by row."""
         device = self.policy.device
         askers: dict[tuple[int, ...], list[int]] = {}
         for i in rows:
@@ -121,14 +124,16 @@ class Scorer:
             own = [(row, k) for k, q in enumerate(chosen) for row in askers[prompts[q]]]
             if not shared.shared:
                 self.share_prompts = False  # it will not be asked again
-                yield from self._whole(batch, [row for row, _ in own], model)
+                yield from self._full_sequences(batch, [row for row, _ in own], model)
                 continue
             lengths = [len(batch.rollouts[row].completion.ids) for row, _ in own]
             for part in cheapest_batches(lengths, self.tokens):
-                yield self._after(shared, batch, [own[i] for i in part], model)
+                yield self._after_prompts(shared, batch, [own[i] for i in part], model)
             shared.backward()
 
-    def _after(self, shared: SharedPrompts, batch: RolloutBatch, rows: list[tuple[int, int]], model: Any) -> Scored:
+    def _after_prompts(
+        self, shared: SharedPrompts, batch: RolloutBatch, rows: list[tuple[int, int]], model: Any
+    ) -> Scored:
         """Score rollouts, given as (row, prompt), after their prompts."""
         device = self.policy.device
         completions = [batch.rollouts[row].completion.ids for row, _ in rows]
@@ -148,14 +153,14 @@ class Scorer:
         )  # fmt: skip
         return _scored([row for row, _ in rows], real, *scores)
 
-    def _whole(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
-        """Prompt and completion of each rollout in one sequence."""
+    def _full_sequences(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
+        """Read prompt and completion of each rollout as one sequence."""
         lengths = [_length(batch.rollouts[i]) for i in rows]
         for part in cheapest_batches(lengths, self.tokens):
             yield self._read(batch, [rows[k] for k in part], model)
 
     def _read(self, batch: RolloutBatch, rows: list[int], model: Any) -> Scored:
-        """One pass over prompts and completions."""
+        """Read prompts and completions in one pass."""
         s = batch.sequences(rows, self.policy.pad_id, self.policy.device)
         scores = scores_at(
             model, s.before, s.tokens, self.temperature, input_ids=s.input_ids, attention_mask=s.attention_mask,
@@ -168,30 +173,41 @@ def _length(rollout: Rollout) -> int:
     return len(rollout.prompt_ids) + len(rollout.completion.ids)
 
 
-def _scored(rows: list[int], completion: Tensor, logprobs: Tensor, entropy: Tensor) -> Scored:
+def _scored(rows: list[int], mask: Tensor, logprobs: Tensor, entropy: Tensor) -> Scored:
     def dense(values: Tensor) -> Tensor:
-        return values.new_zeros(completion.shape).masked_scatter(completion, values)
+        return values.new_zeros(mask.shape).masked_scatter(mask, values)
 
-    return Scored(rows, completion, dense(logprobs), dense(entropy))
+    return Scored(rows, mask, dense(logprobs), dense(entropy))
 
 
-def shares(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Indices for each of `count` processes, each with its part of the long and of the short ones."""
+def partition(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Divide sequences among `count` processes, so that each has its part of the long and of the short ones.
+
+    Args:
+        lengths: of the sequences, in tokens.
+        count: of the processes.
+
+    Returns:
+        For each process, the indices of its sequences.
+
+    Example:
+        `partition([90, 10, 80, 20], 2)` is `[[1, 2], [0, 3]]`: 90 tokens for the one, 110 for the other.
+    """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     return [sorted(order[rank::count]) for rank in range(count)]
 
 
-def deal(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
-    """Each process's share in parts; every process has equally many, the last of some are empty.
+def partition_in_parts(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
+    """Divide sequences among processes, and each process's into parts; all have equally many, the last may be empty.
 
     Args:
         lengths: of the sequences, in tokens.
         budget: most tokens of a part, padding counted.
         count: of the processes.
     """
-    dealt = [
-        [[share[k] for k in part] for part in cheapest_batches([lengths[i] for i in share], budget)]
-        for share in shares(lengths, count)
+    by_process = [
+        [[own[k] for k in part] for part in cheapest_batches([lengths[i] for i in own], budget)]
+        for own in partition(lengths, count)
     ]
-    most = max(map(len, dealt))
-    return [[*parts, *([] for _ in range(most - len(parts)))] for parts in dealt]
+    most = max(map(len, by_process))
+    return [[*parts, *([] for _ in range(most - len(parts)))] for parts in by_process]

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.optim.lr_scheduler import LRScheduler
 
 from atmanrl.distributed import averaging, clip_gradients, processes
-from atmanrl.grpo.advantages import ZeroSpread
 from atmanrl.grpo.evaluation import EvaluatingModule
 from atmanrl.grpo.experience import Experience
-from atmanrl.grpo.loss import Loss, MinibatchCounts, evaluate
+from atmanrl.grpo.loss import Loss, LossInputs, MinibatchCounts, evaluate
 from atmanrl.grpo.optimizers import refusals
-from atmanrl.grpo.scoring import Scorer
-from atmanrl.grpo.step_metrics import StepMetrics
+from atmanrl.grpo.scoring import Scored, Scorer
+from atmanrl.grpo.step_metrics import LossPart, OptimizerStep, step_metrics
 from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward
 
@@ -34,7 +35,6 @@ class UpdatingModule(EvaluatingModule):
         num_iterations: passes over an experience.
         minibatch_queries: queries of one optimizer step, on each device.
         max_new_tokens: most tokens that a completion may have.
-        zero_spread_groups: what becomes of groups without an advantage.
         max_grad_norm: gradients are clipped to this norm; None leaves them.
         seed: of the order of minibatches.
     """
@@ -44,64 +44,60 @@ class UpdatingModule(EvaluatingModule):
     num_iterations: int
     minibatch_queries: int
     max_new_tokens: int
-    zero_spread_groups: ZeroSpread
     max_grad_norm: float | None
     seed: int
 
     def __init__(self, policy: Policy, rewards: dict[str, Reward], evaluate_all_rewards: bool) -> None:
         super().__init__(policy, rewards, evaluate_all_rewards)
         self.automatic_optimization = False
-        self._norm = torch.zeros(())  # of the gradient of the last optimizer step, before it was clipped
+        self._grad_norm = torch.zeros(())  # of the last optimizer step, before the gradient was clipped
 
     def _update(self, experience: Experience) -> dict[str, float]:
-        """All passes over the rollouts of all processes; the metrics of their steps."""
-        metrics = StepMetrics()
-        # with nothing to learn there still is one step, without gradients, so that the update is counted
+        """Pass over the rollouts of all processes, and return the metrics of the optimizer steps."""
         passes = (self._minibatches(experience, iteration) for iteration in range(self.num_iterations))
-        steps = [rows for minibatches in passes for rows in minibatches] or [[]]
-        for number, rows in enumerate(steps, start=1):
-            self._optimizer_step(experience, rows, metrics, last=number == len(steps))
+        # with nothing to learn there still is one step, without gradients, so that the update is counted
+        minibatches = [rows for each in passes for rows in each] or [[]]
+        last = len(minibatches) - 1
+        steps = [self._optimizer_step(experience, rows, last=i == last) for i, rows in enumerate(minibatches)]
         # as large as the weights, and of no use while rollouts are sampled and probed
         self._torch_optimizer().zero_grad(set_to_none=True)
-        means = metrics.of_all_processes().means(self.loss.metric_names)
-        means["lr"] = self._torch_optimizer().param_groups[0]["lr"]
-        if self.zero_spread_groups == "drop":
-            learnt = len(experience.learning_groups) * experience.batch.group_size
-            means["groups_dropped"] = 1 - learnt / len(experience.rollouts)
+        metrics = step_metrics(steps, self.loss.metric_names)
+        metrics["lr"] = self._torch_optimizer().param_groups[0]["lr"]
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
             with refusals("lr_scheduler"):
                 schedule.step()
-        return means
+        return metrics
 
     def _minibatches(self, experience: Experience, iteration: int) -> list[list[int]]:
         seed = (self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + iteration
         queries = self.minibatch_queries * processes().count
         return minibatches(experience.learning_groups, experience.batch.group_size, queries, seed)
 
-    def _optimizer_step(self, experience: Experience, rows: list[int], metrics: StepMetrics, last: bool) -> None:
+    def _optimizer_step(self, experience: Experience, rows: list[int], last: bool) -> OptimizerStep:
         optimizer = self._torch_optimizer()
         optimizer.zero_grad()
-        completions = [rollout.completion for rollout in experience.rollouts]
+        completions = [rollout.completion for rollout in experience.batch.rollouts]
         taught = [i for i in rows if completions[i].finished or not self.loss.mask_truncated_completions]
         tokens = sum(len(completions[i].ids) for i in taught)
         counts = MinibatchCounts(len(rows), max(tokens, 1), self.max_new_tokens)
+        parts = []
         with averaging(self.trainer, self.policy.parameters()):
-            for part in self.scorer.dealt(experience.batch, taught):
-                output = evaluate(self.loss, experience.inputs(part, counts))
+            for part in self.scorer.own_parts(experience.batch, taught):
+                output = evaluate(self.loss, loss_inputs(experience, part, counts))
                 # parts are summed, but gradients are averaged over the processes
                 self.manual_backward(output.loss * processes().count)
-                metrics.add(output, part.completion, part.entropy)
+                parts.append(LossPart(output, part.completion_mask, part.entropy))
         if last:
             # the one step of an update that Lightning counts, so that global_step counts updates
             self._lightning_optimizer().step()
         else:
             self.trainer.strategy.optimizer_step(optimizer, lambda: None, self)
-        metrics.add_step(self._norm, len(rows) - len(taught))
+        return OptimizerStep.of(parts, self._grad_norm, len(rows) - len(taught))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradients, which `16-mixed` has scaled up to the backward pass, and unscaled just before this."""
-        self._norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
+        self._grad_norm = clip_gradients(self.policy.parameters(), self.max_grad_norm)
 
     def _lightning_optimizer(self) -> LightningOptimizer:
         optimizer = self.optimizers()
@@ -113,9 +109,30 @@ class UpdatingModule(EvaluatingModule):
 
 
 def minibatches(groups: Sequence[int], group_size: int, queries: int, seed: int) -> list[list[int]]:
-    """Rows of the rollouts of `queries` whole groups at a time, in an order drawn by the seed."""
+    """Return the rows of the rollouts of `queries` full groups at a time, in an order drawn by the seed."""
     order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed)).tolist()
     return [
         [groups[k] * group_size + g for k in order[start : start + queries] for g in range(group_size)]
         for start in range(0, len(order), queries)
     ]
+
+
+def loss_inputs(experience: Experience, part: Scored, counts: MinibatchCounts) -> LossInputs:
+    """Return what a loss needs of some rollouts that the policy has just scored, on the policy's device."""
+
+    def padded(values: Sequence[Tensor]) -> Tensor:
+        return pad_sequence([values[i] for i in part.rows], batch_first=True).to(part.logprobs.device)
+
+    advantages, reference = experience.advantages, experience.reference_logprobs
+    return LossInputs(
+        logprobs=part.logprobs,
+        old_logprobs=padded(experience.old_logprobs),
+        reference_logprobs=None if reference is None else padded(reference),
+        # one for each completion, or one for each of its tokens
+        advantages=advantages[part.rows].to(part.logprobs.device)
+        if isinstance(advantages, Tensor)
+        else padded(advantages),
+        completion_mask=part.completion_mask,
+        entropy=part.entropy,
+        counts=counts,
+    )

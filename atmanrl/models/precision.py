@@ -7,9 +7,8 @@ and masks are float32 under each. Lightning's other precisions would make those 
 
 from __future__ import annotations
 
-from lightning.fabric.connector import _convert_precision_to_unified_args
-
 from atmanrl.errors import UserError
+from atmanrl.lightning_internals import precision_name
 
 DTYPES = {"bf16-true": "bfloat16", "16-true": "float16", "64-true": "float64"}
 """The dtype of the weights that takes the place of a precision."""
@@ -26,7 +25,7 @@ def check_precision(precision: str | int | None, dtype: str, trains_weights: boo
     Raises:
         UserError: the precision, or the two together, cannot be; the message names what to give instead.
     """
-    name = _convert_precision_to_unified_args(precision) or "32-true"  # type: ignore[arg-type]
+    name = precision_name(precision)
     if name in DTYPES:
         raise UserError(
             f"trainer.precision {precision} would turn rewards and masks into {DTYPES[name]} too; give --trainer.precision="

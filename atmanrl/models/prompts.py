@@ -15,7 +15,7 @@ from atmanrl.models.logits import last_layer_at, positions
 
 
 def can_share(model: Any) -> bool:
-    """Whether rollouts may be read after keys and values of a prompt that is padded on the right.
+    """Say whether rollouts may be read after keys and values of a prompt that is padded on the right.
 
     Positions must come from outside, since padding stands between the prompt and the rollout.
     """
@@ -60,7 +60,7 @@ class SharedPrompts:
                 layer.keys, layer.values = self._leaf(layer.keys), self._leaf(layer.values)
 
     def select(self, prompts: Tensor) -> tuple[Any, Tensor]:
-        """A cache of its own (a forward pass changes it) and the attention mask `[B, P]` of `prompts [B]`."""
+        """Return a cache of its own, since a forward pass changes it, and the attention mask `[B, P]` of `prompts [B]`."""
         return fork(self.cache, prompts), self.mask[prompts]
 
     def backward(self) -> None:

@@ -9,12 +9,11 @@ from typing import Any, cast
 
 import torch
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from torch.utils.data import DataLoader, Dataset
 
 from atmanrl.distributed import all_gather, inference_copy, processes
 from atmanrl.errors import UserError
-from atmanrl.horizon import check_interval, planned_updates
+from atmanrl.horizon import batches_done, check_interval, planned_updates
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
@@ -180,7 +179,9 @@ class RolloutDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Row]:
         """One batch of problems an update; the last, smaller batch of an epoch is left out."""
         rows = self._rows("train", "fit")
-        order = EpochOrder(len(rows), self.seed, self._updates_done, processes(), self.queries_per_device)
+        order = EpochOrder(
+            len(rows), self.seed, lambda: batches_done(self.trainer), processes(), self.queries_per_device
+        )
         check_interval(self.trainer, order.updates)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
@@ -284,13 +285,6 @@ class RolloutDataModule(LightningDataModule):
             )
         block = Block(len(rows), processes())
         return DataLoader(cast("Dataset[Any]", rows), batch_size=self.eval_queries, sampler=block, collate_fn=collate)
-
-    def _updates_done(self) -> int:
-        """How many updates of this epoch a restarted run has behind it."""
-        if self.trainer is None:
-            return 0
-        progress = cast(_ProcessedTracker, self.trainer.fit_loop.epoch_loop.batch_progress.current)
-        return progress.processed
 
     def _stage(self, trainer: Trainer) -> tuple[str, int, int]:
         """Split, update and samples a problem, for the seeds; evaluation leaves the update out (0)."""

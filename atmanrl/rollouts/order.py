@@ -57,7 +57,7 @@ class Block(DistributedSampler[int]):
     """This process's block of a dataset, in order; nothing is answered twice to make blocks equal."""
 
     def __init__(self, size: int, among: Processes) -> None:
-        self.indices, self.epoch = among.share(size), 0
+        self.indices, self.epoch = among.block(size), 0
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -112,7 +112,7 @@ def test_a_failed_start_leaves_no_run_behind(fit, tmp_path, monkeypatch, capsys,
     if "group_size" in wrong:  # the first update fails
         monkeypatch.setattr("atmanrl.grpo.GRPOModule.training_step", no_memory)
     assert fit(wrong.replace("1000000", "2")) == 1
-    assert "config.yaml" not in os.listdir(tmp_path / "run")
+    assert not (tmp_path / "run/config.yaml").exists()
     monkeypatch.undo()
     assert fit() == 0
 

@@ -38,18 +38,18 @@ def test_the_policy_is_afterwards_what_it_was_and_the_copy_is_gone(policy):
     own, before = policy.model, {name: weight.clone() for name, weight in policy.model.state_dict().items()}
     rotary = own.model.rotary_emb.inv_freq
     with inference_copy(policy), inference_copy(policy):
-        twin = policy.model
-        assert twin is not own and not any(weight.requires_grad for weight in twin.parameters())
-        assert {weight.dtype for weight in twin.parameters()} == {torch.bfloat16}
-        assert twin.model.rotary_emb.inv_freq is rotary and rotary.dtype == torch.float32
+        copy = policy.model
+        assert copy is not own and not any(weight.requires_grad for weight in copy.parameters())
+        assert {weight.dtype for weight in copy.parameters()} == {torch.bfloat16}
+        assert copy.model.rotary_emb.inv_freq is rotary and rotary.dtype == torch.float32
     assert policy.model is own and all(weight.requires_grad for weight in own.parameters())
     assert all(torch.equal(weight, before[name]) for name, weight in own.state_dict().items())
-    assert {weight.device.type for weight in twin.parameters()} == {"meta"}
+    assert {weight.device.type for weight in copy.parameters()} == {"meta"}
     assert own.model.rotary_emb.inv_freq is rotary and rotary.device.type == "cpu"
     with torch.no_grad():
         own.lm_head.weight.mul_(2)
     with inference_copy(policy):
-        assert policy.model is twin and torch.equal(twin.lm_head.weight, 2 * before["lm_head.weight"].bfloat16())
+        assert policy.model is copy and torch.equal(copy.lm_head.weight, 2 * before["lm_head.weight"].bfloat16())
 
 
 def test_an_error_within_gives_the_policy_back(policy):

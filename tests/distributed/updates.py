@@ -16,7 +16,7 @@ from lightning import Trainer, seed_everything
 from torch.distributed.device_mesh import init_device_mesh
 
 from atmanrl.callbacks import RunCheckpoint
-from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, whole
+from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, unsharded
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, scoring
@@ -150,7 +150,7 @@ def save_adapters(policy: Policy, folder: Path) -> None:
     """Merged, and alone."""
     for kind in ("merged", "adapter"):
         policy.lora = LoRA(r=2, alpha=8, export=kind)
-        exported = whole(policy)
+        exported = unsharded(policy)
         if processes().rank == 0:
             exported.save(folder / kind)
 

@@ -75,7 +75,9 @@ def learnt(policy, scorer: Scorer) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     for part in scorer.parts(batch, range(len(batch))):
         places = torch.arange(part.logprobs.shape[1], device=policy.device)
         (part.logprobs * torch.cos(places)).sum().backward()
-        for row, real, values, entropy in zip(part.rows, part.completion, part.logprobs, part.entropy, strict=True):
+        for row, real, values, entropy in zip(
+            part.rows, part.completion_mask, part.logprobs, part.entropy, strict=True
+        ):
             found[row] = torch.stack([values[real], entropy[real]]).detach().cpu()
     both = torch.cat([found[row] for row in sorted(found)], dim=1)
     gradient = torch.cat([p.grad.flatten() for p in policy.parameters()]).cpu()

@@ -11,7 +11,8 @@ from atmanrl.errors import UserError
 from atmanrl.grpo import Experience, Extreme, Loss, LossInputs, LossOutput, MinibatchCounts, experience
 from atmanrl.grpo.loss import evaluate
 from atmanrl.grpo.scoring import Scored
-from atmanrl.grpo.step_metrics import StepMetrics
+from atmanrl.grpo.step_metrics import LossPart, OptimizerStep, step_metrics
+from atmanrl.grpo.update import loss_inputs
 from atmanrl.rewards import Scores
 from atmanrl.rollouts import Completion, RolloutBatch
 
@@ -35,8 +36,11 @@ def exchanged(rank: int, monkeypatch) -> tuple[Experience, RolloutBatch]:
     monkeypatch.setattr(experience, "all_gather", lambda mine: sent)
     monkeypatch.setattr(experience, "processes", lambda: Processes(rank, 2))
     batch, scores, old = parts[rank]
-    centred = lambda rewards, size: (rewards.view(-1, size) - rewards.view(-1, size).mean(1, keepdim=True)).view(-1)  # noqa: E731
-    return experience.exchange(batch, scores, old, None, centred, lambda rewards, size: [1]), batch
+
+    def advantages(rewards, size):
+        return (rewards.view(-1, size) - rewards.view(-1, size).mean(1, keepdim=True)).view(-1), [1]
+
+    return experience.exchange(batch, scores, old, None, advantages), batch
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -61,7 +65,7 @@ def test_a_loss_is_given_the_rows_that_were_scored(by_token, monkeypatch):
         made = dataclasses.replace(made, advantages=tokens)
     mask = torch.tensor([[True, True, True], [True, True, False]])
     scored = Scored([3, 2], mask, torch.zeros(2, 3), torch.ones(2, 3))
-    inputs = made.inputs(scored, MinibatchCounts(4, 9, 20))
+    inputs = loss_inputs(made, scored, MinibatchCounts(4, 9, 20))
     assert inputs.old_logprobs.tolist() == [[-2.0] * 3, [-1.0, -1.0, 0.0]] and inputs.counts.tokens == 9
     if by_token:
         assert inputs.token_advantages.tolist() == [[1.0, 2.0, 3.0], [1.0, 2.0, 0.0]]
@@ -115,11 +119,8 @@ def test_metrics_are_means_over_tokens_or_completions_or_extremes(inputs):
         "token": token, "whole": whole, "least": Extreme(token, "min"), "most": Extreme(token, "max"),
         "least_whole": Extreme(whole, "min"),
     }  # fmt: skip
-    steps = StepMetrics()
-    for masked in (0, 1):
-        steps.add(LossOutput(torch.tensor(0.25), metrics), inputs.completion_mask, inputs.entropy)
-        steps.add(LossOutput(torch.tensor(0.5), {}), inputs.completion_mask, inputs.entropy)  # a part may have none
-        steps.add_step(torch.tensor(1.0), masked)
-    means = steps.of_all_processes().means(["never"])
+    outputs = LossOutput(torch.tensor(0.25), metrics), LossOutput(torch.tensor(0.5), {})  # a part may have none
+    parts = [LossPart(output, inputs.completion_mask, inputs.entropy) for output in outputs]
+    means = step_metrics([OptimizerStep.of(parts, torch.tensor(1.0), masked) for masked in (0, 1)], ["never"])
     assert means["loss"] == 0.75 and means["token"] == 14 / 4 and means["whole"] == 10 / 5
     assert means["least"] == 3.0 and means["most"] == 5.0 and means["least_whole"] == 0.5 and means["never"] == 0

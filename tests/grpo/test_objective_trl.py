@@ -9,7 +9,7 @@ from trl_trainer import EOS, PROMPT, run
 from atmanrl.grpo import ClippedLoss, Experience, GRPOModule
 from atmanrl.grpo.rollout_metrics import rollout_metrics
 from atmanrl.grpo.scoring import Scored
-from atmanrl.grpo.step_metrics import StepMetrics
+from atmanrl.grpo.step_metrics import step_metrics
 from atmanrl.models.policy import Policy
 from atmanrl.rewards import Scores
 from atmanrl.rollouts import Completion, RolloutBatch
@@ -68,7 +68,7 @@ class GivenScorer:
     def __init__(self, given):
         self.given = given
 
-    def dealt(self, batch, rows):
+    def own_parts(self, batch, rows):
         for part in (list(rows[:3]), list(rows[3:])):
             real = self.given.mask[part][:, : max(LENGTHS[i] for i in part)]
             given = [t[part][:, : real.shape[1]] for t in (self.given.logprobs, self.given.entropy)]
@@ -90,12 +90,11 @@ def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], tor
     scores = Scores({"first": rewards[:, 0], "second": rewards[:, 1]}, rewards @ torch.tensor([1.0, 0.5]), {})
     padded = {name: [getattr(given, name)[i, :n] for i, n in enumerate(LENGTHS)] for name in ("old", "reference")}
     experience = Experience(
-        batch(), slice(0, 8), scores, module.advantages(scores.total, GROUP), padded["old"],
+        batch(), slice(0, 8), scores, module.advantages(scores.total, GROUP)[0], padded["old"],
         padded["reference"] if loss.uses_reference else None, [0, 1], 0,
     )  # fmt: skip
-    metrics = StepMetrics()
-    module._optimizer_step(experience, list(range(8)), metrics, last=True)
-    found = rollout_metrics(experience, module.scale_rewards) | metrics.means()
+    step = module._optimizer_step(experience, list(range(8)), last=True)
+    found = rollout_metrics(experience, module.advantages) | step_metrics([step])
     return found["loss"], found, given.logprobs.grad
 
 

@@ -39,7 +39,9 @@ def learnt(policy, scorer: Scorer, batch: RolloutBatch, rows) -> tuple[dict, tor
     for part in scorer.parts(batch, rows):
         weights = torch.cos(torch.arange(part.logprobs.shape[1])) * torch.tensor(part.rows)[:, None]
         (part.logprobs * weights).sum().backward()
-        for row, real, values, entropy in zip(part.rows, part.completion, part.logprobs, part.entropy, strict=True):
+        for row, real, values, entropy in zip(
+            part.rows, part.completion_mask, part.logprobs, part.entropy, strict=True
+        ):
             found[row] = torch.stack([values[real], entropy[real]]).detach()
             assert not values[~real].any() and not entropy[~real].any()
     return found, torch.cat([p.grad.flatten() for p in policy.parameters()])
@@ -64,24 +66,24 @@ def test_shared_prompts_change_neither_values_nor_gradients(tiny_policy, batch, 
 
 
 @pytest.mark.parametrize("sharded", [False, True], ids=["ddp", "fsdp2"])
-def test_each_process_reads_its_share(tiny_policy, batch, monkeypatch, sharded):
+def test_each_process_reads_its_partition(tiny_policy, batch, monkeypatch, sharded):
     rows, read = [6, 7, 8, 0, 1, 4], []
     monkeypatch.setattr("atmanrl.grpo.scoring.is_sharded", lambda model: sharded)
     expected, _ = learnt(tiny_policy, Scorer(tiny_policy, 0.7, 10_000), batch, rows)
     for rank in range(4):
         monkeypatch.setattr("atmanrl.grpo.scoring.processes", lambda rank=rank: Processes(rank, 4))
-        read.append(list(Scorer(tiny_policy, 0.7, 12).dealt(batch, rows)))
-    real = [(part.rows, part) for parts in read for part in parts if part.completion.any()]
+        read.append(list(Scorer(tiny_policy, 0.7, 12).own_parts(batch, rows)))
+    real = [(part.rows, part) for parts in read for part in parts if part.completion_mask.any()]
     assert sorted(row for found, _ in real for row in found) == sorted(rows)
     for found, part in real:
         for k, row in enumerate(found):
-            assert torch.allclose(part.logprobs[k][part.completion[k]], expected[row][0], atol=1e-6)
+            assert torch.allclose(part.logprobs[k][part.completion_mask[k]], expected[row][0], atol=1e-6)
     groups = [{row // 3 for part in parts for row in part.rows} for parts in read]
     if not sharded:  # three groups, each on one process, and nothing for the fourth
         assert sorted(map(sorted, groups)) == [[], [0], [1], [2]]
         return
     assert len({len(parts) for parts in read}) == 1
-    idle = [part for parts in read for part in parts if not part.completion.any()]
+    idle = [part for parts in read for part in parts if not part.completion_mask.any()]
     assert idle and all(part.logprobs.requires_grad and not part.entropy.any() for part in idle)
 
 
