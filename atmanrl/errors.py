@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from atmanrl.io import escape
 
@@ -17,6 +19,15 @@ class UserError(ValueError):
 def first_line(error: BaseException) -> str:
     """The first line of its message, or its name where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+@contextmanager
+def prefixed(where: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Put a place before the message of a `UserError` that is raised within, which becomes a `kind`."""
+    try:
+        yield
+    except UserError as error:
+        raise kind(f"{where}: {error}") from error
 
 
 class Interrupted(Exception):

@@ -94,7 +94,7 @@ def answer_target(rollout: Rollout, policy: Policy, answer: Answer | str) -> Tar
 def question(rollout: Rollout, policy: Policy, answer: Answer | str) -> Question:
     """The question that a rollout itself asks (see `answer_target`)."""
     aim = answer_target(rollout, policy, answer)
-    return Question(aim.prompt, aim.tail[: aim.cot], aim.delimiter_ids, aim.answer_ids)
+    return Question(aim.prompt_ids, aim.cot_ids, aim.delimiter_ids, aim.answer_ids)
 
 
 def has_answer(rollout: Rollout, policy: Policy) -> bool:

@@ -117,6 +117,16 @@ def context_length(config: Any) -> int:
     return min((size for size in sizes if isinstance(size, int)), default=1 << 30)
 
 
+def check_length(tokens: int, config: Any) -> None:
+    """Refuse a sequence that is longer than a configuration allows.
+
+    Raises:
+        PolicyError: it is.
+    """
+    if tokens > (context := context_length(config)):
+        raise PolicyError(f"{tokens} tokens exceed the model's context of {context}.")
+
+
 @contextmanager
 def plain_outputs(config: Any) -> Iterator[None]:
     """Within it, forward passes of a model that somebody else has loaded return what is needed here."""

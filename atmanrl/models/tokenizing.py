@@ -107,7 +107,7 @@ class Encoder:
 
     def bare(self, text: str) -> list[int]:
         """Token ids of a prompt without the chat template."""
-        return self._known(prompt_ids(self.tokenizer, text))
+        return self.known(prompt_ids(self.tokenizer, text))
 
     def turn(self, text: str, reply: str, eos_id: int, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
         """Token ids of a user's turn and of the assistant's reply with its end of sequence.
@@ -124,7 +124,7 @@ class Encoder:
         """
         prompt = self.prompts([text])[0]
         if self.template is None:
-            return prompt, self._known([*text_ids(self.tokenizer, " " + reply, visible), eos_id])
+            return prompt, self.known([*text_ids(self.tokenizer, " " + reply, visible), eos_id])
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
         whole = self._chats([turns], reply=False)[0]
         if whole[: len(prompt)] != prompt:
@@ -136,9 +136,14 @@ class Encoder:
             list(conversations), chat_template=self.template, add_generation_prompt=reply, return_dict=False,
             sanitize_control_tokens=True, **self.variables,
         )  # fmt: skip
-        return [self._known(list(each)) for each in ids]
+        return [self.known(list(each)) for each in ids]
 
-    def _known(self, ids: list[int]) -> list[int]:
+    def known(self, ids: list[int]) -> list[int]:
+        """Return token ids as they are.
+
+        Raises:
+            PolicyError: the model does not know one of them.
+        """
         if max(ids, default=0) >= self.size:
             raise PolicyError(
                 f"{self.path}: the tokenizer gives token {max(ids)}, the model knows {self.size} tokens; give it the "

@@ -5,6 +5,7 @@ from atmanrl.probe.attributions import Attribution, GradientAtStart, IntegratedG
 from atmanrl.probe.module import MaskProbe
 from atmanrl.probe.result import ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
+from atmanrl.probe.target import Target
 
 __all__ = [
     "AdaptiveSolver",
@@ -17,4 +18,5 @@ __all__ = [
     "ProbeResult",
     "Solver",
     "Suppression",
+    "Target",
 ]

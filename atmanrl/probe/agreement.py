@@ -1,4 +1,4 @@
-"""How well one probe's rewards agree with a reference's, by what training sees of them: advantages within groups."""
+"""How well the rewards of one probe agree with a reference's, in what training sees of them: advantages within groups."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import torch
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement over some rollouts, as sums, so that several checks can be added up.
+    """Agreement over some rollouts, held as sums, so that several checks can be added up.
 
-    Advantages are rewards minus their group's mean. A correlation ignores scale and unscaled advantages do not, so the
-    slope of the regression stands beside it.
+    Advantages are rewards minus their group's mean. A correlation says nothing of their scale, which matters where
+    advantages are not normalized, so the slope of the regression is reported beside it.
 
     Attributes:
-        rollouts: how many distinct pairs of rewards there are; a policy that repeats itself tells nothing new.
-        groups: how many groups they come from.
+        rollouts: number of distinct pairs of rewards; a rollout that repeats another adds no information.
+        groups: number of groups that they come from.
         xx: sum of squares of the reference's advantages; yy: of the probe's; xy: of their products.
-        largest: largest difference between two rewards of one rollout.
+        largest: largest difference between the two rewards of a rollout.
 
     Example:
         >>> Agreement.of([0.1, 0.3, 0.2], [0.1, 0.4, 0.2], ["a", "a", "a"]).slope
@@ -37,17 +37,17 @@ class Agreement:
 
     @classmethod
     def of(cls, reference: Sequence[float], rewards: Sequence[float], groups: Sequence[Hashable]) -> Agreement:
-        """Compare two probes' rewards of the same rollouts.
+        """Compare the rewards that two probes gave the same rollouts.
 
         Args:
-            reference: rewards by the reference; NaN where it abstained, and the rollout has no say.
-            rewards: by the probe in question.
-            groups: which group each rollout belongs to. A group of one has no advantage and no say.
+            reference: rewards by the reference.
+            rewards: rewards by the probe in question. A rollout with a NaN in either is left out.
+            groups: the group of each rollout. A group of one has no advantages, and is left out.
         """
         members: dict[Hashable, list[tuple[float, float]]] = {}
-        for theirs, ours, group in zip(reference, rewards, groups, strict=True):
-            if not (math.isnan(theirs) or math.isnan(ours)):
-                members.setdefault(group, []).append((theirs, ours))
+        for expected, reward, group in zip(reference, rewards, groups, strict=True):
+            if not (math.isnan(expected) or math.isnan(reward)):
+                members.setdefault(group, []).append((expected, reward))
         total = cls()
         for pairs in members.values():
             if len(pairs) > 1:
@@ -75,16 +75,16 @@ class Agreement:
         return self.xy / self.xx if self.xx > 0 else math.nan
 
     def lower_bound(self, confidence: float = 0.95) -> float:
-        """One-sided lower bound of the correlation, by Fisher's transformation.
+        """Return a one-sided lower bound of the correlation, by Fisher's transformation.
 
         Each group's mean is estimated from its rollouts and takes a degree of freedom. Advantages are not normally
         distributed, so the confidence is approximate.
 
         Args:
-            confidence: that the true correlation is above the bound.
+            confidence: the probability that the true correlation is above the bound.
 
         Returns:
-            The bound, or NaN where there are too few rollouts for one (at least three more than groups are needed).
+            The bound, or NaN where there are too few rollouts for one: at least three more than groups are needed.
         """
         degrees = self.rollouts - self.groups - 2
         if degrees < 1 or math.isnan(self.pearson):

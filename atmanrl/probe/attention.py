@@ -47,12 +47,16 @@ class ProbeError(UserError):
 
 @dataclass(frozen=True)
 class Bias:
-    """What is added to the pre-softmax scores.
+    """What is added to attention scores before the softmax.
 
     Attributes:
         values: `[B, R, C]`, for R query rows and C key columns.
         row: absolute position (padding counted) of the first row.
         column: absolute position of the first column.
+
+    Example:
+        Behind a prompt of 7 tokens, for a tail of 5 tokens of which the first 3 are the reasoning:
+        `Bias(values=torch.full((1, 5, 3), -4.0), row=7, column=7)`
     """
 
     values: Tensor
@@ -60,7 +64,7 @@ class Bias:
     column: int
 
     def placed(self, rows: range, columns: range) -> Tensor:
-        """The part that lies in a block of the score matrix, `[B, 1, len(rows), len(columns)]`, 0 elsewhere."""
+        """Return the bias on a block of the score matrix, `[B, 1, len(rows), len(columns)]`, 0 where it has no values."""
         height, width = self.values.shape[-2:]
         top, left = max(rows.start, self.row), max(columns.start, self.column)
         bottom, right = min(rows.stop, self.row + height), min(columns.stop, self.column + width)
@@ -97,11 +101,11 @@ def _with_bias(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | No
 
 
 def _input_with_gradient(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
-    """The input of the first layer, in need of a gradient where the bias is.
+    """Make the input of the first layer require a gradient wherever the bias does.
 
-    The weights are frozen, so in the first layer the mask alone would need one. CUDA's memory-efficient attention looks at
-    query, key and value to see whether a backward pass follows; if none of them needs a gradient its backward pass reads
-    what was never written (pytorch #148476).
+    The weights are frozen, so in the first layer only the mask would require one. CUDA's memory-efficient attention looks
+    at query, key and value to see whether a backward pass follows; if none of them requires a gradient, its backward pass
+    reads memory that was never written (pytorch #148476).
     """
     bias = _BIAS.get()
     wanted = torch.is_grad_enabled() and bias is not None and bias.values.requires_grad and not embedded.requires_grad
@@ -110,7 +114,7 @@ def _input_with_gradient(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
 
 @contextmanager
 def _in_float(model: Any, backend: str) -> Iterator[None]:
-    """The model's own attention as the probe needs it."""
+    """Let the model's own attention compute its scores in float32."""
     embedding = model.get_input_embeddings()
     handle = embedding.register_forward_hook(_input_with_gradient) if backend == "sdpa" else None
     try:
@@ -128,7 +132,7 @@ _OPEN: dict[str, tuple[int, Callable[..., Tensor | None]]] = {}
 
 @contextmanager
 def _registered(backend: str) -> Iterator[None]:
-    """The backend's mask function wrapped: once, however many hooks are open, and until the last of them closes."""
+    """Wrap the backend's mask function: once, however many hooks are open, until the last of them closes."""
     with _LOCK:
         count, original = _OPEN.get(backend, (0, ALL_MASK_ATTENTION_FUNCTIONS[backend]))
         _OPEN[backend] = count + 1, original
@@ -146,17 +150,17 @@ def _registered(backend: str) -> Iterator[None]:
 
 
 def backends(model: Any) -> tuple[str, ...]:
-    """Those of `BACKENDS` that the model can run: Gemma2 and gpt-oss have no sdpa, Bloom and Falcon cannot change."""
+    """Return those of `BACKENDS` that the model can run: Gemma2 and gpt-oss have no sdpa, Bloom and Falcon cannot change."""
     if not model._can_set_attn_implementation():
         return tuple(name for name in BACKENDS if name == model.config._attn_implementation)
     return BACKENDS if all(getattr(part, "_supports_sdpa", True) for part in model.modules()) else ("eager",)
 
 
 def choose_backend(model: Any) -> str:
-    """The backend to probe a model with: the first of `BACKENDS` that it can run.
+    """Return the backend to probe a model with: the first of `BACKENDS` that it can run.
 
-    On a CPU that is the order of their speed (`experiments/benchmarks/probe_scaling.py`). On a GPU `lean` computes products
-    in the model's own dtype, and `sdpa` in float32.
+    On a CPU that is the order of their speed (`experiments/benchmarks/probe_scaling.py`). On a GPU, `lean` computes
+    products in the model's own dtype, and `sdpa` in float32.
 
     Raises:
         ProbeError: the model can run none of them.
@@ -172,9 +176,9 @@ def choose_backend(model: Any) -> str:
 
 @contextmanager
 def attention_hook(model: Any, backend: str) -> Iterator[None]:
-    """Let `attention_bias` reach `model`, which runs with `backend` attention meanwhile; then all is as it was.
+    """Let `attention_bias` reach `model`, which runs with `backend` attention within; afterwards it is as it was.
 
-    Hooks may be nested, and may be open in several threads: the bias is added once.
+    Hooks may be nested, and may be open in several threads: the bias is added only once.
 
     Raises:
         ProbeError: the backend has no float mask, or the model cannot change to it.
@@ -187,9 +191,9 @@ def attention_hook(model: Any, backend: str) -> Iterator[None]:
             f"choose attention: {possible[0]}" if possible else "load it with attn_implementation: eager to probe it"
         )
         raise ProbeError(f"{type(model).__name__} cannot run with {backend} attention; {advice}.")
-    found = model.config._attn_implementation
+    before = model.config._attn_implementation
     try:
-        if found != backend:
+        if before != backend:
             model.set_attn_implementation(backend)
         _HOOKS.set(_HOOKS.get() + 1)
         try:
@@ -198,13 +202,13 @@ def attention_hook(model: Any, backend: str) -> Iterator[None]:
         finally:
             _HOOKS.set(_HOOKS.get() - 1)
     finally:
-        if model.config._attn_implementation != found:
-            model.set_attn_implementation(found)
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)
 
 
 @contextmanager
 def attention_bias(bias: Bias) -> Iterator[None]:
-    """Forward passes of a hooked model inside this context add `bias` to the scores of every layer and head."""
+    """Add `bias` to the scores of every layer and head, in forward passes of a hooked model within this context."""
     token = _BIAS.set(bias)
     try:
         yield
@@ -213,10 +217,10 @@ def attention_bias(bias: Bias) -> Iterator[None]:
 
 
 def can_share_cache(cache: Any) -> bool:
-    """Whether a prompt's cache can be given to several rollouts: only if it holds keys and values and nothing else.
+    """Return whether several rollouts can share a prompt's cache: only if it holds keys and values, and nothing else.
 
-    Convolution and linear-attention layers keep a running state, changed in place, that takes no account of padding on
-    the left; models with such layers (Qwen3-Next, LFM2) read the prompt again in every pass.
+    Convolution and linear-attention layers keep a running state that is changed in place and includes padding on the
+    left; models with such layers (Qwen3-Next, LFM2) read the prompt again in every pass.
     """
     plain = (DynamicLayer, DynamicSlidingWindowLayer)
     return isinstance(cache, Cache) and all(type(layer) in plain for layer in getattr(cache, "layers", [None]))

@@ -1,160 +1,26 @@
-"""`explain`: the probe by itself, for any Hugging Face causal language model and one chain of thought.
-
-The module is not called `explain`: a submodule of that name would hide the function in `from atmanrl import explain`.
-"""
+"""`explain`: the probe by itself, for any Hugging Face causal language model and one chain of thought."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.io.files import atomic_write
-from atmanrl.io.terminal import output_encoding
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
-from atmanrl.models.loading import plain_outputs
+from atmanrl.models.loading import check_length, plain_outputs
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
+from atmanrl.probe.explanation import Explanation
 from atmanrl.probe.mask import Entries, Orientation, Shape
 from atmanrl.probe.module import Attention, SolverName
-from atmanrl.probe.target import Target, target
-from atmanrl.rollouts import Rollout, RolloutBatch, traces
+from atmanrl.probe.target import Target, target_of
 from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.tasks import DELIMITER
-from atmanrl.views import figure1, trace_page, trace_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from rich.text import Text
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
-    """How much each token of a chain of thought matters to the right answer.
-
-    It shows itself: `print` (plain), `rich.print` (coloured), the last line of a notebook's cell, `to_html`, `figure`.
-
-    Attributes:
-        model: name of the model.
-        prompt: the user's turn; answer: the gold answer.
-        tokens: the T reasoning tokens as texts; joined they are the chain of thought, with the white space that stands
-            before the delimiter. A character of several byte tokens stands at its last one, the others are empty.
-        saliency: one value for each of them, in the orientation of the settings.
-        rows: labels of the mask's R rows: the reasoning, the delimiter and the answer, token by token.
-        mask: H after optimization, `[R, T]`, on the CPU, 0 where there is no entry.
-        entries: where there is one, `[R, T]` boolean.
-        loss_initial: of the gold answer in nats a token, with the reasoning suppressed by the initial mask.
-        loss_final: the same under the optimized mask.
-        reward: the saliency reward (Eq. 3).
-        losses: (step, loss) for each gradient on the path, in order.
-        gradients: how many were taken; seconds: how long all of it took.
-        settings: what the probe was told, JSON-ready.
-    """
-
-    model: str
-    prompt: str
-    answer: str
-    tokens: tuple[str, ...]
-    saliency: tuple[float, ...]
-    rows: tuple[str, ...]
-    mask: Tensor
-    entries: Tensor
-    loss_initial: float
-    loss_final: float
-    reward: float
-    losses: tuple[tuple[int, float], ...]
-    gradients: int
-    seconds: float
-    settings: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def cot(self) -> str:
-        """The chain of thought."""
-        return "".join(self.tokens)
-
-    @property
-    def view(self) -> trace_page.TraceView:
-        """What a page of traces shows of it; nobody has answered, so there is nothing right or wrong."""
-        return trace_page.TraceView(
-            id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency), answer=None,
-            gold=self.answer, correct=None, reward=self.reward, loss_initial=self.loss_initial,
-            loss_final=self.loss_final,
-        )  # fmt: skip
-
-    def __repr__(self) -> str:
-        return f"Explanation({len(self.tokens)} tokens, reward={self.reward:.3f}, model={self.model!r})"
-
-    def __str__(self) -> str:
-        return trace_text.plain(self.view, output_encoding())
-
-    def __rich__(self) -> Text:
-        return trace_text.coloured(self.view, output_encoding())
-
-    def _repr_html_(self) -> str:
-        return trace_page.fragment(self.view)
-
-    def to_html(self, path: str | Path) -> None:
-        """Write a page that needs no other file and no network.
-
-        Raises:
-            OSError: the file cannot be written; an older one is then left as it was.
-        """
-        with atomic_write(Path(path)) as file:
-            file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
-
-    def to_json(self, mask: bool = False) -> dict[str, Any]:
-        """All of it as one JSON object, with the names of a stored trace, so that `atmanrl probe` reads it too.
-
-        Args:
-            mask: whether the mask is wanted, R lists of T numbers with null where there is no entry.
-        """
-        found = {
-            "prompt": self.prompt, "cot": self.cot, "gold": self.answer, "rewards": {"saliency": self.reward},
-            "saliency": list(self.saliency), "tokens": list(self.tokens), "rows": list(self.rows),
-            "loss_initial": self.loss_initial, "loss_final": self.loss_final, "losses": [list(p) for p in self.losses],
-            "gradients": self.gradients, "seconds": self.seconds, "model": self.model, "settings": self.settings,
-            **{name: value for name, value in self.settings.items() if name == "delimiter"},  # unless it is the default
-        }  # fmt: skip
-        if mask:
-            pairs = zip(self.mask.tolist(), self.entries.tolist(), strict=True)
-            found["mask"] = [[v if there else None for v, there in zip(*pair, strict=True)] for pair in pairs]
-        return found
-
-    def save(self, path: str | Path, mask: bool = True) -> None:
-        """Write `to_json` into a file.
-
-        Raises:
-            OSError: the file cannot be written; an older one is then left as it was.
-        """
-        with atomic_write(Path(path)) as file:
-            # escaped, so that a lone surrogate in a text can be written too
-            file.write(json.dumps(self.to_json(mask), allow_nan=False) + "\n")
-
-    def figure(self, path: str | Path | None = None, title: str | None = None) -> Figure:
-        """Draw Figure 1: the loss over the steps, the mask before and after, each token's saliency.
-
-        Args:
-            path: also write it there (.png, .pdf, .svg).
-            title: above the panels; None names the model, the reward and the gold answer.
-
-        Raises:
-            UserError: matplotlib is not installed.
-        """
-        mask = self.mask.double().masked_fill(~self.entries, torch.nan).numpy()
-        if title is None:
-            title = f"{self.model}: saliency reward {self.reward:.3f}, gold answer {self.answer}"
-        steps = self.settings.get("steps")
-        losses = self.losses if steps is None else (*self.losses, (steps, self.loss_final))
-        made = figure1.draw(mask, self.saliency, losses, self.rows, init_value=self.settings["init_value"], title=title)
-        if path is not None:
-            figure1.save(made, Path(path))
-        return made
 
 
 def explain(
@@ -178,21 +44,21 @@ def explain(
     device: str = "auto",
     dtype: DtypeName = "auto",
 ) -> Explanation:
-    """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe.solve`.
+    """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe`.
 
     Args:
-        model: a Hugging Face causal language model, which is left as and where it was found; or a folder or name to load.
+        model: a Hugging Face causal language model, which is not changed or moved; or a folder or name to load.
         tokenizer: the model's; None where `model` is a folder or name.
         prompt: the user's turn.
         cot: the chain of thought, exactly as the model would write it (a leading space included), without delimiter.
-        answer: the gold answer, as it is written after the delimiter.
+        answer: the gold answer, as the model would write it after the delimiter.
         solver: `adaptive`, `paper` (200 gradients), or a `Solver` with options of its own.
         init_value: c, the mask's initial value, below 0.
         scale: the bias is `scale * min(H, 0)`.
         orientation: of the saliency: `restored` grows with what had to be re-enabled, `printed` falls.
         shape: of the mask; `full` is the paper's.
         chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
-        separator: put before the delimiter where the chain of thought does not end in white space.
+        separator: what stands before the delimiter where the chain of thought does not end in white space.
         delimiter: between reasoning and answer: a text such as `</think>`, or a `Splitter` such as `BoxedSplitter()`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
         attention: `lean`, `eager` or `sdpa`; `auto` takes the first that the model can run.
@@ -202,9 +68,9 @@ def explain(
             stored so. Masks are float32 in any case.
 
     Raises:
-        UserError: an empty prompt, reasoning or answer, a delimiter in the reasoning, a wrong option, a device or dtype
-            for a model that is loaded already, or a text that exceeds the model's context.
-        PolicyError: `model` is a name and cannot be loaded.
+        UserError: `prompt`, `cot` or `answer` is empty, `cot` holds the delimiter, an option is out of its range, or
+            `device` or `dtype` is set for a model that is loaded already.
+        PolicyError: `model` cannot be loaded, or the text exceeds its context.
         ProbeError: no token of the answer is known, the model ignores an attention bias, or its logits are not finite.
     """
     probe = MaskProbe(
@@ -213,20 +79,19 @@ def explain(
     )  # fmt: skip
     _check_texts(prompt, cot, answer, splitter := splitter_of(delimiter))
     policy = _policy(model, tokenizer, device, dtype)
+    prompt_ids = _prompt_ids(policy, prompt, chat_template)
     completion = splitter.join(cot, answer, "" if cot[-1:].isspace() else separator)
-    rollout = _rollout(policy, prompt, completion, answer, chat_template, splitter)
-    aim = target(rollout, policy.tokenizer)
-    if all(i == policy.tokenizer.unk_token_id for i in aim.tail[-aim.answer :]):
-        raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
+    target = _target(policy, prompt_ids, completion, answer, splitter, probe.eos_id(policy))
     with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
-        result = probe.solve(policy, RolloutBatch([rollout], 1))
+        result = probe.solve_targets(policy, [target])
     settings = {
         "solver": type(probe.solver).__name__, **_options(probe.solver), "init_value": init_value, "scale": scale,
         "orientation": orientation, "shape": shape, "include_eos": include_eos, "attention": attention,
         "chat_template": chat_template, "separator": separator, "device": str(policy.device),
         "dtype": str(next(policy.model.parameters()).dtype).removeprefix("torch."), **splitter.noted,
     }  # fmt: skip
-    return _explanation(policy, rollout, aim, result, settings)
+    texts = partial(token_texts, policy.tokenizer, visible=splitter.visible(policy.tokenizer))
+    return _explanation(policy.path, prompt, answer, target, result, settings, texts)
 
 
 def _check_texts(prompt: str, cot: str, answer: str, splitter: Splitter) -> None:
@@ -240,7 +105,7 @@ def _check_texts(prompt: str, cot: str, answer: str, splitter: Splitter) -> None
 
 
 def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
-    """A policy around what is given, or loaded by its name."""
+    """Return a policy around a loaded model, or one that is loaded by its name."""
     if isinstance(model, str | Path):
         policy, where = Policy(str(model)), choose_device(device)
         policy.dtype_name = choose_dtype(dtype, where, policy)
@@ -254,45 +119,58 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
         return model.build()
     model = getattr(model, "_orig_mod", model)  # `torch.compile` wraps it; the probe needs its layers
     if not hasattr(model, "config") or not hasattr(model, "get_input_embeddings"):
-        raise UserError(f"{type(model).__name__} is no Hugging Face causal language model; give one, or its folder.")
+        raise UserError(
+            f"model: {type(model).__name__} is no Hugging Face causal language model; give one, or its folder."
+        )
     if tokenizer is None:
-        raise UserError("a model that is loaded already needs its tokenizer beside it.")
+        raise UserError("tokenizer is None, and a model that is loaded already needs its tokenizer beside it.")
     return Policy.around(model, tokenizer)
 
 
-def _rollout(
-    policy: Policy, prompt: str, completion: str, answer: str, chat: bool | None, splitter: Splitter
-) -> Rollout:
-    """The texts as a rollout, in the way of a stored trace."""
-    if chat and policy.tokenizer.chat_template is None:
-        raise UserError("the tokenizer has no chat template; leave chat_template out for the plain prompt.")
-    ids = policy.encoder.bare(prompt) if chat is False else policy.encode_prompt(prompt)
+def _prompt_ids(policy: Policy, prompt: str, chat_template: bool | None) -> list[int]:
+    if chat_template and policy.tokenizer.chat_template is None:
+        raise UserError(
+            "chat_template is True, but the tokenizer has no chat template; leave it out for the plain prompt."
+        )
+    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
-    trace = {"problem_id": "explain", "prompt": prompt, "prompt_ids": ids, "completion": completion, "gold": answer}
-    rollout = traces.from_json(trace, 0, policy, "explain", splitter)
-    if not rollout.can_be_probed:
+    return ids
+
+
+def _target(
+    policy: Policy, prompt_ids: list[int], completion: str, answer: str, splitter: Splitter, eos_id: int | None
+) -> Target:
+    """Return the target of a completion: the text is tokenized as one, as the policy would write it, and then split."""
+    tokenizer = policy.tokenizer
+    ids = policy.encoder.known(splitter.text_ids(tokenizer, completion))
+    check_length(len(prompt_ids) + len(ids), policy.model.config)  # before the text is split, which takes its time
+    parts = splitter.split(tokenizer, ids)
+    if not parts.has_reasoning:
         raise UserError(f"the tokenizer leaves nothing of the cot in {completion!r} before the delimiter.")
-    return rollout
+    target = target_of(tokenizer, prompt_ids, ids, parts, answer, eos_id)
+    if set(target.answer_ids) - {eos_id} <= {tokenizer.unk_token_id}:
+        raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
+    return target
 
 
 def _options(solver: Solver) -> dict[str, Any]:
-    """What a solver was told, as far as JSON can hold it."""
+    """Return a solver's options, as far as JSON can hold them."""
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(solver).items()}
     return {name: value for name, value in plain.items() if isinstance(value, bool | int | float | str | list)}
 
 
 def _explanation(
-    policy: Policy, rollout: Rollout, aim: Target, result: ProbeResult, settings: dict[str, Any]
-) -> Explanation:
+    model: str, prompt: str, answer: str, target: Target, result: ProbeResult, settings: dict[str, Any],
+    texts: Callable[[Sequence[int]], list[str]],
+) -> Explanation:  # fmt: skip
     mask, saliency = result.masks[0], result.saliency[0]
     assert mask is not None and saliency is not None
-    visible = rollout.parts.splitter.visible(policy.tokenizer)
-    tokens, every = (token_texts(policy.tokenizer, ids, visible) for ids in (aim.tail[: aim.cot], aim.tail))
-    sizes = torch.tensor([aim.rows]), torch.tensor([aim.cot])
+    tokens, every = texts(target.cot_ids), texts(target.tail)
+    sizes = torch.tensor([target.rows]), torch.tensor([len(tokens)])
     return Explanation(
-        model=policy.path, prompt=rollout.prompt, answer=rollout.problem.gold, tokens=tuple(tokens),
-        saliency=tuple(saliency), rows=(*tokens, *every[aim.cot :]), mask=mask.detach().cpu(),
+        model=model, prompt=prompt, answer=answer, tokens=tuple(tokens), saliency=tuple(saliency),
+        rows=(*tokens, *every[len(tokens) :]), mask=mask.detach().cpu(),
         entries=Entries(*sizes, settings["shape"]).where(torch.tensor([0]))[0],
         loss_initial=float(result.loss_initial[0]), loss_final=float(result.loss_final[0]),
         reward=float(result.reward[0]), losses=tuple(result.losses[0]), gradients=int(result.gradients[0]),

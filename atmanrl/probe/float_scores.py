@@ -23,7 +23,7 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 class FloatScores(TorchFunctionMode):
-    """Within it scores that a float32 mask was added to stay float32 until they are probabilities.
+    """Keeps scores to which a float32 mask was added in float32 until they are probabilities.
 
     - PyTorch's own attention is computed in its mask's dtype. Its kernels want one dtype for the mask and the rest, and
       autocast would round the mask.
@@ -32,7 +32,7 @@ class FloatScores(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Any call of a function of torch."""
+        """Call a function of torch, with other dtypes where it would narrow scores."""
         kwargs = kwargs or {}
         if func is _SDPA:
             return _attention(func, *args, **kwargs)

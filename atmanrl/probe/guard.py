@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from atmanrl.errors import first_line
 from atmanrl.models.logits import evaluating, logits_at
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias
 
@@ -21,18 +22,20 @@ class _NoBackward(Exception):
 
 
 def check(model: Any) -> None:
-    """Refuse a hooked model that the bias does not reach, or does not reach wholly, before any time is spent on it.
+    """Refuse a hooked model that the bias does not reach, or only in part, before any time is spent on it.
 
-    A few forward passes of four tokens, once for each model and backend. In the first every layer's input is detached, so
-    a layer whose output has no gradient in the bias ignores it, whatever its neighbours do. Layers that have no softmax
-    attention by their nature may: linear attention, convolutions. In the second the gradient must find its way to the
-    logits, through every module with weights: quantised weights are fine (the mask needs the gradient of activations
-    only: bitsandbytes, for one, has it), but inference kernels that drop the gradient are not. Where a model has residual
-    connections, such a kernel would leave a gradient that is wrong and looks like one. Nothing may attend to later tokens,
-    and logits must be the same whether they are computed at all positions or at some.
+    It takes a few forward passes of four tokens, once for each model and backend.
+
+    1. Every layer must heed the bias. Each layer's input is detached, so a layer whose output has no gradient in the bias
+       ignores it, whatever its neighbours do. Layers without softmax attention (linear attention, convolutions) may.
+    2. The gradient must reach the logits through every module with weights. Quantised weights are fine, since the mask
+       needs only the gradient of activations (bitsandbytes has it); inference kernels that drop the gradient are not.
+       Beside a residual connection, such a kernel would leave a gradient that is wrong and does not look it.
+    3. Nothing may attend to later tokens.
+    4. Logits must be the same whether they are computed at all positions or only at some.
 
     Raises:
-        ProbeError: by the name of the model's class, what is wrong and what to do.
+        ProbeError: the message names the model's class, what is wrong, and what to do.
     """
     backend = model.config._attn_implementation
     if backend in _CHECKED.get(model, ()):
@@ -92,10 +95,8 @@ def _check_gradient(model: Any) -> None:
     broken: list[str] = []
 
     def note(part: nn.Module, args: Any, output: Any) -> None:
-        given = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
-        made = [o for o in (output if isinstance(output, tuple) else (output,)) if isinstance(o, Tensor)]
-        made = [o for o in made if o.is_floating_point()]
-        if made and any(_depends(a, bias) for a in given) and not all(_depends(o, bias) for o in made):
+        inputs, outputs = _floats(args), _floats(output if isinstance(output, tuple) else (output,))
+        if outputs and any(_depends(x, bias) for x in inputs) and not all(_depends(x, bias) for x in outputs):
             broken.append(type(part).__name__)
 
     # rotary tables are made of hidden states too, without a gradient and rightly so: look at modules with weights only
@@ -117,17 +118,19 @@ def _check_gradient(model: Any) -> None:
 
 @torch.no_grad()
 def _check_positions(model: Any) -> None:
-    """That logits at some positions are what they are among all: Inkling mixes positions after its last mlp."""
+    """Check that logits at some positions are what they are among all: Inkling mixes positions after its last mlp."""
     ids = _tiny_ids(model)
     last = torch.tensor([[False] * (ids.shape[1] - 1) + [True]], device=ids.device)
-    whole, part = (
-        model(input_ids=ids, use_cache=False).logits[0, -1:],
-        logits_at(model, last, input_ids=ids, use_cache=False),
-    )
-    if (whole - part).abs().max() > 0.01 * whole.abs().max():
+    among_all = model(input_ids=ids, use_cache=False).logits[0, -1:]
+    alone = logits_at(model, last, input_ids=ids, use_cache=False)
+    if (among_all - alone).abs().max() > 0.01 * among_all.abs().max():
         raise ProbeError(
             f"{type(model).__name__} mixes positions after its last feed-forward part: it cannot be probed."
         )
+
+
+def _floats(values: Any) -> list[Tensor]:
+    return [value for value in values if isinstance(value, Tensor) and value.is_floating_point()]
 
 
 def _no_gradient(model: Any, where: str) -> str:
@@ -138,7 +141,7 @@ def _no_gradient(model: Any, where: str) -> str:
 
 
 def _tiny_ids(model: Any) -> Tensor:
-    """Four tokens, without padding: its embedding is zero, and so small a norm has no finite gradient in float16."""
+    """Return four tokens, none of padding: its embedding is 0, and the norm of 0 has no finite gradient in float16."""
     config = model.config.get_text_config()
     ids = [i for i in range(5) if i != getattr(config, "pad_token_id", None)][:4]
     return torch.tensor([ids], device=model.device) % config.vocab_size
@@ -152,7 +155,7 @@ def _tiny_pass(model: Any, bias: Tensor) -> Tensor:
 
 
 def _depends(output: Tensor, bias: Tensor) -> bool:
-    """Whether autograd knows a way from `output` to `bias` (weights that are trainable make everything require grad)."""
+    """Return whether autograd knows a path from `output` to `bias`; with trainable weights, everything requires grad."""
     if not output.requires_grad:
         return False
     try:
@@ -160,7 +163,7 @@ def _depends(output: Tensor, bias: Tensor) -> bool:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # NotImplementedError is one
-        raise _NoBackward(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
+        raise _NoBackward(first_line(error)) from error
 
 
 def _has_softmax(layer: nn.Module, kind: str | None) -> bool:

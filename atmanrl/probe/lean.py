@@ -2,10 +2,10 @@
 
 `eager` attention keeps the probabilities of every layer and head for the backward pass, layers x heads x length^2 numbers
 at once, and so does PyTorch's `sdpa` where it has no kernel for a bias with a gradient (on a CPU). Here they are computed
-again in the backward pass, as flash attention does (Dao et al. 2022, section 3.1); only where they are small, so that
-memory is no matter, they are kept. Scaling, bias and softmax's gradient work in place, keys and values are not repeated
-for grouped queries, and gradients that nobody asks for are not computed. In the last layer, rows whose output nobody reads
-(see `forward.wanted_rows`) are left out.
+again in the backward pass, as in flash attention (Dao et al. 2022, section 3.1), and kept only where they are small.
+Scaling, bias and the softmax's gradient work in place, keys and values are not repeated for grouped queries, and gradients
+that nobody asks for are not computed. In the last layer, rows whose output nobody reads (see `models.logits.wanted_rows`)
+are left out.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from atmanrl.models.logits import wanted_rows, widened, without_autocast
 KEEP = 2**21
 """Probabilities of one layer are kept for the backward pass up to this many (8 MiB in float32)."""
 UNKNOWN = ("softcap", "s_aux", "position_bias", "cache")
-"""What some architectures hand to their attention besides the usual, and this one cannot do."""
+"""Arguments that some architectures pass to their attention, and this one has no support for."""
 
 _CONSTANT_PAST: ContextVar[bool] = ContextVar("atmanrl_constant_past", default=False)
 
 
 @contextmanager
 def constant_past() -> Iterator[None]:
-    """Within, keys and values from a cache are constants: no gradient is computed for them."""
+    """Treat keys and values from a cache as constants within: no gradient is computed for them."""
     token = _CONSTANT_PAST.set(True)
     try:
         yield
@@ -43,7 +43,7 @@ def lean_attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
     scaling: float | None = None, dropout: float = 0.0, **options: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """An attention function as transformers' registry wants it.
+    """Compute attention; an entry of transformers' registry of attention functions.
 
     Args:
         module: the attention layer.
@@ -51,9 +51,9 @@ def lean_attention(
         key: `[B, K, S, D]`, H a multiple of K.
         value: `[B, K, S, E]`.
         attention_mask: `[B, 1, R, S]`, added to the scores.
-        scaling: of the scores; 1/sqrt(D) by default.
+        scaling: factor of the scores; None is 1/sqrt(D).
         dropout: must be 0.
-        **options: whatever else the architecture hands over.
+        **options: other arguments of the architecture.
 
     Returns:
         `[B, R, H, E]`, 0 in the rows that are left out, and None for the probabilities.
@@ -66,27 +66,27 @@ def lean_attention(
         what = ", ".join(other) or ("dropout" if dropout else "no float mask")
         raise UserError(f"{type(module).__name__} needs what lean attention does not have ({what}); take eager.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    query, key, value = (_computed(each) for each in (query, key, value))
+    query, key, value = (_product_dtype(states) for states in (query, key, value))
     past = key.shape[2] - query.shape[2] if _CONSTANT_PAST.get() else 0
     where = wanted_rows(module)
     if where is None:
         return _attend(query, key, value, attention_mask, scale, past).transpose(1, 2), None
-    # rollouts with fewer wanted rows than others get some more of their own, which does no harm
+    # wanted rows come first, as many as the sequence with most of them has; the others fill up with rows nobody reads
     rows = where.byte().argsort(dim=1, descending=True, stable=True)[:, None, : int(where.sum(1).max()), None]
     some, bias = (torch.take_along_dim(each, rows, dim=2) for each in (query, attention_mask))
     mixed = _attend(some, key, value, bias, scale, past)
-    whole = mixed.new_zeros(*query.shape[:3], mixed.shape[3]).scatter(2, rows.expand_as(mixed), mixed)
-    return whole.transpose(1, 2), None
+    output = mixed.new_zeros(*query.shape[:3], mixed.shape[3]).scatter(2, rows.expand_as(mixed), mixed)
+    return output.transpose(1, 2), None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, past: int) -> Tensor:
-    """Attention `[B, H, R, E]`; the first `past` keys and values get a gradient of 0."""
+    """Return attention `[B, H, R, E]`; the first `past` keys and values get a gradient of 0."""
     mixed: Tensor = _Attention.apply(query, key, value, bias, scale, past)  # type: ignore[no-untyped-call]
     return mixed
 
 
-def _computed(states: Tensor) -> Tensor:
-    """Queries, keys or values in the dtype in which products are computed: autocast's, where it is on."""
+def _product_dtype(states: Tensor) -> Tensor:
+    """Return queries, keys or values in the dtype in which products are computed: autocast's, where it is on."""
     kind = states.device.type
     if torch.is_autocast_enabled(kind) and states.dtype != torch.float64:
         return states.to(torch.get_autocast_dtype(kind))
@@ -94,8 +94,10 @@ def _computed(states: Tensor) -> Tensor:
 
 
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
-    """Softmax of the biased scores, `[B, K, H/K * R, S]`, in float32 or better."""
+    """Return the softmax of the biased scores, `[B, K, H/K * R, S]`, in float32 or better."""
     batch, heads, rows, width = query.shape
+    # the H/K query heads that share keys stand next to each other: as further rows of one product, they need no copies of
+    # the keys
     grouped = query.reshape(batch, key.shape[1], -1, width)
     scores = torch.matmul(grouped * scale, key.transpose(2, 3)).to(widened(query.dtype))
     scores.view(batch, heads, rows, -1).add_(bias)
@@ -129,12 +131,14 @@ class _Attention(torch.autograd.Function):
         gradient = gradient.reshape(out.shape)
         to_query, to_key, to_value, to_bias = ctx.needs_input_grad[:4]
         value_gradient = _of_keys(probabilities.to(value.dtype), gradient, ctx.past) if to_value else None
-        # softmax's gradient: p (dp - sum p dp), and the sum is that of the output with its gradient
+        # With probabilities p and their gradient dp = do v^T, the softmax's gradient is p (dp - sum_j p_j dp_j). The sum is
+        # that of o do over the value's width, since o = p v: it costs width instead of length, and needs no dp beside it.
         scores = torch.matmul(gradient, value.transpose(2, 3)).to(probabilities.dtype)
         wide = probabilities.dtype
         scores.sub_((gradient.to(wide) * out.to(wide)).sum(-1, keepdim=True)).mul_(probabilities)
         bias_gradient = None
         if to_bias:
+            # one bias serves all heads
             bias_gradient = scores.view(batch, heads, rows, -1).sum(1, keepdim=True).to(bias.dtype)
         scores = scores.to(query.dtype)
         query_gradient = key_gradient = None
@@ -147,9 +151,9 @@ class _Attention(torch.autograd.Function):
 
 
 def _of_keys(weights: Tensor, rows: Tensor, past: int) -> Tensor:
-    """Sums of `rows [B, K, R, D]` for every key, by `weights [B, K, R, S]`: `[B, K, S, D]`, 0 for the first `past` keys."""
+    """Sum `rows [B, K, R, D]` for every key by `weights [B, K, R, S]`: `[B, K, S, D]`, 0 for the first `past` keys."""
     if not past:
         return torch.matmul(weights.transpose(2, 3), rows)
-    found = rows.new_zeros(*weights.shape[:2], weights.shape[3], rows.shape[3])
-    found[:, :, past:] = torch.matmul(weights[..., past:].transpose(2, 3), rows)
-    return found
+    sums = rows.new_zeros(*weights.shape[:2], weights.shape[3], rows.shape[3])
+    sums[:, :, past:] = torch.matmul(weights[..., past:].transpose(2, 3), rows)
+    return sums

@@ -1,8 +1,8 @@
 """The probe's loss (Eq. 2) and its gradient in the mask, computed with as little work as an exact result allows.
 
 The weights are frozen, so the backward pass goes to the mask only. The prompt cannot see the mask: its keys and values
-are computed once and shared by all rollouts of a problem. Logits are computed at the answer's positions only. Rollouts
-stand together with others of about their length, at most `batch_tokens` a forward pass.
+are computed once and shared by all targets of a problem. Logits are computed only at the answer's positions. A forward
+pass takes targets of about the same length, at most `batch_tokens` of them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from atmanrl.models.cache import fork
-from atmanrl.models.logits import cheapest_batches, logits_at, positions, token_logprobs
+from atmanrl.models.logits import cheapest_batches, logits_at, positions, token_logprobs, widened
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
 from atmanrl.probe.lean import constant_past
@@ -26,34 +26,39 @@ from atmanrl.rollouts.decoding import left_padded
 
 @dataclass
 class Evaluation:
-    """The loss of some rollouts at given masks.
+    """The loss of K targets at given masks, and its gradient.
 
     Attributes:
-        loss: `[B]` mean cross-entropy of the gold answer's tokens, in nats (Eq. 2).
-        gradient: `[P]` of each rollout's own loss in its mask's values, packed; None if it was not asked for.
-        logprobs: `[B, N]` log-probability of each answer token, 0 on padding.
+        loss: `[K]` mean cross-entropy of the answer's tokens, in nats (Eq. 2).
+        gradient: `[P]` of each target's own loss in the values of its mask, ragged.
+        logprobs: `[K, N]` log-probability of each answer token, 0 on padding.
+
+    Example:
+        Of one target with a mask of three values and an answer of two tokens:
+        `Evaluation(loss=tensor([1.2]), gradient=tensor([-0.3, 0.1, 0.0]), logprobs=tensor([[-0.7, -1.7]]))`
     """
 
     loss: Tensor
-    gradient: Tensor | None
+    gradient: Tensor
     logprobs: Tensor
 
 
 class Objective:
-    """Loss and gradient for any subset of some rollouts' masks.
+    """The probe's loss as a function of masks, for any of B targets.
 
     Args:
         model: a Hugging Face causal language model, frozen, in eval mode and hooked (see `attention_hook`).
-        targets: B rollouts.
-        scale: of the bias: `scale * min(H, 0)`.
+        targets: B of them.
+        scale: of the bias, which is `scale * min(H, 0)`.
         pad_id: token id for padding.
-        batch_tokens: most tokens, padding counted, in one forward pass (one rollout always goes in).
+        batch_tokens: most tokens, padding counted, in one forward pass (a single target is always let in).
         cache_prompts: False reads the prompts again in every pass (for models whose cache cannot be shared).
         shape: of the masks, see `Entries`.
 
     Attributes:
         entries: the masks' trainable values.
-        answer_lengths: `[B]` N of each rollout.
+        indices: `[B]` of all targets.
+        answer_lengths: `[B]` N of each target.
     """
 
     def __init__(
@@ -63,71 +68,83 @@ class Objective:
         self.model, self.targets, self.scale, self.pad_id = model, list(targets), scale, pad_id
         self.batch_tokens, self.cache_prompts = batch_tokens, cache_prompts
         self.device = next(model.parameters()).device
-        self.rows = self._tensor([t.rows for t in targets])
-        columns = self._tensor([t.cot for t in targets])
-        self.answer_lengths = self._tensor([t.answer for t in targets])
-        self.entries = masks.Entries(self.rows, columns, shape)
+        self.indices = torch.arange(len(self.targets), device=self.device)
+        self.entries = masks.Entries(
+            self._tensor([t.rows for t in targets]), self._tensor([len(t.cot_ids) for t in targets]), shape
+        )
+        self.answer_lengths = self._tensor([len(t.answer_ids) for t in targets])
         self._tails = pad_sequence([self._tensor(t.tail) for t in targets], batch_first=True, padding_value=pad_id)
-        place = torch.arange(self._tails.shape[1], device=self.device)[None]
-        self._real = (place < self.rows[:, None]).long()
-        answer_start = (self.rows - self.answer_lengths)[:, None]
-        self._before = (place >= answer_start - 1) & (place < self.rows[:, None] - 1)
-        self._is_answer = (place >= answer_start) & (place < self.rows[:, None])
-        unique = sorted({t.prompt for t in targets}, key=len)
-        self._prompt_of = self._tensor([unique.index(t.prompt) for t in targets])
+        place, ends = torch.arange(self._tails.shape[1], device=self.device)[None], self.entries.rows[:, None]
+        self._real = (place < ends).long()
+        answer_starts = ends - self.answer_lengths[:, None]
+        self._before = (place >= answer_starts - 1) & (place < ends - 1)
+        self._is_answer = (place >= answer_starts) & (place < ends)
+        unique = sorted({t.prompt_ids for t in targets}, key=len)
+        self._prompt_of = self._tensor([unique.index(t.prompt_ids) for t in targets])
         self._prompts, self._prompt_mask = left_padded(unique, pad_id, self.device)
         self._cache = self._read_prompts() if cache_prompts else None
 
-    def evaluate(self, values: Tensor, rows: Tensor, gradient: bool = True) -> Evaluation:
-        """Loss, and the gradient of each rollout's own loss in its own mask.
+    def filled(self, value: float) -> Tensor:
+        """Return the values `[P]` of all masks with every entry at `value`: float32, or float64 for a float64 model."""
+        dtype = widened(next(self.model.parameters()).dtype)
+        return torch.full((self.entries.ragged.total,), value, dtype=dtype, device=self.device)
 
-        Losses are summed, not averaged, over rollouts: a rollout's gradient does not depend on its company.
+    def evaluate(self, values: Tensor, indices: Tensor | None = None) -> Evaluation:
+        """Return loss, gradient and log-probabilities of some targets under their masks.
+
+        Losses are summed, not averaged, over targets: the gradient of one does not depend on which others are evaluated.
 
         Args:
-            values: `[P]` the masks' values of the K rollouts `rows`, packed in their order.
-            rows: `[K]` which rollouts.
-            gradient: whether the gradient is wanted.
+            values: `[P]` of the masks of the K targets, ragged, in their order.
+            indices: `[K]` of the targets; None takes all of them.
 
         Raises:
             ProbeError: the model ignores the bias, or its logits are not finite.
         """
-        loss = torch.zeros(len(rows), device=self.device, dtype=values.dtype)
-        logprobs = values.new_zeros(len(rows), int(self.answer_lengths.max()))
-        grad = torch.zeros_like(values) if gradient else None
-        packing = self.entries.packing.take(rows)
-        for batch in cheapest_batches(self.rows[rows].tolist(), self.batch_tokens):
+        return self._evaluate(values, self.indices if indices is None else indices, torch.zeros_like(values))
+
+    def loss(self, values: Tensor, indices: Tensor | None = None) -> Tensor:
+        """Return the loss `[K]` alone, which costs a third; see `evaluate`."""
+        return self._evaluate(values, self.indices if indices is None else indices, None).loss
+
+    def _evaluate(self, values: Tensor, indices: Tensor, gradient: Tensor | None) -> Evaluation:
+        """Evaluate in batches, and write the gradient into `gradient [P]`, if there is one."""
+        loss = torch.zeros(len(indices), device=self.device, dtype=values.dtype)
+        logprobs = values.new_zeros(len(indices), int(self.answer_lengths.max()))
+        ragged = self.entries.ragged.take(indices)
+        for batch in cheapest_batches(self.entries.rows[indices].tolist(), self.batch_tokens):
             chosen = self._tensor(batch)
-            index = packing.index(chosen)
-            part = values[index].detach().requires_grad_(gradient)
-            with torch.set_grad_enabled(gradient):
-                scores = self._answer_logprobs(self.entries.dense(part, rows[chosen]), rows[chosen])
-                losses = -scores.sum(1) / self.answer_lengths[rows[chosen]]
+            where, some = ragged.positions(chosen), indices[chosen]
+            part = values[where].detach().requires_grad_(gradient is not None)
+            with torch.set_grad_enabled(gradient is not None):
+                scores = self._answer_logprobs(self.entries.dense(part, some), some)
+                losses = -scores.sum(1) / self.answer_lengths[some]
             if not torch.isfinite(losses).all():
                 raise ProbeError(NOT_FINITE)
-            if grad is not None:
+            if gradient is not None:
                 slope = torch.autograd.grad(losses.sum(), part, allow_unused=True)[0] if losses.requires_grad else None
                 if slope is None:
                     raise ProbeError(f"{type(self.model).__name__} ignores the attention bias: it cannot be probed.")
-                grad[index] = slope
+                gradient[where] = slope
             loss[chosen] = losses.detach().to(loss.dtype)
             logprobs[chosen, : scores.shape[1]] = scores.detach().to(logprobs.dtype)
-        return Evaluation(loss, grad, logprobs)
+        return Evaluation(loss, values.new_empty(0) if gradient is None else gradient, logprobs)
 
     @torch.no_grad()
     def _read_prompts(self) -> Any:
-        """Keys and values of every different prompt; None where rollouts cannot share them (see `can_share_cache`)."""
+        """Return keys and values of every different prompt; None where they cannot be shared (see `can_share_cache`)."""
         cache = self.model.base_model(
             input_ids=self._prompts, attention_mask=self._prompt_mask, position_ids=positions(self._prompt_mask),
             use_cache=True,
         ).get("past_key_values")  # fmt: skip
         return cache if can_share_cache(cache) else None
 
-    def _answer_logprobs(self, mask: Tensor, rows: Tensor) -> Tensor:
-        """Log-probabilities `[K, N]` of the answer tokens of the rollouts `rows` under their masks `[K, R, T]`."""
+    def _answer_logprobs(self, mask: Tensor, indices: Tensor) -> Tensor:
+        """Return log-probabilities `[K, N]` of the answer tokens of some targets under their masks `[K, R, T]`."""
         # nothing follows the last token of the answer, so its row of the mask has no effect and is not computed
-        width = int(self.rows[rows].max()) - 1
-        tails, before, real = self._tails[rows, :width], self._before[rows, :width], self._real[rows, :width]
-        prompts = self._prompt_of[rows]
+        width = int(self.entries.rows[indices].max()) - 1
+        tails, before, real = self._tails[indices, :width], self._before[indices, :width], self._real[indices, :width]
+        prompts = self._prompt_of[indices]
         prompt_mask = self._prompt_mask[prompts]
         start = prompt_mask.shape[1]
         cache = None
@@ -144,8 +161,8 @@ class Objective:
                 position_ids=positions(attention_mask)[:, -tails.shape[1] :], past_key_values=cache,
                 use_cache=cache is not None,
             )  # fmt: skip
-        answers = self._tails[rows][self._is_answer[rows]]
-        count = self.answer_lengths[rows]
+        answers = self._tails[indices][self._is_answer[indices]]
+        count = self.answer_lengths[indices]
         answered = torch.arange(int(count.max()), device=self.device)[None] < count[:, None]
         scores = mask.new_zeros(answered.shape)
         return scores.masked_scatter(answered, token_logprobs(logits, answers).to(mask.dtype))

@@ -48,7 +48,7 @@ class GoldLogprobReward(Reward):
         rows = [i for i, rollout in enumerate(batch.rollouts) if rollout.parts.answer is not None]
         targets = [policy_target(batch.rollouts[i], policy, self.include_eos) for i in rows]
         logprobs = answer_logprobs(
-            policy, [t.prompt for t in targets], [t.context_ids for t in targets], [t.answer_ids for t in targets],
+            policy, [t.prompt_ids for t in targets], [t.context_ids for t in targets], [t.answer_ids for t in targets],
             self.micro_batch_tokens,
         )  # fmt: skip
         values = torch.full((len(batch),), float("nan"))

@@ -66,7 +66,7 @@ class Rollout:
     @property
     def can_be_probed(self) -> bool:
         """Whether there is a reasoning before a delimiter."""
-        return self.parts.answer is not None and bool(self.cot_ids) and bool(self.parts.cot.strip())
+        return self.parts.has_reasoning
 
 
 @dataclass

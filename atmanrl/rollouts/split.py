@@ -60,6 +60,11 @@ class Parts:
     opening: str = DELIMITER
     splitter: Splitter = field(default_factory=lambda: DelimiterSplitter(), compare=False, repr=False)
 
+    @property
+    def has_reasoning(self) -> bool:
+        """Whether there is a reasoning before a delimiter."""
+        return self.answer is not None and self.cot_length > 0 and bool(self.cot.strip())
+
 
 class Splitter(ABC):
     r"""Tells the reasoning of a completion from its answer. Name your own by its class path in `data.delimiter`.
@@ -165,7 +170,9 @@ class DelimiterSplitter(Splitter):
 
     def __init__(self, delimiter: str = DELIMITER) -> None:
         if not delimiter or not is_text(delimiter):
-            raise UserError(f"data.delimiter is {delimiter!a:.80}; give a text, such as {DELIMITER}.")
+            raise UserError(
+                f"delimiter is {delimiter!a:.80} (in YAML, data.delimiter); give a text, such as {DELIMITER}."
+            )
         self.opening = delimiter
 
     def find(self, text: str) -> Place | None:
@@ -195,7 +202,8 @@ def splitter_of(delimiter: str | Splitter) -> Splitter:
     """
     if isinstance(delimiter, str) and re.fullmatch(r"([A-Za-z_]\w*\.)+[A-Za-z_]\w*|\w+Splitter", delimiter):
         raise UserError(
-            f"data.delimiter names {delimiter}, but no Splitter of that name can be imported; mend the class path, or "
+            f"delimiter names {delimiter} (in YAML, data.delimiter), but no Splitter of that name can be imported; mend the "
+            "class path, or "
             f"give {{class_path: DelimiterSplitter, init_args: {{delimiter: {delimiter}}}}} where it is a text."
         )
     return DelimiterSplitter(delimiter) if isinstance(delimiter, str) else delimiter

@@ -20,11 +20,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, prefixed
 from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
 from atmanrl.io.jsonl import RowError
 from atmanrl.io.trace_schema import check_fields
+from atmanrl.models.loading import check_length
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.boxed import BoxedSplitter
@@ -167,8 +168,8 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
             f"{where}: token ids beyond the model's vocabulary of {size}; these traces come from another tokenizer. "
             "Leave prompt_ids and completion_ids out to tokenize the text anew."
         )
-    if (length := len(prompt_ids) + len(ids)) > policy.context_length:  # before the text is cut, which takes its time
-        raise TraceError(f"{where}: {length} tokens exceed the model's context of {policy.context_length}.")
+    with prefixed(where, TraceError):  # before the text is split, which takes its time
+        check_length(len(prompt_ids) + len(ids), policy.model.config)
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     parts = splitter.split(tokenizer, ids)

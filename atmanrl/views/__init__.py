@@ -1,1 +1,1 @@
-"""How the saliency of a trace looks: as a figure, as a page and in a terminal. No torch here."""
+"""Views of a trace and its saliency: a figure, an HTML page, and text for a terminal. Nothing here imports torch."""

@@ -1,6 +1,6 @@
-"""Figure 1: one rollout's probe. The loss over the steps, its mask before and after, and each token's saliency.
+"""Figure 1: the probe of one rollout. The loss over the steps, the mask before and after, and each token's saliency.
 
-Drawn on `matplotlib.figure.Figure` objects alone: no window, no global state, nothing to close. No torch here.
+It is drawn on a `matplotlib.figure.Figure` alone: no window, no global state, nothing to close. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ACCENT, BELOW, OUTSIDE, INK = "#c0392b", "#2e75b6", "#dfe3e6", "#2c3e50"
 MOST_LABELS = 64
-"""More tokens than these are numbered, not spelt out."""
+"""Most tokens that are labelled by their texts; more are numbered."""
 
 
 def draw(
@@ -33,7 +33,7 @@ def draw(
     init_value: float,
     title: str = "",
 ) -> Figure:
-    """Figure 1 of one rollout.
+    """Draw Figure 1 of one rollout.
 
     Args:
         mask: H after optimization, `[R, T]`, NaN where there is no entry.
@@ -41,10 +41,10 @@ def draw(
         losses: (step, loss in nats a token) pairs, in order of their steps.
         rows: R labels, those of the T reasoning tokens first.
         init_value: c, the value of every entry at the start.
-        title: above the panels.
+        title: text above the panels.
 
     Raises:
-        UserError: matplotlib is missing, or the lengths do not fit the mask.
+        UserError: matplotlib is missing, or `saliency` or `rows` do not fit `mask`.
     """
     after = np.asarray(mask, dtype=float)
     if after.ndim != 2 or after.shape != (len(rows), len(saliency)) or not losses:
@@ -70,13 +70,13 @@ def draw(
 
 
 def save(figure: Figure, path: Path, dpi: int = 150) -> None:
-    """Write a figure; the ending of `path` says in which format. Its folder is made where it is missing."""
+    """Write a figure in the format of the ending of `path`, and make its folder where it is missing."""
     with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=dpi)
 
 
 def _losses(axis: Any, losses: Sequence[tuple[int, float]]) -> None:
-    """The answer's loss over AdamW's steps, a dot for each gradient taken."""
+    """Draw the answer's loss over AdamW's steps, with a dot for each gradient."""
     steps, values = zip(*losses, strict=True)
     axis.plot(steps, values, color=ACCENT, marker="o", markersize=3, linewidth=1.2)
     _tidy(axis, "a", "loss of the gold answer")
@@ -88,7 +88,7 @@ def _losses(axis: Any, losses: Sequence[tuple[int, float]]) -> None:
 def _heat(
     figure: Figure, axes: list[Any], before: npt.NDArray[Any], after: npt.NDArray[Any], labels: list[str], start: float
 ) -> None:
-    """Both masks in one colour scale, white at c: red is re-enabled, blue suppressed further, grey no entry."""
+    """Draw both masks on one colour scale, white at c: red is re-enabled, blue suppressed further, grey no entry."""
     from matplotlib import colormaps
     from matplotlib.colors import CenteredNorm
 
@@ -115,7 +115,7 @@ def _heat(
 
 
 def _bars(axis: Any, saliency: Sequence[float], labels: list[str]) -> None:
-    """Each reasoning token's saliency."""
+    """Draw each reasoning token's saliency."""
     axis.bar(range(len(saliency)), saliency, color=[ACCENT if value >= 0 else BELOW for value in saliency], width=0.8)
     axis.axhline(0, color=INK, linewidth=0.6)
     axis.margins(x=0.005)
@@ -125,7 +125,7 @@ def _bars(axis: Any, saliency: Sequence[float], labels: list[str]) -> None:
 
 
 def _ticks(axis: Any, labels: list[str], rotation: float = 0, size: float | None = None) -> None:
-    """Token texts where they are few enough to be read, else matplotlib's own numbers."""
+    """Label an axis with token texts where they are few enough to be read, else with numbers."""
     if len(labels) > MOST_LABELS:
         axis.set_tick_params(labelsize=7)
         return
@@ -142,6 +142,6 @@ def _tidy(axis: Any, letter: str, title: str) -> None:
 
 
 def _label(text: str) -> str:
-    """A token as a label: white space made visible, long ones cut."""
+    """Return a token as a label: white space is made visible, and a long one cut."""
     shown = text.strip().replace("\n", "⏎") if text.strip() else text.replace("\n", "⏎").replace(" ", "␣")
     return escape.figure(shown if len(shown) <= 12 else shown[:11] + "…")

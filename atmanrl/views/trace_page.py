@@ -1,7 +1,7 @@
-"""A page of traces: each reasoning coloured by its saliency, as one HTML file that needs nothing else.
+"""A page of traces: each reasoning coloured by its saliency, as one HTML file that needs no other.
 
-No torch here: `atmanrl.report` stays quick to import. Every text is escaped by the template, and the page's own policy
-forbids it to load anything.
+Nothing here imports torch, so that `atmanrl.report` starts quickly. Every text is escaped by the template, and the page's
+content security policy forbids it to load anything.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ class TraceView:
         id: the problem's name.
         prompt: the user's turn.
         token_texts: the reasoning, cut at its tokens; joined they are its text (see `atmanrl.rollouts.token_texts`).
-        saliency: one value for each piece, or None where there is none.
-        answer: what the policy answered, None without an answer; gold: the right answer.
-        right: whether the answer is right, None if nobody judged it.
+        saliency: one value for each token, or None where there is none.
+        answer: what the policy answered, None without an answer; gold: the gold answer.
+        correct: whether the answer is correct, None if nobody judged it.
         reward: the saliency reward, None (or NaN) where it abstained.
         loss_initial, loss_final: of the gold answer in nats, before and after the mask was fitted.
         note: a line shown under the trace.
+
+    Example:
+        `TraceView(id="gsm8k/7", prompt="3 + 4?", token_texts=[" 3", " +", " 4"], saliency=[0.31, 0.02, 0.29], answer="7",
+        gold="7", correct=True, reward=0.2, loss_initial=4.1, loss_final=0.2, note="line 8, 28 gradients")`
     """
 
     id: str
@@ -49,35 +53,35 @@ class TraceView:
 
 
 Span = tuple[str, float, str]
-"""A text, the share of full colour from 0 to 1, and what its tooltip says (empty for a text without saliency)."""
+"""A text, its share of full colour from 0 to 1, and its tooltip (empty without a saliency): `(" 4", 0.82, "0.290")`."""
 
 
 def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
-    """A whole HTML document with one card for each trace, to be sorted and filtered in the browser.
+    """Return an HTML document with one card for each trace, to be sorted and filtered in the browser.
 
-    Colours are on one scale for the whole page, so that traces can be compared.
+    One colour scale holds for the entire page, so that traces can be compared.
 
     Args:
         title: of the page.
         items: the traces, in their first order.
-        intro: a line of plain text under the title.
+        intro: a line of plain text beneath the title.
 
     Raises:
-        UserError: a trace has not one saliency for each piece.
+        UserError: a trace has not one saliency for each token.
     """
     views = list(items)
     scale = colour_scale(views)
     cards = [_card(view, order, scale) for order, view in enumerate(views)]
     low, high = (f"{value:.3f}" for value in scale)
-    made = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
-    return str(made).lstrip()
+    html = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
+    return str(html).lstrip()
 
 
 def fragment(item: TraceView) -> str:
-    """One trace as a piece of HTML with its own style, for a notebook.
+    """Return one trace as a fragment of HTML with its own style, for a notebook.
 
     Raises:
-        UserError: the trace has not one saliency for each piece.
+        UserError: the trace has not one saliency for each token.
     """
     scale = colour_scale([item])
     macros: Any = template("trace_card.html.jinja").module
@@ -90,7 +94,7 @@ def fragment(item: TraceView) -> str:
 
 
 def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
-    """The saliencies of no colour and of full colour: the 5th and the 99th percentile of all tokens, (0, 0) for none."""
+    """Return the saliencies that get no colour and full colour: the 5th and the 99th percentile, (0, 0) without any."""
     values = sorted(v for item in items for v in item.saliency or () if math.isfinite(v))
     if not values:
         return 0.0, 0.0
@@ -98,7 +102,7 @@ def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
 
 
 def shares(saliency: Sequence[float], scale: tuple[float, float]) -> list[float]:
-    """Where saliencies lie on a scale, from 0 to 1; 0 where a value is not finite or the scale has no extent."""
+    """Return where saliencies lie on a scale, from 0 to 1; 0 where one is not finite or the scale has no extent."""
     low, high = scale
     if high <= low:
         return [0.0] * len(saliency)
@@ -106,10 +110,10 @@ def shares(saliency: Sequence[float], scale: tuple[float, float]) -> list[float]
 
 
 def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
-    """The texts of a reasoning with colour and tooltip; the tokens of one character stand together, by their mean.
+    """Return the texts of a reasoning with colour and tooltip; the tokens of one character are merged, with their mean.
 
     Raises:
-        UserError: there is not one saliency for each piece.
+        UserError: there is not one saliency for each token.
     """
     if view.saliency is None:
         return [("".join(view.token_texts), 0.0, "")]
@@ -118,20 +122,20 @@ def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
             f"{view.id}: {len(view.saliency)} saliencies for {len(view.token_texts)} tokens; "
             "they come from another tokenizer."
         )
-    found: list[Span] = []
+    coloured: list[Span] = []
     together: list[float] = []
     for text, value in zip(view.token_texts, view.saliency, strict=True):
         together.append(value)
         if text:
             mean = sum(together) / len(together)
             tip = f"{mean:.3f}" if len(together) == 1 else f"{mean:.3f}, mean of {len(together)} tokens"
-            found.append((text, round(shares([mean], scale)[0], 3), tip))
+            coloured.append((text, round(shares([mean], scale)[0], 3), tip))
             together = []
-    return found
+    return coloured
 
 
 def _card(view: TraceView, order: int, scale: tuple[float, float]) -> dict[str, Any]:
-    """The values of one card, as the template shows them."""
+    """Return the values of one card, as the template shows them."""
     before, after = _shown(view.loss_initial), _shown(view.loss_final)
     gain = ""
     if before and after and view.loss_initial is not None and view.loss_final is not None:
@@ -150,7 +154,7 @@ def _shown(value: float | None) -> str:
 
 @cache
 def template(name: str) -> Any:
-    """A template of this folder; every text put into it is escaped."""
+    """Return a template of this folder; every text put into it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True, finalize=_shown_safely,
@@ -159,5 +163,5 @@ def template(name: str) -> Any:
 
 
 def _shown_safely(value: Any) -> Any:
-    """What a template puts out: markup of its own as it stands, every other text by `escape.html`."""
+    """Escape every text that a template puts out, except for markup of its own."""
     return escape.html(value) if isinstance(value, str) and not hasattr(value, "__html__") else value

@@ -1,4 +1,4 @@
-"""A trace in the terminal: its reasoning coloured by saliency, or in plain text with a bar beneath every token."""
+"""A trace in the terminal: its reasoning coloured by saliency, or as plain text with a bar beneath every token."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ WIDTH = 100
 """Cells in a line of plain text."""
 
 PALE, FULL = (255, 243, 224), (240, 128, 32)
-"""Backgrounds of the least and of the largest share that are coloured at all; the text on them is black."""
+"""Backgrounds of no and of full colour; the text on them is black."""
 
 FAINTEST = 0.1
-"""Below this share a token has the terminal's own background."""
+"""Smallest share of full colour that is shown; below it a token has the terminal's own background."""
 
 
 def coloured(view: TraceView, encoding: str | None = None) -> Text:
-    """A trace for rich's console: header, reasoning on coloured ground, gold answer.
+    """Return a trace for rich's console: header, reasoning on a coloured background, gold answer.
 
     Args:
         view: the trace.
-        encoding: of where it is printed; what that lacks is replaced (see `terminal.encodable`). None lacks nothing.
+        encoding: of the terminal; characters that it lacks are replaced (see `terminal.encodable`). None lacks nothing.
 
     Raises:
-        UserError: the trace has not one saliency for each piece.
+        UserError: the trace has not one saliency for each token.
     """
     from rich.text import Text  # for the terminal alone; a machine that trains need not have it
 
     text = Text()
     text.append(encodable(escape.line(header(view)), encoding) + "\n", style="bold")
-    for piece, share, _ in spans(view, colour_scale([view])):
-        text.append(encodable(escape.terminal(piece), encoding), style=_style(share))
+    for token, share, _ in spans(view, colour_scale([view])):
+        text.append(encodable(escape.terminal(token), encoding), style=_style(share))
     return text.append("\n" + encodable(escape.terminal(_answers(view)), encoding), style="dim")
 
 
 def plain(view: TraceView, encoding: str | None = None) -> str:
-    """A trace for `print`: header, reasoning with its saliency as bars beneath, gold answer.
+    """Return a trace for `print`: header, reasoning with its saliency as bars beneath, gold answer.
 
     Args:
         view: the trace.
-        encoding: as in `coloured`; bars are as wide as what a token has become.
+        encoding: as in `coloured`; bars are as wide as the text that replaces a token.
 
     Raises:
-        UserError: the trace has not one saliency for each piece.
+        UserError: the trace has not one saliency for each token.
     """
     from rich.cells import cell_len
 
@@ -70,7 +70,7 @@ def plain(view: TraceView, encoding: str | None = None) -> str:
 
 
 def header(view: TraceView) -> str:
-    """One line of figures; what is not known is left out."""
+    """Return a line of numbers about the trace; what is not known is left out."""
     parts = [view.id]
     if view.reward is not None:
         parts.append(f"saliency reward {view.reward:.3f}")
@@ -80,10 +80,10 @@ def header(view: TraceView) -> str:
     return " | ".join(parts)
 
 
-def _units(found: list[Span], encoding: str | None) -> list[tuple[str, float]]:
-    """Texts and shares, line ends by themselves; what does not print is shown as its escape."""
+def _units(texts: list[Span], encoding: str | None) -> list[tuple[str, float]]:
+    """Return texts and shares, line ends on their own; what does not print is replaced by its escape."""
     units: list[tuple[str, float]] = []
-    for text, share, _ in found:
+    for text, share, _ in texts:
         for number, part in enumerate(text.split("\n")):
             if number:
                 units.append(("\n", 0.0))

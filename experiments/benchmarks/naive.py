@@ -49,15 +49,15 @@ class Loop:
     ) -> None:
         self.policy, self.targets, self.c, self.scale = policy, targets, init_value, scale
         device = policy.device
-        width = max(len(t.prompt) + t.rows for t in targets)
-        columns, rows = max(t.cot for t in targets), max(t.rows for t in targets)
+        width = max(len(t.prompt_ids) + t.rows for t in targets)
+        columns, rows = max(len(t.cot_ids) for t in targets), max(t.rows for t in targets)
         self.ids = torch.full((len(targets), width), policy.pad_id, device=device)
         self.real, self.where = torch.zeros_like(self.ids), torch.zeros(len(targets), rows, columns, device=device)
         # sequences end together: row w of a mask of R rows stands at position width - R + w
         for k, t in enumerate(targets):
-            sequence = torch.tensor((*t.prompt, *t.tail), device=device)
+            sequence = torch.tensor((*t.prompt_ids, *t.tail), device=device)
             self.ids[k, -len(sequence) :], self.real[k, -len(sequence) :] = sequence, 1
-            self.where[k, : t.rows, : t.cot] = torch.ones(t.rows, t.cot, device=device).tril()
+            self.where[k, : t.rows, : len(t.cot_ids)] = torch.ones(t.rows, len(t.cot_ids), device=device).tril()
         dtype = torch.promote_types(next(policy.model.parameters()).dtype, torch.float32)
         self.mask = (self.where * init_value).to(dtype).requires_grad_()
         self.optimizer = torch.optim.AdamW([self.mask], lr=1e-3, betas=(0.6, 0.9999), weight_decay=0.05)
@@ -66,14 +66,14 @@ class Loop:
         """Eq. 2 of each rollout, `[B]`."""
         width, biases = self.ids.shape[1], []
         for k, t in enumerate(self.targets):
-            inner = self.scale * self.mask[k, : t.rows, : t.cot].clamp(max=0)
-            after = t.rows - t.cot
+            inner = self.scale * self.mask[k, : t.rows, : len(t.cot_ids)].clamp(max=0)
+            after = t.rows - len(t.cot_ids)
             biases.append(torch.nn.functional.pad(inner, (width - t.rows, after, width - t.rows, 0)))
         with attention_bias(Bias(torch.stack(biases), row=0, column=0)):
             position = (self.real.cumsum(1) - 1).clamp(min=0)
             logits = self.policy.model(input_ids=self.ids, attention_mask=self.real, position_ids=position).logits
         scores = logits[:, :-1].log_softmax(-1).gather(-1, self.ids[:, 1:, None])[..., 0]
-        return torch.stack([-scores[k, -t.answer :].mean() for k, t in enumerate(self.targets)])
+        return torch.stack([-scores[k, -len(t.answer_ids) :].mean() for k, t in enumerate(self.targets)])
 
     def step(self) -> Tensor:
         """One AdamW step; the losses before it."""
@@ -89,7 +89,7 @@ class Loop:
         with torch.no_grad():
             final = self.losses()
         columns = 1 - share.sum(1) / self.where.sum(1).clamp(min=1)
-        tokens = [row[: t.cot].tolist() for row, t in zip(columns, self.targets, strict=True)]
+        tokens = [row[: len(t.cot_ids)].tolist() for row, t in zip(columns, self.targets, strict=True)]
         return Naive(1 - share.sum((1, 2)) / self.where.sum((1, 2)), tokens, final)
 
 

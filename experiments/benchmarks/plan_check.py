@@ -171,13 +171,14 @@ def _probe(
     model, generator = policy.model, torch.Generator().manual_seed(2)
     prompts = torch.randint(3, 700, (QUERIES, PROMPT), generator=generator).tolist()
     tails = torch.randint(3, 700, (ROLLOUTS, COMPLETION), generator=generator).tolist()
+    rest = DELIMITER + ANSWER
     targets = [
-        Target(tuple(prompts[i // GROUP]), tuple(tail), COMPLETION - DELIMITER - ANSWER, ANSWER)
+        Target(tuple(prompts[i // GROUP]), tuple(tail[:-rest]), tuple(tail[-rest:-ANSWER]), tuple(tail[-ANSWER:]))
         for i, tail in enumerate(tails)
     ]
     with frozen(model), attention_hook(model, "lean"):
         objective = Objective(model, targets, 10.0, policy.pad_id, 1 << 30)
-        values = torch.full((objective.entries.packing.total,), -0.4)
+        values = torch.full((objective.entries.ragged.total,), -0.4)
         everyone = torch.arange(ROLLOUTS)
 
         def gradient() -> None:
@@ -185,7 +186,7 @@ def _probe(
 
         gradient()
         # a pass keeps the gradient, its part, the values in the pass, and the masks as matrices
-        masks = memory.mask_bytes(objective.entries.packing.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
+        masks = memory.mask_bytes(objective.entries.ragged.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
         predicted = planned.memory_by_part["activations of the probe"] + masks
         operations = ROLLOUTS * probe_operations(planned.model, lengths)
         return {

@@ -47,14 +47,13 @@ def measure(length: int, batch: int, backend: str, repeats: int) -> dict[str, fl
     def tokens(count: int) -> tuple[int, ...]:
         return tuple(torch.randint(4, VOCABULARY, (count,), generator=draw).tolist())
 
-    rows = length + DELIMITER + ANSWER
     prompt = tokens(PROMPT)
-    targets = [Target(prompt, tokens(rows), length, ANSWER) for _ in range(batch)]
+    targets = [Target(prompt, tokens(length), tokens(DELIMITER), tokens(ANSWER)) for _ in range(batch)]
     with frozen(model), attention_hook(model, backend):
-        warm = Objective(model, [Target(prompt, tokens(14), 8, ANSWER)], 10.0, 0, 1024)
-        warm.evaluate(torch.full((warm.entries.packing.total,), -0.4), torch.arange(1))
+        warm = Objective(model, [Target(prompt, tokens(8), tokens(DELIMITER), tokens(ANSWER))], 10.0, 0, 1024)
+        warm.evaluate(torch.full((warm.entries.ragged.total,), -0.4), torch.arange(1))
         objective = Objective(model, targets, 10.0, 0, batch_tokens=1024)
-        values = torch.full((objective.entries.packing.total,), -0.4)
+        values = torch.full((objective.entries.ragged.total,), -0.4)
         peak = peak_mib(lambda: objective.evaluate(values, torch.arange(batch)))
         seconds = []
         for _ in range(repeats):
@@ -65,8 +64,8 @@ def measure(length: int, batch: int, backend: str, repeats: int) -> dict[str, fl
         "seconds": statistics.median(seconds),
         "seconds_a_rollout": statistics.median(seconds) / batch,
         "peak_mib": peak,
-        "scores_mib": LAYERS * HEADS * rows * (PROMPT + rows) * 4 / 2**20,
-        "mask_mib": objective.entries.packing.total / batch * 4 / 2**20,
+        "scores_mib": LAYERS * HEADS * targets[0].rows * (PROMPT + targets[0].rows) * 4 / 2**20,
+        "mask_mib": objective.entries.ragged.total / batch * 4 / 2**20,
     }
 
 

@@ -53,7 +53,7 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
     shape = shape_of(policy.model.config)
     with frozen(policy.model), attention_hook(policy.model, backend):
         objective = _objective(scene, policy, budget)
-        values = torch.full((objective.entries.packing.total,), -0.4, device=scene.device)
+        values = torch.full((objective.entries.ragged.total,), -0.4, device=scene.device)
         everyone = torch.arange(scene.rollouts, device=scene.device)
         scene.fresh_peak()
         objective.evaluate(values, everyone)
@@ -62,7 +62,7 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
         )
     operations = sum(
         probe_gradient_flops(
-            shape, target.rows, all_pairs(target.rows, len(target.prompt)), target.answer, recompute=False
+            shape, target.rows, all_pairs(target.rows, len(target.prompt_ids)), len(target.answer_ids), recompute=False
         )
         for target in scene.targets()
     )

@@ -101,7 +101,7 @@ class Scene:
                 share = 2 / 3 + 2 / 3 * (k / max(1, self.group - 1))
                 cot = round((self.completion - DELIMITER - ANSWER) * share)
                 tail = tokens(cot + DELIMITER + ANSWER, 1000 + i * self.group + k)
-                found.append(Target(tuple(prompt), tuple(tail), cot, ANSWER))
+                found.append(Target(tuple(prompt), tuple(tail[:cot]), tuple(tail[cot:-ANSWER]), tuple(tail[-ANSWER:])))
         return found
 
     def synchronise(self) -> None:

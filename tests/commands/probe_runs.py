@@ -40,15 +40,15 @@ def count_solves(monkeypatch):
     class Counter:
         calls, fail_at, error = 0, None, RuntimeError("killed")
 
-    real = MaskProbe.solve
+    real = MaskProbe.solve_targets
 
-    def solve(self, policy, batch):
+    def solve(self, policy, targets):
         Counter.calls += 1
         if Counter.calls - 1 == Counter.fail_at:
             raise Counter.error
-        return real(self, policy, batch)
+        return real(self, policy, targets)
 
-    monkeypatch.setattr(MaskProbe, "solve", solve)
+    monkeypatch.setattr(MaskProbe, "solve_targets", solve)
     return Counter
 
 

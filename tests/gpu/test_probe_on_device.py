@@ -19,7 +19,7 @@ def gradient(policy, backend: str, equal: bool = False, cached: bool = True) -> 
     with frozen(policy.model), attention_hook(policy.model, backend):
         check(policy.model)
         objective = Objective(policy.model, targets(policy, equal), 10.0, policy.pad_id, 10_000, cached)
-        drawn = torch.rand(objective.entries.packing.total, generator=torch.Generator().manual_seed(0))
+        drawn = torch.rand(objective.entries.ragged.total, generator=torch.Generator().manual_seed(0))
         values = (-0.3 - 0.2 * drawn).to(policy.device)
         if next(policy.model.parameters()).dtype == torch.float64:
             values = values.double()

@@ -110,8 +110,8 @@ def test_the_copy_of_the_weights_has_its_bytes(tiny_folder, dtype, lora):
 
 def test_masks_have_their_entries():
     entries = Entries(torch.tensor([30]), torch.tensor([25]))
-    assert memory.mask_entries(25, 5) == entries.packing.total
-    assert memory.mask_bytes(entries.packing.total, 1, 1) == 4 * entries.packing.total
+    assert memory.mask_entries(25, 5) == entries.ragged.total
+    assert memory.mask_bytes(entries.ragged.total, 1, 1) == 4 * entries.ragged.total
 
 
 def test_an_update_holds_some_logits_at_a_time(model):

@@ -92,10 +92,10 @@ def test_probe_flops_are_those_that_pytorch_counts(tiny_policy):
 
     model = tiny_policy.model
     shape = matrices(shape_of(model.config))
-    one = Target(tuple(range(3, 13)), tuple(range(5, 35)), cot=25, answer=3)
+    one = Target(tuple(range(3, 13)), tuple(range(5, 30)), (30, 31), (32, 33, 34))
     with frozen(model), attention_hook(model, "lean"):
         objective = Objective(model, [one], 10.0, tiny_policy.pad_id, 1024)
-        values = torch.full((objective.entries.packing.total,), -0.4, dtype=torch.float64)
+        values = torch.full((objective.entries.ragged.total,), -0.4, dtype=torch.float64)
         objective.evaluate(values, torch.tensor([0]))
         with FlopCounterMode(display=False) as counter:
             objective.evaluate(values, torch.tensor([0]))

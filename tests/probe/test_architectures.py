@@ -55,7 +55,7 @@ def references(name: str) -> list:
 
 
 def objective(model, cache_prompts: bool, batch_tokens: int = 1024) -> Objective:
-    targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in ROLLOUTS]
+    targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in ROLLOUTS]
     return Objective(model, targets, 10.0, 0, batch_tokens, cache_prompts)
 
 

@@ -43,7 +43,7 @@ def exact():
 
 
 def objective(model, rollouts: list[Case], shape: str = "full", batch_tokens: int = 1024) -> Objective:
-    targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in rollouts]
+    targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in rollouts]
     return Objective(model, targets, 10.0, 0, batch_tokens, shape=shape)
 
 

@@ -73,6 +73,13 @@ def test_equals_the_probe(tiny_policy):
         assert found.settings["steps"] == 4
 
 
+def test_an_answer_with_its_end_of_sequence_has_a_row_more(tiny_policy):
+    without, with_end = quick(tiny_policy), quick(tiny_policy, include_eos=True)
+    assert with_end.mask.shape == with_end.entries.shape == (len(without.rows) + 1, len(without.tokens))
+    assert with_end.rows == (*without.rows, "") and with_end.loss_initial != without.loss_initial
+    assert len(with_end.to_json(mask=True)["mask"]) == len(with_end.rows)
+
+
 def test_token_texts_join_to_the_reasoning(tiny_policy, byte_tokenizer):
     ends = quick(tiny_policy)
     assert ends.cot == "".join(ends.tokens) == COT and "".join(ends.rows) == COT + "##### 7"
@@ -132,9 +139,10 @@ def test_training_mode_changes_nothing(tiny_policy):
         ({"cot": " 3 + 4 = 7 ##### 7"}, "the cot contains the delimiter #####"),
         ({"init_value": 0.4}, "init_value is 0.4"),
         ({"shape": "round"}, "'round' is unknown"),
-        ({"solver": "fast"}, "solver 'fast' is unknown; choose one of paper, adaptive"),
+        ({"delimiter": ""}, r"delimiter is '' \(in YAML, data.delimiter\)"),
+        ({"solver": "fast"}, "solver 'fast' is unknown .*; choose one of paper, adaptive"),
         ({"orientation": "sideways"}, "orientation 'sideways' is unknown"),
-        ({"attention": "flash"}, "attention 'flash' is unknown; choose one of auto, lean, eager, sdpa"),
+        ({"attention": "flash"}, "attention 'flash' is unknown .*; choose one of auto, lean, eager, sdpa"),
     ],
 )
 def test_wrong_input(tiny_policy, wrong, message):

@@ -20,7 +20,7 @@ from atmanrl.probe import (
 )
 from atmanrl.probe.attention import _BIAS
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.target import target
+from atmanrl.probe.target import Target, target
 from atmanrl.rollouts import RolloutBatch
 
 
@@ -61,14 +61,13 @@ def test_equals_the_reference(policy):
     reference = Reference(policy.model)
     for k, rollout in enumerate(batch.rollouts):
         t = target(rollout, policy.tokenizer)
-        end = t.rows - t.answer
-        case = Case(tuple(rollout.prompt_ids), t.tail[: t.cot], t.tail[t.cot : end], t.tail[end:])
+        case = Case(t.prompt_ids, t.cot_ids, t.delimiter_ids, t.answer_ids)
         start = torch.full((len(case.entries),), -0.4, dtype=torch.float64)
         values = reference.solve(case, STEPS, lr=1e-2)
         assert float(result.reward[k]) == pytest.approx(reward(values), abs=1e-4)
         assert float(result.loss_initial[k]) == pytest.approx(float(reference.loss(case, start)), abs=1e-5)
         assert float(result.loss_final[k]) == pytest.approx(float(reference.loss(case, values)), abs=1e-4)
-        assert result.masks[k].shape == (t.rows, t.cot)
+        assert result.masks[k].shape == (t.rows, len(t.cot_ids))
         for v, token in enumerate(result.saliency[k]):
             column = [x for x, entry in zip(values.tolist(), case.entries, strict=True) if entry[1] == v]
             assert token == pytest.approx(reward(torch.tensor(column)), abs=1e-3)
@@ -200,7 +199,7 @@ def test_an_attribution_that_has_no_such_shape_is_refused():
 )
 def test_unknown_names_are_refused(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(UserError, match=f"the probe's {name} {value!r} is unknown; choose one of"):
+    with pytest.raises(UserError, match=rf"{name} {value!r} is unknown \(in YAML, probe.{name}\); choose one of"):
         MaskProbe(**wrong)
 
 
@@ -225,3 +224,34 @@ def test_rollouts_that_are_alike_are_solved_once(policy, monkeypatch, attributio
         assert found.gradients[i] == alone.gradients[0] > 0
         assert (found.masks[i] is None) == (attribution is not None)
     assert len(set(found.reward.tolist())) == 3
+
+
+def test_targets_are_probed_without_rollouts(policy):
+    """Token ids alone, in any order and some of them twice, give what their rollouts give."""
+    batch = RolloutBatch(rollouts(policy), 1)
+    expected = probe(keep_masks=True).solve(policy, batch)
+    targets = [target(rollout, policy.tokenizer) for rollout in batch.rollouts]
+    order = [2, 0, 0, 3, 1]
+    with torch.inference_mode():
+        result = probe(keep_masks=True).solve_targets(policy, [targets[k] for k in order])
+    torch.testing.assert_close(result.reward, expected.reward[order], rtol=0, atol=1e-6)
+    assert result.gradients.tolist() == [STEPS] * 5 and not result.reward.is_inference()
+    for place, k in enumerate(order):
+        assert result.saliency[place] == pytest.approx(expected.saliency[k], abs=1e-5)
+        assert result.masks[place].shape == expected.masks[k].shape
+    assert result.saliency[1] == result.saliency[2] and result.saliency[1] is not result.saliency[2]
+    assert probe().solve_targets(policy, []).reward.tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (((5,), (6, 7), (8,), ()), "target 1: the answer has no token"),
+        (((5,), (), (8,), (9,)), "target 1: the reasoning has no token"),
+        (((5,), (6, 9999), (8,), (9,)), "target 1: token 9999 is beyond the model's vocabulary of 768"),
+        (((5,), (6,) * 1024, (8,), (9,)), "target 1: 1027 tokens exceed the model's context of 1024"),
+    ],
+)
+def test_targets_that_cannot_be_probed_are_refused_by_their_number(policy, ids, message):
+    with pytest.raises(ProbeError, match=message):
+        probe().solve_targets(policy, [Target((5,), (6, 7), (8,), (9,)), Target(*ids)])

@@ -62,7 +62,7 @@ def references(name: str, prompts: str) -> list:
 
 
 def objective(model, given: list[Case], cached: bool) -> Objective:
-    targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in given]
+    targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in given]
     return Objective(model, targets, 10.0, 0, 1024, cached)
 
 

@@ -60,12 +60,12 @@ def expected(request, model) -> Expected:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_solvers_equal_the_reference(model, expected, solver):
     rollouts, reference = expected.rollouts, expected.reference
-    targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in rollouts]
+    targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in rollouts]
     with frozen(model), attention_hook(model, "sdpa"):
         objective = Objective(model, targets, 10.0, 0, 30, shape=rollouts[0].shape)
         solution = SOLVERS[solver](STEPS).solve(objective, C)
         every_row = torch.arange(len(rollouts))
-        final = objective.evaluate(solution.values, every_row, gradient=False).loss
+        final = objective.loss(solution.values)
     parts = torch.split(solution.values, [len(case.groups) for case in rollouts])
     dense = objective.entries.dense(solution.values, every_row)
     for k, (case, values) in enumerate(zip(rollouts, expected.values, strict=True)):
@@ -78,7 +78,7 @@ def test_solvers_equal_the_reference(model, expected, solver):
         assert float(solution.loss_initial[k]) == pytest.approx(float(reference.loss(case, start)), rel=1e-10)
         assert float(final[k]) == pytest.approx(float(reference.loss(case, values)), rel=1e-6)
     for orientation in ("restored", "printed"):
-        found = saliency_reward(solution.values, objective.entries.packing, C, orientation)
+        found = saliency_reward(solution.values, objective.entries.ragged, C, orientation)
         wanted = [reward(values, C, orientation) for values in expected.values]
         assert found.tolist() == pytest.approx(wanted, abs=1e-7)
 
@@ -111,8 +111,7 @@ def test_a_probe_equals_the_reference(tiny_policy, shape, orientation):
     reference = Reference(tiny_policy.model)
     for k, rollout in enumerate(made):
         t = target(rollout, tokenizer)
-        end = t.rows - t.answer
-        case = Case(t.prompt, t.tail[: t.cot], t.tail[t.cot : end], t.tail[end:], shape)
+        case = Case(t.prompt_ids, t.cot_ids, t.delimiter_ids, t.answer_ids, shape)
         values = reference.solve(case, 8, lr=LR, c=C)
         start = torch.full_like(values, C)
         dense = case.dense(values)
@@ -120,6 +119,6 @@ def test_a_probe_equals_the_reference(tiny_policy, shape, orientation):
         assert float(result.reward[k]) == pytest.approx(reward(values, C, orientation), abs=1e-7)
         assert float(result.loss_initial[k]) == pytest.approx(float(reference.loss(case, start)), rel=1e-6)
         assert float(result.loss_final[k]) == pytest.approx(float(reference.loss(case, values)), rel=1e-6)
-        columns = [dense[case.column(v) == 1] for v in range(t.cot)]
+        columns = [dense[case.column(v) == 1] for v in range(len(t.cot_ids))]
         assert all(len(column) for column in columns)
         assert result.saliency[k] == pytest.approx([reward(column, C, orientation) for column in columns], abs=1e-7)

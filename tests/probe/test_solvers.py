@@ -14,9 +14,9 @@ from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.mask import saliency_reward
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Evaluation, Objective
-from atmanrl.probe.packing import Packing
+from atmanrl.probe.ragged import Ragged
 from atmanrl.probe.solvers import Solution
-from atmanrl.probe.solvers.knots import Knot, Trend, knot, line
+from atmanrl.probe.solvers.extrapolation import GradientSample, TurnPredictor, extrapolate
 from atmanrl.probe.target import Target
 
 SHAPES = [(3, 2, 1, 1), (9, 6, 2, 2), (6, 9, 1, 1), (9, 5, 3, 3)]
@@ -35,11 +35,11 @@ class Learnable:
 
     def of(self, rows) -> Objective:
         chosen = [self.rollouts[i] for i in rows]
-        targets = [Target(c.prompt, c.tail, len(c.cot), len(c.answer)) for c in chosen]
+        targets = [Target(c.prompt, c.cot, c.delimiter, c.answer) for c in chosen]
         return Objective(self.model, targets, 10.0, 0, 1024)
 
     def rewards(self, solution: Solution) -> torch.Tensor:
-        return saliency_reward(solution.values, self.objective.entries.packing, C, "restored")
+        return saliency_reward(solution.values, self.objective.entries.ragged, C, "restored")
 
     def split(self, solution: Solution) -> tuple[torch.Tensor, ...]:
         return solution.values.split([len(case.entries) for case in self.rollouts])
@@ -113,7 +113,7 @@ def test_share_of_gradients_below_epsilon(learnable, solver):
 
 
 def test_there_is_something_to_learn(learnable, papers):
-    final = learnable.objective.evaluate(papers.values, torch.arange(len(SHAPES)), gradient=False).loss
+    final = learnable.objective.loss(papers.values)
     assert (final < 0.85 * papers.loss_initial).all()
     assert float(learnable.rewards(papers).std()) > 0.05
 
@@ -176,7 +176,7 @@ def test_an_interval_that_ran_too_far_is_walked_again(learnable):
         assert len(path) < gradients  # those of masks off the path are left out
 
 
-SIZES = Packing(torch.tensor([12, 5, 9]))
+SIZES = Ragged(torch.tensor([12, 5, 9]))
 
 
 def test_directions_go_on_turning_as_far_as_they_kept_to_their_turn():
@@ -184,21 +184,21 @@ def test_directions_go_on_turning_as_far_as_they_kept_to_their_turn():
     noise, first = torch.randn(2, SIZES.total, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     second = SIZES.spread(torch.tensor([2.0, 0.5, -1.0], dtype=torch.float64)) * first + 0.1 * noise
     spans, none = (torch.tensor([10, 3, 7]), torch.tensor([20, 3, 5])), torch.zeros(3, dtype=torch.bool)
-    knots = [Knot(noise, torch.zeros(3, 1), torch.ones(3), torch.zeros(3, dtype=torch.long))]
+    samples = [GradientSample(noise, torch.zeros(3, 1), torch.ones(3), torch.zeros(3, dtype=torch.long))]
     for rate, span in zip((first, second), spans, strict=True):
         turn = rate * SIZES.spread(span)
-        knots.append(replace(knots[-1], direction=knots[-1].direction + turn, step=knots[-1].step + span))
-    trend, everywhere = Trend(first), torch.arange(SIZES.total)
-    begun = trend.line(*knots[:2], everywhere, SIZES, none)
-    torch.testing.assert_close(begun.direction, knots[0].direction)  # there is no turn before it: all of it goes on
-    back = trend.line(*knots[1:], everywhere, SIZES, ~none)
-    torch.testing.assert_close(back.direction, knots[1].direction)
-    found = trend.line(*knots[1:], everywhere, SIZES, none)  # nothing was learned from walking back
+        samples.append(replace(samples[-1], direction=samples[-1].direction + turn, step=samples[-1].step + span))
+    predictor, everywhere = TurnPredictor(first), torch.arange(SIZES.total)
+    begun = predictor.damp(*samples[:2], everywhere, SIZES, none)
+    torch.testing.assert_close(begun.direction, samples[0].direction)  # there is no turn before it: all of it goes on
+    back = predictor.damp(*samples[1:], everywhere, SIZES, ~none)
+    torch.testing.assert_close(back.direction, samples[1].direction)
+    found = predictor.damp(*samples[1:], everywhere, SIZES, none)  # nothing was learned from walking back
     shares = []
     for a, b in pairwise([0, *SIZES.ends.tolist()]):
-        before, after, turn = (x[a:b].numpy() for x in (first, second, knots[2].direction - knots[1].direction))
+        before, after, turn = (x[a:b].numpy() for x in (first, second, samples[2].direction - samples[1].direction))
         shares.append(float(np.clip((before @ after) / (before @ before), 0, 1)))
-        went = (knots[2].direction - found.direction)[a:b].numpy()
+        went = (samples[2].direction - found.direction)[a:b].numpy()
         np.testing.assert_allclose(went, shares[-1] * turn, rtol=0, atol=1e-12)
     assert shares == [1.0, pytest.approx(0.5, abs=0.2), 0.0]
 
@@ -212,35 +212,35 @@ def evaluation(seed: int, lengths: list[int]) -> Evaluation:
     return Evaluation(-logprobs.sum(1) / torch.tensor(lengths), gradient, logprobs)
 
 
-def gradient_at(last: Knot, new: Knot, step: torch.Tensor, packing: Packing) -> torch.Tensor:
-    share, ahead = (packing.spread(each[0]) for each in line(last, new, step[None]))
+def gradient_at(last: GradientSample, new: GradientSample, step: torch.Tensor, ragged: Ragged) -> torch.Tensor:
+    share, ahead = (ragged.spread(each[0]) for each in extrapolate(last, new, step[None]))
     return -share * (new.direction + ahead * (new.direction - last.direction))
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_gradients_are_interpolated_exactly_at_both_knots(seed):
+def test_gradients_are_interpolated_exactly_at_both_samples(seed):
     lengths, steps = [1, 3, 2], (torch.tensor([0, 4, 9]), torch.tensor([1, 11, 39]))
     ends = evaluation(seed, lengths), evaluation(seed + 100, lengths)
-    last, new = (knot(end, torch.tensor(lengths), at, SIZES) for end, at in zip(ends, steps, strict=True))
+    last, new = (GradientSample.of(end, torch.tensor(lengths), at, SIZES) for end, at in zip(ends, steps, strict=True))
     for end, at in zip(ends, (last, new), strict=True):
         torch.testing.assert_close(gradient_at(last, new, at.step, SIZES), end.gradient, rtol=1e-9, atol=1e-12)
         torch.testing.assert_close(gradient_at(at, at, at.step + 5, SIZES), end.gradient, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("at", [2, 8, 15])
-def test_gradients_between_and_beyond_knots(at):
+def test_gradients_between_and_beyond_samples(at):
     """Direction and log-odds go on straight lines; the size follows from the odds."""
     first, second = [0.3, 0.5], [0.6, 0.95]
-    knots, one = [], Packing(torch.tensor([1]))
+    samples, one = [], Ragged(torch.tensor([1]))
     for p, g, step in ((first, 2.0, 0), (second, 0.5, 10)):
         e = Evaluation(torch.zeros(1), torch.full((1,), g).double(), torch.tensor([p]).double().log())
-        knots.append(knot(e, torch.tensor([2]), torch.tensor([step]), one))
+        samples.append(GradientSample.of(e, torch.tensor([2]), torch.tensor([step]), one))
     x = at / 10
     odds = [(1 - x) * math.log(a / (1 - a)) + x * math.log(b / (1 - b)) for a, b in zip(first, second, strict=True)]
     share = [1 / (1 + math.exp(z)) for z in odds]
     directions = [2.0 / (0.7 + 0.5), 0.5 / (0.4 + 0.05)]
     expected = ((1 - x) * directions[0] + x * directions[1]) * sum(share)
-    assert float(gradient_at(*knots, torch.tensor([at]), one)) == pytest.approx(expected, rel=1e-6)
+    assert float(gradient_at(*samples, torch.tensor([at]), one)) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("solver", [PaperSolver, AdaptiveSolver])

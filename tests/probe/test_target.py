@@ -46,9 +46,7 @@ def rollout(tokenizer, ids: list[int], gold: str = "7") -> Rollout:
 
 
 def text_parts(tokenizer, found) -> tuple[str, str, str]:
-    end = found.rows - found.answer
-    tail = found.tail
-    return tuple(tokenizer.decode(ids) for ids in (tail[: found.cot], tail[found.cot : end], tail[end:]))
+    return tuple(tokenizer.decode(ids) for ids in (found.cot_ids, found.delimiter_ids, found.answer_ids))
 
 
 # what the policy sampled, and what is probed: reasoning, delimiter, gold answer
@@ -72,9 +70,10 @@ def test_the_delimiter_stands_as_sampled_where_it_can(case):
     tokenizer = Pieces(*pieces)
     sampled, cot, delimiter, answer = (tokenizer.of(*part) for part in SAMPLED[case])
     found = target(rollout(tokenizer, sampled), tokenizer)
-    assert found.prompt == (5, 6)
+    assert found.prompt_ids == (5, 6)
     assert found.tail == (*cot, *delimiter, *answer)
-    assert (found.cot, found.answer, found.rows) == (len(cot), len(answer), len(cot + delimiter + answer))
+    assert (found.cot_ids, found.answer_ids) == (tuple(cot), tuple(answer))
+    assert found.rows == len(cot + delimiter + answer)
 
 
 @pytest.mark.parametrize("gold", ["7", " 7 ", "7\n"])
@@ -82,14 +81,14 @@ def test_a_space_that_stands_alone_belongs_to_the_delimiter(gold):
     tokenizer = Pieces("a", "#####", " ", "7", "x")
     found = target(rollout(tokenizer, tokenizer.of("a", "#####", "x"), gold), tokenizer)
     assert found.tail == tuple(tokenizer.of("a", "#####", " ", "7"))
-    assert found.answer == 1
+    assert len(found.answer_ids) == 1
 
 
 def test_the_gold_answer_replaces_the_sampled_one_and_may_end_the_sequence():
     tokenizer = Pieces("a", "#####", " x", " 1", "2", "7")
     found = target(rollout(tokenizer, tokenizer.of("a", "#####", " x"), "127"), tokenizer, eos_id=0)
     assert found.tail == tuple([*tokenizer.of("a", "#####", " 1", "2", "7"), 0])
-    assert found.answer == 4
+    assert len(found.answer_ids) == 4
 
 
 def test_another_answer_may_stand_in_its_place():
@@ -104,7 +103,7 @@ def test_another_answer_may_stand_in_its_place():
 def test_a_delimiter_without_a_reasoning_has_a_target():
     tokenizer = Pieces("#####", " 7", " x")
     bare = target(rollout(tokenizer, tokenizer.of("#####", " x")), tokenizer)
-    assert bare.cot == 0 and bare.tail == tuple(tokenizer.of("#####", " 7"))
+    assert bare.cot_ids == () and bare.tail == tuple(tokenizer.of("#####", " 7"))
 
 
 @pytest.mark.parametrize("gold", ["", " ", "\n\t"])
@@ -133,7 +132,7 @@ def test_the_parts_read_as_they_should_with_a_real_tokenizer(laptop, cot, answer
     assert (reasoning + delimiter).rstrip() == sampled.parts.cot + "#####"
     assert reasoning == sampled.parts.cot  # this tokenizer keeps hashes apart from all else
     assert said.lstrip() == gold
-    assert found.tail[: found.cot] == tuple(sampled.cot_ids)
+    assert found.cot_ids == tuple(sampled.cot_ids)
 
 
 def test_a_tokenizer_that_hides_leading_spaces(tmp_path):
@@ -152,4 +151,4 @@ def test_a_tokenizer_that_hides_leading_spaces(tmp_path):
     assert tokenizer.decode(ids[1:]) == "##### 3"
     found = target(rollout(tokenizer, ids), tokenizer)
     assert found.tail[:2] == (2, 3)
-    assert tokenizer.decode(found.tail[found.rows - found.answer :]) == "7"
+    assert tokenizer.decode(found.answer_ids) == "7"

@@ -42,14 +42,14 @@ def test_what_marks_the_answer_stands_as_sampled_where_it_can(case):
     found = target(rollout(PIECES, PIECES.of(*sampled), splitter), PIECES)
     assert text_parts(PIECES, found) == ("".join(cot), "".join(opening), "".join(answer))
     assert found.tail == tuple(PIECES.of(*cot, *opening, *answer))
-    assert (found.cot, found.answer) == (len(cot), len(answer))
+    assert (found.cot_ids, found.answer_ids) == tuple(tuple(PIECES.of(*part)) for part in (cot, answer))
 
 
 def test_a_box_is_closed_before_the_sequence_ends_and_not_otherwise():
     made = rollout(PIECES, PIECES.of("a", "\\boxed", "{", "3", "}"), BoxedSplitter())
     assert target(made, PIECES).tail == tuple(PIECES.of("a", "\\boxed", "{", "7"))
     ends = target(made, PIECES, eos_id=0)
-    assert ends.tail == (*PIECES.of("a", "\\boxed", "{", "7", "}"), 0) and ends.answer == 3
+    assert ends.tail == (*PIECES.of("a", "\\boxed", "{", "7", "}"), 0) and len(ends.answer_ids) == 3
 
 
 def test_a_special_token_stays_one_token(tiny_folder):
@@ -60,6 +60,6 @@ def test_a_special_token_stays_one_token(tiny_folder):
     splitter = DelimiterSplitter("</think>")
     for before in (cot, [*cot, *text_ids(tokenizer, ".")]):
         found = target(rollout(tokenizer, [*before, think, *answer], splitter), tokenizer)
-        assert found.cot == len(before) and found.tail[: found.cot + 1] == (*before, think)
-        assert tokenizer.decode(found.tail[found.rows - found.answer :]).strip() == "7"
-        assert think not in found.tail[found.cot + 1 :]
+        assert found.cot_ids == tuple(before) and found.delimiter_ids[0] == think
+        assert tokenizer.decode(found.answer_ids).strip() == "7"
+        assert think not in found.delimiter_ids[1:] + found.answer_ids

@@ -46,8 +46,10 @@ def cir(policy, rollout, whose: str) -> float:
         count = next(
             k for k in range(len(rollout.cot_ids) + 1) if policy.tokenizer.decode(rollout.cot_ids[:k]).split() == kept
         )
-        p.append(probability(policy, [*aim.prompt, *rollout.cot_ids[:count], *end, *aim.delimiter_ids], aim.answer_ids))
-    whole = probability(policy, [*aim.prompt, *rollout.cot_ids, *aim.delimiter_ids], aim.answer_ids)
+        p.append(
+            probability(policy, [*aim.prompt_ids, *rollout.cot_ids[:count], *end, *aim.delimiter_ids], aim.answer_ids)
+        )
+    whole = probability(policy, [*aim.prompt_ids, *rollout.cot_ids, *aim.delimiter_ids], aim.answer_ids)
     divergences = [(kl(each, (each + whole) / 2) + kl(whole, (each + whole) / 2)) / 2 for each in p]
     return sum(divergences) / 5
 

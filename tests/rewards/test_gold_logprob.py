@@ -18,11 +18,11 @@ def expected(policy, rollout, eos: bool = False) -> float:
     if rollout.parts.answer is None:
         return math.nan
     aim = target(rollout, policy.tokenizer, policy.eos_ids[0] if eos else None)
-    ids = torch.tensor([[*aim.prompt, *aim.tail]])
+    ids = torch.tensor([[*aim.prompt_ids, *aim.tail]])
     with torch.no_grad():
         logprobs = policy.model(ids).logits[0].log_softmax(-1)
-    start = ids.shape[1] - aim.answer
-    return float(sum(logprobs[k - 1, ids[0, k]] for k in range(start, ids.shape[1])) / aim.answer)
+    start = ids.shape[1] - len(aim.answer_ids)
+    return float(sum(logprobs[k - 1, ids[0, k]] for k in range(start, ids.shape[1])) / len(aim.answer_ids))
 
 
 @pytest.mark.parametrize("eos", [False, True])
@@ -39,7 +39,7 @@ def test_it_is_the_mean_over_the_answers_tokens(tiny_policy, eos, budget):
 def test_a_longer_gold_answer_counts_by_its_mean(tiny_policy):
     rollouts = batch(tiny_policy, ["so ##### 3"], [False], 1)
     rollouts.rollouts[0].problem = type(rollouts.rollouts[0].problem)("p", "?", "12345 678")
-    assert target(rollouts.rollouts[0], tiny_policy.tokenizer).answer > 2
+    assert len(target(rollouts.rollouts[0], tiny_policy.tokenizer).answer_ids) > 2
     value = GoldLogprobReward()(rollouts, tiny_policy)
     assert value.item() == pytest.approx(expected(tiny_policy, rollouts.rollouts[0]), abs=1e-6)
 

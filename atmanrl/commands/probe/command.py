@@ -19,7 +19,7 @@ from atmanrl.commands.parser import RunParser
 from atmanrl.commands.probe import results
 from atmanrl.commands.probe.folder import COMMAND, Folder, content
 from atmanrl.commands.probe.progress import TraceProgress
-from atmanrl.commands.probe.rows import Rows
+from atmanrl.commands.probe.trace_file import TraceFile
 from atmanrl.errors import UserError, say_end
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
@@ -27,16 +27,16 @@ from atmanrl.io.folders import locked
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
-from atmanrl.rollouts import RolloutBatch, Splitter
+from atmanrl.rollouts import Splitter
 from atmanrl.rollouts.split import splitter_of
 from atmanrl.shipped import located
 from atmanrl.tasks import DELIMITER
 
 UNPROBED = {"skipped": "skipped", "without_saliency": "no saliency:"}
-"""Rows that were not probed: their key in `summary.json`, and what is said of each."""
+"""Traces that were not probed: their key in `summary.json`, and what the terminal says of each."""
 
 LISTED = 20
-"""Most rows of either kind in the terminal; `summary.json` has them all."""
+"""Most traces of either kind that the terminal lists; `summary.json` has them all."""
 
 DESCRIPTION = """Measure the saliency of stored traces: how much each token of the reasoning matters to the gold answer.
 Writes traces.jsonl, summary.json and index.html into a folder. A run that was interrupted or killed goes on when the
@@ -44,29 +44,29 @@ same command is given again."""
 
 
 def main(args: list[str]) -> int:
-    """Probe a file of traces; returns the exit status, 130 where the user interrupts.
+    """Probe a file of traces, and return the exit status: 130 where the user interrupts.
 
     Raises:
         UserError: the folder holds results of other settings, or the traces or the model cannot be used.
     """
     quiet()
     parser = _parser()
-    given = parser.parse_args(args)
-    if given.batch_size < 1:
-        raise UserError(f"--batch_size is {given.batch_size}; give at least 1.")
-    if given.limit is not None and given.limit < 1:
-        raise UserError(f"--limit is {given.limit}; give at least 1.")
-    made = parser.instantiate_classes(given)
-    probe, splitter = made.probe, splitter_of(made.delimiter)
+    options = parser.parse_args(args)
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size is {options.batch_size}; give at least 1.")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit is {options.limit}; give at least 1.")
+    instances = parser.instantiate_classes(options)
+    probe, splitter = instances.probe, splitter_of(instances.delimiter)
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
-        given.out = user_path(str(given.out))
-        folder = Folder(given.out, _settings(parser, given))
+        options.out = user_path(str(options.out))
+        folder = Folder(options.out, _settings(parser, options))
         if not folder.finished:
-            with locked(given.out, COMMAND):
-                _run(given, probe, splitter, folder, command)
-        _tell(folder)
+            with locked(options.out, COMMAND):
+                _run(options, probe, splitter, folder, command)
+        _say(folder)
     except KeyboardInterrupt:
         say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
         return INTERRUPTED
@@ -108,13 +108,13 @@ def _parser() -> RunParser:
     return parser
 
 
-def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
-    """All options that the results depend on, with the content of the traces and of a local model."""
-    settings: dict[str, Any] = json.loads(parser.dump(given, format="json"))
+def _settings(parser: RunParser, options: Any) -> dict[str, Any]:
+    """Return all options that the results depend on, with hashes of the traces and of a local model."""
+    settings: dict[str, Any] = json.loads(parser.dump(options, format="json"))
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if settings["delimiter"] == DELIMITER:
-        del settings["delimiter"]  # so that folders from before there was a choice can be gone on with
-    traces, model = Path(given.traces), Path(located(given.model))
+        del settings["delimiter"]  # folders from before there was a choice have none, and can be continued
+    traces, model = Path(options.traces), Path(located(options.model))
     if not traces.is_file():
         raise UserError(f"the traces {traces} cannot be read: there is no such file.")
     settings["traces_sha256"] = content(traces)
@@ -122,31 +122,31 @@ def _settings(parser: RunParser, given: Any) -> dict[str, Any]:
     return settings
 
 
-def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
+def _run(options: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
-    size = given.batch_size
-    rows = Rows(Path(given.traces), given.limit, given.skip_bad_rows, splitter)
-    expected = rows.lines
+    size = options.batch_size
+    file = TraceFile(Path(options.traces), options.limit, options.skip_bad_rows, splitter)
+    expected = file.lines
     if folder.progress:
-        folder.check("traces", rows.total)
+        folder.check("traces", file.total)
         unprobed = {row["line"] for name in UNPROBED for row in folder.progress[name]}
-        expected = [line for line in rows.lines if line not in unprobed]
-    if folder.part.exists() and folder.whole(size, expected) == len(expected):
+        expected = [line for line in file.lines if line not in unprobed]
+    if folder.part.exists() and folder.valid(size, expected) == len(expected):
         folder.rewind(size, expected)
     else:
-        policy, device = Policy(given.model, **given.policy), choose_device(given.device)
-        policy.dtype_name = choose_dtype(given.dtype, device, policy)
+        policy, device = Policy(options.model, **options.policy), choose_device(options.device)
+        policy.dtype_name = choose_dtype(options.dtype, device, policy)
         policy.build().to(device)
-        usable = rows.probeable(policy, probe)
-        folder.begin(rows.skipped, rows.without_saliency, rows.total, str(device), policy.dtype_name)
-        done = folder.rewind(size, [row.line for row in usable])
+        usable = file.probeable(policy, probe)
+        folder.begin(file.skipped, file.without_saliency, file.total, str(device), policy.dtype_name)
+        done = folder.rewind(size, [trace.line for trace in usable])
         if not usable:
             folder.append([], 0.0)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
-                torch.manual_seed(start)  # a solver of one's own may draw random numbers: not the sooner for a restart
-                result = probe.solve(policy, RolloutBatch([row.rollout for row in batch], group_size=1))
+                torch.manual_seed(start)  # a user's solver may draw random numbers: the same ones after a restart
+                result = probe.solve_targets(policy, [trace.target for trace in batch])
                 seconds = time.perf_counter() - began
                 folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
                 bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
@@ -160,8 +160,8 @@ def _run(given: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, comma
     folder.progress = summary
 
 
-def _tell(folder: Folder) -> None:
-    """Say what a finished folder holds."""
+def _say(folder: Folder) -> None:
+    """Print what a finished folder holds."""
     summary = folder.progress
     assert summary is not None
     console = Console(file=sys.stdout)

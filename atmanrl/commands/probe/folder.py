@@ -1,8 +1,7 @@
-"""The folder of a probing run: results are appended batch by batch, and a killed run goes on after its last whole batch.
+"""The folder of a probing run: results are appended batch by batch, and a killed run continues after its last full batch.
 
-While a run is under way there are `progress.json` (settings, skipped rows, seconds) and `traces.part.jsonl`. The last act
-of a run is to give the latter its final name, so a folder with `traces.jsonl` is finished, `summary.json` and
-`index.html` included.
+During a run there are `progress.json` (settings, skipped traces, seconds) and `traces.part.jsonl`. A run ends by giving the
+latter its final name, so a folder with `traces.jsonl` is finished, and has `summary.json` and `index.html` too.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ Json = dict[str, Any]
 Count = Annotated[int, Field(ge=0)]
 
 COMMAND = "probe"
-"""Whose mark and lock the folder bears."""
+"""The command whose mark and lock the folder has."""
 
 NAMES = {
     "traces_sha256": "the content of the traces file",
@@ -36,14 +35,23 @@ NAMES = {
 
 
 class Skipped(TypedDict):
-    """A row that was not probed, and why."""
+    """A trace that was not probed, and why.
+
+    Example:
+        `{"line": 7, "reason": "the completion has no delimiter #####."}`
+    """
 
     line: int
     reason: str
 
 
 class Progress(TypedDict):
-    """`progress.json`: what a run that is under way depends on, and how far it has come."""
+    """`progress.json`: what the results of an unfinished run depend on, and how far it has come.
+
+    Example:
+        `{"settings": {"batch_size": 64, ...}, "traces": 500, "skipped": [], "without_saliency": [], "device": "cpu",
+        "dtype": "float32", "seconds": 81.3}`
+    """
 
     settings: Json
     traces: Count
@@ -55,14 +63,18 @@ class Progress(TypedDict):
 
 
 class Spread(TypedDict):
-    """Mean and sample standard deviation, None where there are too few values."""
+    """Mean and sample standard deviation, None where there are too few values: `{"mean": 0.094, "std": 0.031}`."""
 
     mean: FiniteFloat | None
     std: FiniteFloat | None
 
 
 class Summary(Progress):
-    """`summary.json`: what a finished run has found."""
+    """`summary.json`: the results of a finished run.
+
+    Example:
+        `{"probed": 499, "saliency": {"mean": 0.094, "std": 0.031}, ...}`, and the fields of `Progress`.
+    """
 
     probed: Count
     saliency: Spread
@@ -73,7 +85,7 @@ class Folder:
 
     Args:
         path: the folder.
-        settings: all that the results depend on. Whoever goes on must have the same.
+        settings: all that the results depend on. A run that continues another must have the same.
 
     Raises:
         UserError: the folder holds results of other settings, files that no run of this command has left, or files that
@@ -93,20 +105,20 @@ class Folder:
         if self.progress is None and (left := next((p for p in (self.results, self.part) if p.exists()), None)):
             raise UserError(f"{left} exists already, without the {record.name} of the run that wrote it; {advice}.")
         if self.progress is not None:
-            _same(self.progress["settings"], settings, path)
+            _check_same(self.progress["settings"], settings, path)
 
     def begin(self, skipped: list[Json], without_saliency: list[Json], traces: int, device: str, dtype: str) -> None:
-        """Note what a new run is about to do; a run that goes on keeps its note.
+        """Record what a new run is about to do; a run that continues another keeps the record.
 
         Args:
-            skipped: bad rows with their reasons.
-            without_saliency: rollouts that have none, with their reasons.
-            traces: all rows of the file.
+            skipped: bad traces with their reasons.
+            without_saliency: traces that have none, with their reasons.
+            traces: number of traces in the file.
             device: what the probe runs on.
             dtype: of the weights.
 
         Raises:
-            UserError: the note was changed since, or the results so far were computed on another kind of device or in
+            UserError: the record was changed since, or the results so far were computed on another kind of device or in
                 another dtype (which `auto` may choose on another machine).
         """
         if self.progress is None:
@@ -115,7 +127,7 @@ class Folder:
                 "without_saliency": without_saliency, "device": device, "dtype": dtype, "seconds": 0.0,
             }  # fmt: skip
             mark(self.path, COMMAND)
-            self._note()
+            _write(self._progress, self.progress)
         for name, rows in {"skipped": skipped, "without_saliency": without_saliency}.items():
             self.check(name, rows)
         now = {"device": device.split(":")[0], "dtype": dtype}
@@ -127,10 +139,10 @@ class Folder:
                 )
 
     def check(self, name: str, now: int | list[Json]) -> None:
-        """Compare the note with the traces: a field is a number, or rows that are not probed, known by their lines.
+        """Compare a field of the record with the traces: a number, or traces that are not probed, by their lines.
 
         Raises:
-            UserError: the note was changed since.
+            UserError: the record was changed since.
         """
         assert self.progress is not None
         was = self.progress[name]
@@ -138,36 +150,36 @@ class Folder:
             raise UserError(f"{self._progress}: field {name} does not fit the traces; choose another --out.")
 
     def append(self, lines: Sequence[Json], seconds: float) -> None:
-        """Add a batch of results; when this returns they are on the disk."""
+        """Append a batch of results; when this returns, they are on the disk."""
         assert self.progress is not None
         with errors_name(self.part), self.part.open("ab") as file:
             file.write("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())
         self.progress["seconds"] += seconds
-        self._note()
+        _write(self._progress, self.progress)
 
-    def whole(self, size: int, lines: Sequence[int]) -> int:
-        """How many results, in batches of `size`, are whole and stand in their place.
+    def valid(self, size: int, lines: Sequence[int]) -> int:
+        """Return how many results, in full batches of `size`, are valid.
 
         A batch is probed as a whole or not at all: its composition decides the last digits of the results. A result that
-        is damaged or does not stand in its place does not count, nor do all that follow.
+        is damaged or out of order does not count, nor do any after it.
 
         Args:
             size: of a batch.
-            lines: the lines of the traces file that all results belong to, in order.
+            lines: lines of the traces file, one for each result to come, in order.
         """
         return len(self._ends(size, lines))
 
     def rewind(self, size: int, lines: Sequence[int]) -> int:
-        """Cut off what `whole` does not count; returns what it counts."""
+        """Cut off what `valid` does not count; return what it counts."""
         ends = self._ends(size, lines)
         if self.part.exists():
             os.truncate(self.part, ends[-1] if ends else 0)
         return len(ends)
 
     def _ends(self, size: int, lines: Sequence[int]) -> list[int]:
-        """The bytes at which results end."""
+        """Return the bytes at which valid results end."""
         ends: list[int] = []
         if self.part.exists():
             with self.part.open("rb") as file:
@@ -178,7 +190,7 @@ class Folder:
         return ends if len(ends) == len(lines) else ends[: len(ends) // size * size]
 
     def done(self) -> Iterator[Json]:
-        """The results so far, one by one; call `rewind` first."""
+        """Yield the results so far; call `rewind` first."""
         with self.part.open("rb") as file:
             for line in file:
                 yield json.loads(line)
@@ -187,19 +199,19 @@ class Folder:
         """Write summary and page, and give the results their final name."""
         with atomic_write(self.page) as file:
             file.write(page)
-        with atomic_write(self.summary) as file:
-            file.write(json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        _write(self.summary, summary)
         os.replace(self.part, self.results)
         self._progress.unlink(missing_ok=True)
         self.finished = True
 
-    def _note(self) -> None:
-        with atomic_write(self._progress) as file:
-            file.write(json.dumps(self.progress, indent=2, ensure_ascii=False) + "\n")
+
+def _write(path: Path, record: Json) -> None:
+    with atomic_write(path) as file:
+        file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
 def content(path: Path) -> str:
-    """SHA-256 of a file, or of the configuration, tokenizer and weights in a folder."""
+    """Return the SHA-256 of a file, or of the configuration, tokenizer and weights in a folder."""
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -210,7 +222,7 @@ def content(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _same(was: Json, now: Json, path: Path) -> None:
+def _check_same(was: Json, now: Json, path: Path) -> None:
     before, after = dict(_flat(was)), dict(_flat(now))
     ignored = {"traces"} | ({"model"} if after.get("model_sha256") else set())  # a file may move; its content counts
     for name in sorted((before.keys() | after.keys()) - ignored):
@@ -234,7 +246,7 @@ def _flat(settings: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _line(text: bytes) -> int:
-    """The line of the traces file that a result belongs to; 0 where the text is no whole result."""
+    """Return the line of the traces file that a result belongs to; 0 where the text is no complete result."""
     try:
         result = json.loads(text) if text.endswith(b"\n") else None
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a finished probing run shows: the figures of `summary.json` and the page `index.html`, both from its traces alone."""
+"""What a probing run writes: its traces, the metrics of `summary.json`, and the page `index.html`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from atmanrl import __version__
-from atmanrl.commands.probe.rows import Row
+from atmanrl.commands.probe.trace_file import StoredTrace
 from atmanrl.probe import ProbeResult
 from atmanrl.rollouts import Rollout, traces
 from atmanrl.rollouts.token_texts import token_texts
@@ -22,57 +22,57 @@ from atmanrl.views.trace_page import TraceView, page
 Json = dict[str, Any]
 
 SHOWN = 1000
-"""Most traces on the page: a browser has to hold them all."""
+"""Most traces on the page, all of which a browser has to hold."""
 
 
-def to_json(rows: list[Row], result: ProbeResult, tokenizer: Any) -> Iterator[Json]:
-    """The probed rows as they are written: the schema of `rollouts.traces`, and what the probe found."""
+def to_json(probed: list[StoredTrace], result: ProbeResult, tokenizer: Any) -> Iterator[Json]:
+    """Yield the probed traces as they are written: by the schema of `rollouts.traces`, with the probe's result."""
     numbers = (
         result.reward.tolist(),
         result.loss_initial.tolist(),
         result.loss_final.tolist(),
         result.gradients.tolist(),
     )
-    for row, saliency, reward, initial, final, gradients in zip(rows, result.saliency, *numbers, strict=True):
-        rollout = row.rollout
+    for trace, saliency, reward, initial, final, gradients in zip(probed, result.saliency, *numbers, strict=True):
+        rollout = trace.rollout
         rollout.saliency, rollout.rewards["saliency"] = saliency, reward
         yield {
-            "line": row.line, **traces.to_json(rollout), "pieces": texts(rollout, tokenizer),
+            "line": trace.line, **traces.to_json(rollout), "pieces": cot_texts(rollout, tokenizer),
             "loss_initial": _known(initial), "loss_final": _known(final), "gradients": gradients,
         }  # fmt: skip
 
 
 def _known(value: float) -> float | None:
-    """A number that JSON has: what was not measured is NaN."""
+    """Return a number for JSON, which has no NaN: that is what was not measured."""
     return value if math.isfinite(value) else None
 
 
-def texts(rollout: Rollout, tokenizer: Any) -> list[str]:
-    """The text of each token of the reasoning; together they are the reasoning."""
-    found = token_texts(tokenizer, rollout.cot_ids, rollout.parts.splitter.visible(tokenizer))
-    found[-1] += rollout.parts.straddle  # the token that holds it belongs to the delimiter, and has no saliency
-    return found
+def cot_texts(rollout: Rollout, tokenizer: Any) -> list[str]:
+    """Return the text of each token of the reasoning; joined they are the reasoning."""
+    texts = token_texts(tokenizer, rollout.cot_ids, rollout.parts.splitter.visible(tokenizer))
+    texts[-1] += rollout.parts.straddle  # the token that holds it belongs to the delimiter, and has no saliency
+    return texts
 
 
 def metrics(done: Iterable[Json]) -> Json:
-    """Mean and sample standard deviation, over the probed traces, of the reward and of what the probe did for it."""
+    """Return mean and sample standard deviation of reward, losses and gradients over the probed traces."""
     values: dict[str, list[float]] = {"saliency": [], "loss_initial": [], "loss_final": [], "gradients": []}
     probed = 0
     for trace in done:
         probed += 1
-        for name, known in values.items():
+        for name, column in values.items():
             value = trace["rewards"]["saliency"] if name == "saliency" else trace[name]
             if value is not None:
-                known.append(value)
+                column.append(value)
     spread = {
-        name: {"mean": fmean(known) if known else None, "std": stdev(known) if len(known) > 1 else None}
-        for name, known in values.items()
+        name: {"mean": fmean(column) if column else None, "std": stdev(column) if len(column) > 1 else None}
+        for name, column in values.items()
     }
     return {"probed": probed, **spread}
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the figures."""
+    """Return the versions of what the results depend on."""
     return {
         "atmanrl": __version__, "python": platform.python_version(), "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -80,7 +80,7 @@ def versions() -> dict[str, str]:
 
 
 def to_page(done: Iterable[Json], summary: Json) -> str:
-    """The page of the first `SHOWN` traces."""
+    """Return the page of the first `SHOWN` traces."""
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
     intro = [f"{summary['probed']} of {summary['traces']} traces of {summary['settings']['traces']}"]
     intro += [f"probed with {summary['settings']['model']}"]

@@ -16,7 +16,7 @@ from atmanrl.probe.objective import Objective
 
 @dataclass
 class Attributions:
-    """What was found for B rollouts.
+    """What was measured for B targets.
 
     Attributes:
         tokens: B tensors `[T]`, one value for each token of the reasoning, in nats of the answer's loss a token (Eq. 2).
@@ -25,8 +25,13 @@ class Attributions:
             saliency does in the orientation `restored`; unlike that, it is in nats and has no bounds.
         loss_initial: `[B]` answer loss in nats a token before the intervention; each measure says at which mask.
         loss_final: `[B]` the same after it.
-        gradients: `[B]` how many gradients were taken for each rollout.
-        evaluations: `[B]` how many times each rollout's loss was computed, with or without a gradient.
+        gradients: `[B]` how many gradients were taken for each target.
+        evaluations: `[B]` how many times each target's loss was computed, with or without a gradient.
+
+    Example:
+        Of one target with a reasoning of two tokens, by the gradient at the start:
+        `Attributions(tokens=[tensor([0.1, 1.3])], reward=tensor([0.7]), loss_initial=tensor([2.4]),
+        loss_final=tensor([0.9]), gradients=tensor([1]), evaluations=tensor([2]))`
     """
 
     tokens: list[Tensor]
@@ -48,10 +53,10 @@ class Attribution(ABC):
 
     @abstractmethod
     def attribute(self, objective: Objective, init_value: float) -> Attributions:
-        """Measure every token of all rollouts of `objective`.
+        """Measure every token of all reasonings of `objective`.
 
         Args:
-            objective: B rollouts.
+            objective: the loss, of B targets.
             init_value: c < 0, the mask's value where a token is suppressed.
 
         Raises:
@@ -72,24 +77,18 @@ class Attribution(ABC):
             )
 
 
-def filled(objective: Objective, value: float) -> Tensor:
-    """All masks' values `[P]`, all the same: float32, or float64 for a float64 model."""
-    dtype = torch.promote_types(next(objective.model.parameters()).dtype, torch.float32)
-    return torch.full((objective.entries.packing.total,), value, dtype=dtype, device=objective.device)
-
-
-def tokens_of(entries: Entries, row: int) -> Tensor:
-    """The reasoning token `[P]` to whose column each value of one rollout's mask belongs."""
-    one = torch.tensor([row], device=entries.columns.device)
+def tokens_of(entries: Entries, index: int) -> Tensor:
+    """Return the reasoning token `[P]` to whose column each value of one target's mask belongs."""
+    one = torch.tensor([index], device=entries.columns.device)
     if entries.shape == "column":
-        return torch.arange(int(entries.columns[row]), device=one.device)
+        return torch.arange(int(entries.columns[index]), device=one.device)
     return entries.where(one)[0].nonzero()[:, 1]
 
 
 def column_sums(entries: Entries, values: Tensor) -> list[Tensor]:
-    """The sums `[T]` of each column's values, for every rollout, from all values `[P]`."""
-    parts = torch.split(values, entries.packing.counts.tolist())
+    """Return the sums `[T]` of each column's values for every target, from all values `[P]`."""
+    parts = torch.split(values, entries.ragged.counts.tolist())
     if entries.shape == "column":
         return list(parts)
-    every_row = torch.arange(len(parts), device=values.device)
-    return [entries.dense(part, one)[0].sum(0) for part, one in zip(parts, every_row[:, None], strict=True)]
+    indices = torch.arange(len(parts), device=values.device)
+    return [entries.dense(part, one)[0].sum(0) for part, one in zip(parts, indices[:, None], strict=True)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.probe.attributions.base import Attribution, Attributions, column_sums, filled
+from atmanrl.probe.attributions.base import Attribution, Attributions, column_sums
 from atmanrl.probe.objective import Objective
 
 
@@ -32,19 +32,20 @@ class IntegratedGradients(Attribution):
 
     def __init__(self, steps: int = 32) -> None:
         if steps < 1:
-            raise UserError(f"the integrated gradients' steps are {steps}; give at least 1.")
+            raise UserError(f"steps is {steps} (in YAML, probe.attribution.steps); give at least 1.")
         self.steps = steps
 
     def attribute(self, objective: Objective, init_value: float) -> Attributions:
         """Integrate along the path; see `Attribution.attribute`."""
         self.check(objective.entries.shape)
         nodes, weights = np.polynomial.legendre.leggauss(self.steps)
-        total = filled(objective, 0.0)
+        total = objective.filled(0.0)
         for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
             # the nodes stand in [-1, 1], which is mapped to [c, 0]; the weights add up to 2
-            gradient, _ = _gradient(objective, init_value * (1 - node) / 2)
+            gradient = objective.evaluate(objective.filled(init_value * (1 - node) / 2)).gradient
             total.add_(gradient, alpha=weight / 2)
-        return _attributions(objective, init_value, total, _loss(objective, init_value), self.steps, self.steps + 2)
+        loss_initial = objective.loss(objective.filled(init_value))
+        return _attributions(objective, init_value, total, loss_initial, self.steps, self.steps + 2)
 
 
 class GradientAtStart(Attribution):
@@ -61,35 +62,20 @@ class GradientAtStart(Attribution):
     def attribute(self, objective: Objective, init_value: float) -> Attributions:
         """Take the gradient; see `Attribution.attribute`."""
         self.check(objective.entries.shape)
-        gradient, loss = _gradient(objective, init_value)
-        return _attributions(objective, init_value, gradient, loss, 1, 2)
+        start = objective.evaluate(objective.filled(init_value))
+        return _attributions(objective, init_value, start.gradient, start.loss, 1, 2)
 
 
 def _attributions(
     objective: Objective, init_value: float, gradient: Tensor, loss_initial: Tensor, gradients: int, evaluations: int
 ) -> Attributions:
-    """What a gradient `[P]` in the mask's values, at a point or averaged along the path, says of each token."""
+    """Return what a gradient `[P]` in the mask's values, at a point or averaged along the path, says of each token."""
     tokens = column_sums(objective.entries, init_value * gradient)
     return Attributions(
         tokens=tokens,
         reward=torch.stack([token.mean() for token in tokens]),
         loss_initial=loss_initial,
-        loss_final=_loss(objective, 0.0),
-        gradients=torch.full_like(objective.rows, gradients),
-        evaluations=torch.full_like(objective.rows, evaluations),
+        loss_final=objective.loss(objective.filled(0.0)),
+        gradients=torch.full_like(objective.indices, gradients),
+        evaluations=torch.full_like(objective.indices, evaluations),
     )
-
-
-def _gradient(objective: Objective, value: float) -> tuple[Tensor, Tensor]:
-    """The gradient `[P]` and the loss `[B]` of all rollouts, every entry at one value."""
-    evaluation = objective.evaluate(
-        filled(objective, value), torch.arange(len(objective.rows), device=objective.device)
-    )
-    assert evaluation.gradient is not None
-    return evaluation.gradient, evaluation.loss
-
-
-def _loss(objective: Objective, value: float) -> Tensor:
-    """The loss `[B]` of all rollouts, every entry at one value."""
-    every_row = torch.arange(len(objective.rows), device=objective.device)
-    return objective.evaluate(filled(objective, value), every_row, gradient=False).loss

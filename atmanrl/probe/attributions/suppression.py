@@ -9,7 +9,7 @@ from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.models.logits import cheapest_batches
-from atmanrl.probe.attributions.base import Attribution, Attributions, filled, tokens_of
+from atmanrl.probe.attributions.base import Attribution, Attributions, tokens_of
 from atmanrl.probe.mask import Shape
 from atmanrl.probe.objective import Objective
 
@@ -18,12 +18,12 @@ class Suppression(Attribution):
     """AtMan (Deiseroth et al. 2023, section 3): the rise of the answer's loss when one token is suppressed everywhere.
 
     A token's saliency is the loss with `factor * c` down its column (every position from the token on attends to it
-    less) and nothing done to the others, minus the loss of the unmodified model. One forward pass a token, several at a
-    time under the objective's token budget, no gradient. AtMan multiplies scores by 1 - f; here, as in the paper's mask,
-    a constant is added to them, so that a score's sign does not matter.
+    less) and nothing done to the others, minus the loss of the unmodified model. It takes one forward pass a token,
+    several tokens at a time under the objective's token budget, and no gradient. AtMan multiplies scores by 1 - f; here,
+    as in the paper's mask, a constant is added to them, so that a score's sign does not matter.
 
     `loss_initial` is the unmodified model's loss, `loss_final` the loss with all tokens suppressed at once: `gradients`
-    are 0, `evaluations` T + 2. (One gradient more, of the shortest rollout, only makes sure that the model heeds the bias.)
+    are 0, `evaluations` T + 2. (One gradient more, of the shortest target, only makes sure that the model heeds the bias.)
 
     Args:
         factor: how strongly, in units of c: the bias is `scale * factor * c`.
@@ -36,20 +36,19 @@ class Suppression(Attribution):
 
     def __init__(self, factor: float = 1.0) -> None:
         if not 0 < factor < float("inf"):
-            raise UserError(f"the suppression's factor is {factor}; give a number above 0.")
+            raise UserError(f"factor is {factor} (in YAML, probe.attribution.factor); give a number above 0.")
         self.factor = factor
 
     def attribute(self, objective: Objective, init_value: float) -> Attributions:
         """Suppress token after token; see `Attribution.attribute`."""
         entries, value = objective.entries, self.factor * init_value
         self.check(entries.shape)
-        suppressed, untouched = filled(objective, value), filled(objective, 0.0)
-        every_row = torch.arange(len(objective.targets), device=suppressed.device)
+        suppressed = objective.filled(value)
         # without a gradient, a model that ignores the bias would pass for one to which no token matters
-        first = objective.rows.argmin()[None]
-        objective.evaluate(suppressed[entries.packing.index(first)], first)
-        before = objective.evaluate(untouched, every_row, gradient=False).loss
-        after = objective.evaluate(suppressed, every_row, gradient=False).loss
+        shortest = entries.rows.argmin()[None]
+        objective.evaluate(suppressed[entries.ragged.positions(shortest)], shortest)
+        before = objective.loss(objective.filled(0.0))
+        after = objective.loss(suppressed)
         lengths = entries.columns.tolist()
         losses = self._losses(objective, value, lengths, before)
         rises = torch.split(losses - before.repeat_interleave(entries.columns), lengths)
@@ -58,23 +57,22 @@ class Suppression(Attribution):
             reward=torch.stack([rise.mean() for rise in rises]),
             loss_initial=before,
             loss_final=after,
-            gradients=torch.zeros_like(every_row),
+            gradients=torch.zeros_like(objective.indices),
             evaluations=entries.columns + 2,
         )
 
     @staticmethod
     def _losses(objective: Objective, value: float, lengths: list[int], like: Tensor) -> Tensor:
-        """The loss with one token suppressed, for every token of the first rollout, then of the second, ..."""
+        """Return the loss with one token suppressed, for every token of the first target, then of the second, ..."""
         entries = objective.entries
-        jobs = [(row, token) for row, length in enumerate(lengths) for token in range(length)]
+        jobs = [(index, token) for index, length in enumerate(lengths) for token in range(length)]
         losses = like.new_zeros(len(jobs))
         columns: dict[int, Tensor] = {}
-        # a mask for each token: all at once they would not fit, so only those of one forward pass are made at a time
-        for batch in cheapest_batches([objective.targets[row].rows for row, _ in jobs], objective.batch_tokens):
-            rows = [jobs[i][0] for i in batch]
-            # batches go from rollout to rollout, so only the present ones' columns are worth keeping
-            columns = {row: columns[row] if row in columns else tokens_of(entries, row) for row in dict.fromkeys(rows)}
-            marks = torch.cat([columns[row] == jobs[i][1] for i, row in zip(batch, rows, strict=True)])
-            chosen = torch.tensor(rows, device=like.device)
-            losses[batch] = objective.evaluate(marks.to(like.dtype) * value, chosen, gradient=False).loss
+        # a mask for each token: all of them would not fit into memory, so only one forward pass's exist at a time
+        for batch in cheapest_batches([objective.targets[index].rows for index, _ in jobs], objective.batch_tokens):
+            indices = [jobs[i][0] for i in batch]
+            # batches go from target to target, so only the columns of those present are worth keeping
+            columns = {k: columns[k] if k in columns else tokens_of(entries, k) for k in dict.fromkeys(indices)}
+            marks = torch.cat([columns[k] == jobs[i][1] for i, k in zip(batch, indices, strict=True)])
+            losses[batch] = objective.loss(marks.to(like.dtype) * value, torch.tensor(indices, device=like.device))
         return losses

@@ -1,20 +1,20 @@
-"""AdamW's path with far fewer gradients: predicted between evaluations, corrected after them, at each rollout's own pace.
+"""AdamW's path with far fewer gradients: predicted between evaluations, corrected after them, at each target's own pace.
 
-AdamW's 200 steps cost nothing; the 200 gradients do. Along the path a rollout's gradient changes in a simple way, and three
-observations let most of them be predicted:
+AdamW's 200 steps cost nothing; the 200 gradients do. Along the path a target's gradient changes in a simple way, and three
+observations let most of the gradients be predicted:
 
 1. *Its direction turns slowly; its size collapses when the answer becomes likely.* The gradient of a cross-entropy is
    g = -s G, with s the mean over answer tokens of 1 - p, and G the gradient of their log-odds. s falls by orders of
-   magnitude within a few steps, G changes little. So s follows from the tokens' log-odds z = log p/(1-p), known from every
-   evaluation at no cost and extrapolated linearly, and G goes on turning as it did, to the extent to which it has kept to
-   its turns so far: nearly all of it at first, a fifth at the end (`Trend`).
+   magnitude within a few steps, G changes little. So s follows from the tokens' log-odds log p/(1-p), which every
+   evaluation gives for nothing and which are extrapolated linearly; and G goes on turning as it did, as far as it has kept
+   to its turns before: nearly all of the way at first, a fifth at the end (`TurnPredictor`).
 2. *What has been predicted can be corrected.* Once the gradient at the end of an interval is known, the interval is walked
-   again with gradients interpolated between its ends, which costs no gradient (predict, evaluate, correct).
-3. *Predicted and corrected masks tell how much was lost.* Their distance at the end of an interval is what the rewards are
-   read from, and it sets each rollout's next interval: the work is least where every interval, wide or narrow, moves the
-   mask by an error of the same size. Before its transition a rollout takes wide intervals, within it narrow ones, and
-   afterwards, when gradients are far smaller than v remembers, very wide ones. An interval that ran into a transition is
-   walked again, no further than its ends allow: the gradient taken at its end tells where the transition is.
+   again with gradients interpolated between its ends, which takes no further gradient (predict, evaluate, correct).
+3. *The predicted and the corrected mask show the error.* How far they are apart at the end of an interval, in the very
+   values of which rewards are means, sets each target's next interval: the work is least where every interval, wide or
+   narrow, moves the mask by an error of the same size. Before its transition a target takes wide intervals, in it narrow
+   ones, and after it, when gradients are far smaller than v remembers, very wide ones. An interval that ran into a
+   transition is walked again only in part: the gradient taken at its end tells where the transition is.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from torch import Tensor
 from atmanrl.errors import UserError
 from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.packing import Packing
+from atmanrl.probe.ragged import Ragged
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
-from atmanrl.probe.solvers.knots import Knot, Trend, knot, line
+from atmanrl.probe.solvers.extrapolation import GradientSample, TurnPredictor, extrapolate
 
 GRADIENTS = 3.3
 """Gradients of 200 steps by the tolerance's third root, which the error of an interval grows with: three policies took 28 to
@@ -42,28 +42,39 @@ TOO_FAR = 3.0
 
 @dataclass
 class State:
-    """AdamW's state for K rollouts: values and moments `[P]`, packed, and steps taken `[K]`."""
+    """The state of AdamW for K targets.
+
+    Attributes:
+        values: of H, `[P]`, ragged.
+        m: first moments, `[P]`.
+        v: second moments, `[P]`.
+        step: steps taken, `[K]`.
+
+    Example:
+        Of one target with a mask of two values, before its first step:
+        `State(values=tensor([-0.4, -0.4]), m=tensor([0.0, 0.0]), v=tensor([0.0, 0.0]), step=tensor([0]))`
+    """
 
     values: Tensor
     m: Tensor
     v: Tensor
     step: Tensor
 
-    def take(self, rows: Tensor, index: Tensor) -> State:
-        """A copy of some rollouts, whose values stand at `index`."""
-        return State(self.values[index], self.m[index], self.v[index], self.step[rows])
+    def take(self, indices: Tensor, positions: Tensor) -> State:
+        """Return a copy of some targets, whose values stand at `positions`."""
+        return State(self.values[positions], self.m[positions], self.v[positions], self.step[indices])
 
-    def put(self, rows: Tensor, index: Tensor, other: State) -> None:
-        """Write some rollouts back."""
-        self.values[index], self.m[index], self.v[index] = other.values, other.m, other.v
-        self.step[rows] = other.step
+    def put(self, indices: Tensor, positions: Tensor, other: State) -> None:
+        """Write some targets back."""
+        self.values[positions], self.m[positions], self.v[positions] = other.values, other.m, other.v
+        self.step[indices] = other.step
 
 
 class AdaptiveSolver(Solver):
     """AdamW's path by predicted and corrected gradients, with adaptive intervals.
 
-    Where a rollout stands in another batch, as on another number of processes, rounding may change an interval, and its
-    reward within the tolerance; `PaperSolver` has nothing to choose.
+    Where a target is evaluated in another batch, as on another number of processes, rounding may change an interval, and
+    its reward within the tolerance; `PaperSolver` has nothing to choose.
 
     Args:
         tolerance: how far a predicted mask may be from the corrected one after an interval: the root mean square over its
@@ -71,12 +82,15 @@ class AdaptiveSolver(Solver):
         first_interval: steps of the first interval.
         max_interval: most steps between two gradients.
         growth: an interval is at most this many times as long as the one before.
-        agreement: wanted correlation of advantages with `PaperSolver`'s, 0.99 say. While the policy is trained the
-            tolerance then only begins at `tolerance` and moves until the agreement holds with a confidence of 95 % (see
+        agreement: wanted correlation of advantages with `PaperSolver`'s, such as 0.99. While the policy is trained, the
+            tolerance starts at `tolerance` and moves until the agreement holds with a confidence of 95 % (see
             `probe.calibration`). None keeps the tolerance.
-        check_share: of the gradients that these checks may take, besides the first one.
+        check_share: share of the gradients that these checks may take, besides the first one.
         check_groups: groups of an update that a check looks at.
         steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
+
+    Raises:
+        UserError: an option is out of its range.
     """
 
     mask_copies = 16  # two states of three tensors, parts of both, two gradients, their turn, and one with its parts
@@ -100,7 +114,8 @@ class AdaptiveSolver(Solver):
         super().__init__(steps, lr, betas, weight_decay, eps, sparsity)
         if tolerance <= 0 or first_interval < 1 or max_interval < first_interval or growth <= 1:
             raise UserError(
-                "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1."
+                "the adaptive solver needs tolerance > 0, 1 <= first_interval <= max_interval, and growth > 1 (in YAML, of "
+                "probe.solver)."
             )
         self.calibration = None if agreement is None else Calibration(agreement, tolerance, check_share, check_groups)
         self.tolerance, self.first_interval = tolerance, first_interval
@@ -115,50 +130,50 @@ class AdaptiveSolver(Solver):
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""
-        values, packing = self.initial(objective, init_value), objective.entries.packing
-        alive = torch.arange(len(packing.counts), device=values.device)
-        now = State(values, torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(alive))
-        corrected = now.take(alive, packing.index(alive))
-        interval = torch.full_like(alive, self.first_interval)
-        gradients, loss_initial, tiny = torch.zeros_like(alive), values.new_zeros(len(alive)), Tiny(self.eps)
-        losses: list[list[tuple[int, float]]] = [[] for _ in alive]
-        knots: Knot | None = None
-        trend = Trend(values)
-        while len(alive):
-            index, part = packing.index(alive), packing.take(alive)
-            state = now.take(alive, index)
-            evaluation = objective.evaluate(state.values, alive)
-            assert evaluation.gradient is not None
+        values, ragged = self.initial(objective, init_value), objective.entries.ragged
+        running = objective.indices
+        # `ahead` is where predictions have led, and where the next gradient is taken; `corrected` what is known to be right
+        ahead = State(values, torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(running))
+        corrected = ahead.take(running, ragged.positions(running))
+        interval = torch.full_like(running, self.first_interval)
+        gradients, loss_initial, tiny = torch.zeros_like(running), values.new_zeros(len(running)), Tiny(self.eps)
+        losses: list[list[tuple[int, float]]] = [[] for _ in running]
+        samples: GradientSample | None = None
+        predictor = TurnPredictor(values)
+        while len(running):
+            positions, part = ragged.positions(running), ragged.take(running)
+            state = ahead.take(running, positions)
+            evaluation = objective.evaluate(state.values, running)
             tiny.count(evaluation.gradient)
-            gradients[alive] += 1
-            for row, step, loss in zip(alive.tolist(), state.step.tolist(), evaluation.loss.tolist(), strict=True):
-                losses[row].append((step, loss))
-            new = knot(evaluation, objective.answer_lengths[alive], now.step[alive], part)
-            if knots is None:
-                loss_initial, knots, last = evaluation.loss, new, new
+            gradients[running] += 1
+            for k, step, loss in zip(running.tolist(), state.step.tolist(), evaluation.loss.tolist(), strict=True):
+                losses[k].append((step, loss))
+            new = GradientSample.of(evaluation, objective.answer_lengths[running], ahead.step[running], part)
+            if samples is None:
+                loss_initial, samples, last = evaluation.loss, new, new
             else:
-                last, predicted, span = knots.take(alive, index), state.values, new.step - knots.step[alive]
-                state = corrected.take(alive, index)
+                last, predicted, span = samples.take(running, positions), state.values, new.step - samples.step[running]
+                state = corrected.take(running, positions)
                 self._walk(state, last, new, span, part, init_value)
                 error = part.means((state.values - predicted).square_()).sqrt() / abs(init_value)
-                interval[alive] = self._next(span, error)
+                interval[running] = self._next(span, error)
                 again = (error > TOO_FAR * self.tolerance) & (span > 1)
                 back, onward = again.nonzero()[:, 0], (~again).nonzero()[:, 0]
-                at_back, at_onward = part.index(back), part.index(onward)
-                for row in alive[back].tolist():
-                    losses[row].pop()  # of a mask off the path
-                state.put(back, at_back, corrected.take(alive[back], index[at_back]))
-                knots.put(alive[onward], index[at_onward], new.take(onward, at_onward))
-                last = trend.line(last, new, index, part, again)
-            corrected.put(alive, index, state)
-            interval[alive] = torch.minimum(interval[alive], self.steps - state.step)
-            self._walk(state, last, new, interval[alive], part, init_value)
-            now.put(alive, index, state)
-            alive = alive[now.step[alive] < self.steps]
-        return Solution(now.values, loss_initial, gradients, tiny.share, losses)
+                at_back, at_onward = part.positions(back), part.positions(onward)
+                for k in running[back].tolist():
+                    losses[k].pop()  # of a mask off the path
+                state.put(back, at_back, corrected.take(running[back], positions[at_back]))
+                samples.put(running[onward], positions[at_onward], new.take(onward, at_onward))
+                last = predictor.damp(last, new, positions, part, again)
+            corrected.put(running, positions, state)
+            interval[running] = torch.minimum(interval[running], self.steps - state.step)
+            self._walk(state, last, new, interval[running], part, init_value)
+            ahead.put(running, positions, state)
+            running = running[ahead.step[running] < self.steps]
+        return Solution(ahead.values, loss_initial, gradients, tiny.share, losses)
 
     def _next(self, span: Tensor, error: Tensor) -> Tensor:
-        """The next interval: a linear prediction's error in the mask grows with the third power of the interval.
+        """Return the next interval: a linear prediction's error in the mask grows with the third power of the interval.
 
         It is shorter than `span` wherever `error` exceeds the tolerance, so an interval that is walked again ends sooner.
         """
@@ -166,36 +181,41 @@ class AdaptiveSolver(Solver):
         return (span * factor).long().clamp(1, self.max_interval)
 
     def _walk(
-        self, state: State, last: Knot, new: Knot, count: Tensor, packing: Packing, init_value: float
-    ) -> None:  # fmt: skip
-        """Take `count [K]` AdamW steps in place, with gradients on the line through two knots.
+        self, state: State, last: GradientSample, new: GradientSample, count: Tensor, ragged: Ragged, init_value: float
+    ) -> None:
+        """Take `count [K]` AdamW steps in place, with gradients extrapolated from two samples.
 
-        Rollouts stand in the order of their counts, so that those that are still under way come first.
+        This is most of the solver's time on a CPU, so all targets walk together and nothing is computed twice. What a
+        step needs of a target is a handful of numbers, known before the walk begins: they are computed for all steps and
+        targets at once, in `table`. A step is then a few operations on vectors `[P]`.
         """
+        # in the order of their counts, targets that still have steps to take are a prefix of the vector, which shrinks
         order = count.argsort(descending=True)
-        index, packed = packing.index(order), packing.take(order)
-        running, last, new = state.take(order, index), last.take(order, index), new.take(order, index)
-        turn, ends, left = new.direction - last.direction, packed.ends.tolist(), count[order].tolist()
+        positions, part = ragged.positions(order), ragged.take(order)
+        walking, last, new = state.take(order, positions), last.take(order, positions), new.take(order, positions)
+        turn, ends, counts = new.direction - last.direction, part.ends.tolist(), count[order].tolist()
         beta1, beta2 = self.betas
-        steps = running.step + torch.arange(left[0], device=turn.device)[:, None]
-        share, ahead = line(last, new, steps)
+        steps = walking.step + torch.arange(counts[0], device=turn.device)[:, None]
+        size, beyond = extrapolate(last, new, steps)
+        # AdamW's update lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps), its fraction multiplied by
+        # root = sqrt(1 - beta2^t), needs no division of v: it is rate * m / (sqrt(v) + root * eps)
         taken = (steps + 1).double()
         root = (1 - beta2**taken).sqrt()
-        size = self.lr * root / (1 - beta1**taken)
-        table = torch.stack([-share, -share * ahead, -size, self.eps * root], dim=1).to(turn.dtype)
-        active, under_way = len(left), packed
-        for done in range(left[0]):
-            if left[active - 1] <= done:
-                active = bisect_left(left, -done, key=lambda steps: -steps)
-                under_way = Packing(packed.counts[:active])
+        rate = self.lr * root / (1 - beta1**taken)
+        table = torch.stack([-size, -size * beyond, -rate, self.eps * root], dim=1).to(turn.dtype)
+        active, under_way = len(counts), part
+        for done in range(counts[0]):
+            if counts[active - 1] <= done:
+                active = bisect_left(counts, -done, key=lambda steps: -steps)
+                under_way = Ragged(part.counts[:active])
             here = slice(0, ends[active - 1])
-            # what belongs to a rollout, laid beside each of its values
-            constant, slope, size, eps = under_way.spread(table[done, :, :active])
-            gradient = torch.addcmul(constant.mul_(new.direction[here]), slope, turn[here])
+            of_direction, of_turn, rates, eps = under_way.spread(table[done, :, :active])
+            gradient = torch.addcmul(of_direction.mul_(new.direction[here]), of_turn, turn[here])
             if self.sparsity:
-                gradient += self.penalty(running.values[here], under_way, init_value)
-            m, v = running.m[here].lerp_(gradient, 1 - beta1), running.v[here]
+                gradient += self.penalty(walking.values[here], under_way, init_value)
+            m, v = walking.m[here].lerp_(gradient, 1 - beta1), walking.v[here]
             v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            running.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(size.mul_(m), v.sqrt().add_(eps))
-        running.step += count[order]
-        state.put(order, index, running)
+            # decoupled weight decay first, as torch.optim.AdamW has it
+            walking.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(rates.mul_(m), v.sqrt().add_(eps))
+        walking.step += count[order]
+        state.put(order, positions, walking)

@@ -6,25 +6,28 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.packing import Packing
+from atmanrl.probe.ragged import Ragged
 
 
 @dataclass
 class Solution:
-    """Optimized masks.
+    """Optimized masks of B targets.
 
     Attributes:
-        values: of H, `[P]`, packed (see `mask.Entries`).
+        values: of H, `[P]`, ragged (see `mask.Entries`).
         loss_initial: `[B]` before the first step.
-        gradients: `[B]` how many gradients each rollout took.
+        gradients: `[B]` how many gradients were taken for each target.
         below_epsilon: share of trainable gradient entries, over all gradients, smaller than Adam's epsilon.
-        losses: B lists of (step, loss) in order, one for each gradient on the rollout's path.
+        losses: B lists of (step, loss) in order, one for each gradient on the target's path.
+
+    Example:
+        Of one target with a mask of three values, after two steps: `Solution(values=tensor([-0.398, -0.401, -0.4]),
+        loss_initial=tensor([1.2]), gradients=tensor([2]), below_epsilon=0.33, losses=[[(0, 1.2), (1, 1.1)]])`
     """
 
     values: Tensor
@@ -35,11 +38,11 @@ class Solution:
 
 
 class Solver(ABC):
-    """Minimizes every rollout's loss in its own mask, by AdamW or along AdamW's path.
+    """Minimizes the loss of every target in its own mask, by AdamW or along AdamW's path.
 
     Attributes:
-        calibration: what holds the solver's `tolerance` against the reference while a policy is trained, and moves it;
-            None where there is nothing to move.
+        calibration: adjusts the solver's `tolerance` by comparison with the reference while a policy is trained; None
+            for a solver without one, or with a fixed one.
         tolerance: of solvers that have one.
         mask_copies: tensors of the masks' size that are held at once: here values, gradient, two moments and a gradient
             that is being accumulated.
@@ -51,7 +54,10 @@ class Solver(ABC):
         weight_decay: AdamW's decoupled weight decay.
         eps: AdamW's epsilon.
         sparsity: weight of a penalty on what is restored: the loss is Eq. 2 plus `sparsity * (1 - mean(min(H, 0)/c))`.
-            The paper has none (0); its spread and its scale are another reward's.
+            The paper has none (0). Rewards with a penalty cannot be compared with rewards without.
+
+    Raises:
+        UserError: an option is out of its range.
     """
 
     calibration: Calibration | None = None
@@ -68,34 +74,43 @@ class Solver(ABC):
         sparsity: float = 0.0,
     ) -> None:
         if steps < 1:
-            raise UserError(f"the probe's steps are {steps}; give at least 1.")
+            raise UserError(f"steps is {steps} (in YAML, probe.solver.steps); give at least 1.")
         if lr <= 0 or eps <= 0 or weight_decay < 0 or not all(0 <= b < 1 for b in betas):
-            raise UserError("the probe's lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1).")
+            raise UserError(
+                "lr and eps must be above 0, weight_decay at least 0, and betas in [0, 1) (in YAML, of probe.solver)."
+            )
         self.steps, self.lr, self.weight_decay, self.eps = steps, lr, weight_decay, eps
         if sparsity < 0:
-            raise UserError(f"the probe's sparsity is {sparsity}; give 0 or more.")
+            raise UserError(f"sparsity is {sparsity} (in YAML, probe.solver.sparsity); give 0 or more.")
         self.betas, self.sparsity = (betas[0], betas[1]), sparsity
 
     @abstractmethod
     def solve(self, objective: Objective, init_value: float) -> Solution:
-        """Optimize masks that start at `init_value` (c)."""
+        """Optimize the masks of all targets.
+
+        Args:
+            objective: the loss, of B targets.
+            init_value: c < 0, the value of every entry at the start.
+
+        Raises:
+            ProbeError: the model ignores the bias, or its logits are not finite.
+        """
 
     def expected_gradients(self) -> float:
         """Return how many gradients a rollout is likely to take, for `atmanrl plan`; here, one a step."""
         return float(self.steps)
 
     def initial(self, objective: Objective, init_value: float) -> Tensor:
-        """The values of H at the start, `[P]`: float32, or float64 for a float64 model."""
-        dtype = torch.promote_types(next(objective.model.parameters()).dtype, torch.float32)
-        return torch.full((objective.entries.packing.total,), init_value, dtype=dtype, device=objective.device)
+        """Return the values of H at the start, `[P]`: float32, or float64 for a float64 model."""
+        return objective.filled(init_value)
 
-    def penalty(self, values: Tensor, packing: Packing, init_value: float) -> Tensor:
-        """The sparsity penalty's gradient `[P]` in the values `[P]`: nothing above 0, where H is restored already."""
-        return packing.spread(-self.sparsity / (init_value * packing.counts)).to(values.dtype) * (values < 0)
+    def penalty(self, values: Tensor, ragged: Ragged, init_value: float) -> Tensor:
+        """Return the sparsity penalty's gradient `[P]` in the values `[P]`: 0 above 0, where H is restored already."""
+        return ragged.spread(-self.sparsity / (init_value * ragged.counts)).to(values.dtype) * (values < 0)
 
 
 class Tiny:
-    """Counts gradient entries that are smaller than Adam's epsilon, which then distorts the step."""
+    """Counts gradient entries smaller than Adam's epsilon, which distorts the steps that they make."""
 
     def __init__(self, eps: float) -> None:
         self.eps, self.tiny, self.all = eps, 0, 0
@@ -107,5 +122,5 @@ class Tiny:
 
     @property
     def share(self) -> float:
-        """The share so far."""
+        """The share of such entries so far, 0 before the first gradient."""
         return self.tiny / max(1, self.all)

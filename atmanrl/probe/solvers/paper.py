@@ -13,7 +13,7 @@ class PaperSolver(Solver):
 
     @classmethod
     def reference(cls, solver: Solver) -> PaperSolver:
-        """The reference for another solver: with its steps and AdamW's options as it has them."""
+        """Return the reference for another solver: with the same steps and options of AdamW."""
         return cls(solver.steps, solver.lr, solver.betas, solver.weight_decay, solver.eps, solver.sparsity)
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
@@ -22,17 +22,16 @@ class PaperSolver(Solver):
         optimizer = torch.optim.AdamW(
             [values], lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, eps=self.eps
         )
-        every_row = torch.arange(len(objective.targets), device=values.device)
         tiny = Tiny(self.eps)
         losses: list[torch.Tensor] = []
         for _ in range(self.steps):
-            evaluation = objective.evaluate(values, every_row)
-            assert evaluation.gradient is not None
+            evaluation = objective.evaluate(values)
             losses.append(evaluation.loss)
             tiny.count(evaluation.gradient)
             values.grad = evaluation.gradient
             if self.sparsity:
-                values.grad += self.penalty(values, objective.entries.packing, init_value)
+                values.grad += self.penalty(values, objective.entries.ragged, init_value)
             optimizer.step()
         path = [list(enumerate(column)) for column in torch.stack(losses, dim=1).tolist()]
-        return Solution(values.detach(), losses[0], torch.full_like(every_row, self.steps), tiny.share, path)
+        gradients = torch.full_like(objective.indices, self.steps)
+        return Solution(values.detach(), losses[0], gradients, tiny.share, path)
