@@ -29,8 +29,7 @@ from torch.optim import Optimizer
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import UserError, first_line
 from atmanrl.io.files import disks_own_errors
-from atmanrl.models.errors import UNSAFE
-from atmanrl.models.layers import check_same
+from atmanrl.models.weights import UNSAFE, check_same
 
 REST = "meta.pt"
 """The file of a sharded checkpoint that holds everything but the tensors of model and optimizers (Lightning's name)."""

@@ -41,7 +41,8 @@ from atmanrl.grpo.schedules import WarmupSchedule
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import UpdatingModule
 from atmanrl.horizon import needed_updates
-from atmanrl.models.policy import Policy, check_same
+from atmanrl.models.policy import Policy
+from atmanrl.models.weights import check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 

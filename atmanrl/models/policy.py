@@ -17,20 +17,13 @@ from atmanrl.errors import first_line
 from atmanrl.io.files import final_path
 from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.adapters import LoRA, merged, save_adapter, with_adapters
+from atmanrl.models.building import Weights, draw_model, load_model, unfilled_model
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
-from atmanrl.models.layers import check_same, checkpoint_layers, layers_of
-from atmanrl.models.loading import (
-    Source,
-    Weights,
-    context_length,
-    draw_model,
-    load_config,
-    load_model,
-    load_tokenizer,
-    unfilled_model,
-)
+from atmanrl.models.layers import checkpoint_layers, layers_of
+from atmanrl.models.loading import Source, context_length, load_config, load_tokenizer
 from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
+from atmanrl.models.weights import check_same
 from atmanrl.notes import say
 from atmanrl.shipped import located
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from atmanrl.models.logits import LOGITS_AT_ONCE
+from atmanrl.models.token_scores import LOGITS_AT_ONCE
 from atmanrl.plan.shape import ModelShape
-from atmanrl.rollouts.cache import ROOM
+from atmanrl.rollouts.preallocated import ROOM
 from atmanrl.rollouts.static_decoding import columns_for, filled_size
 
 FP32 = 4

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from atmanrl.errors import UserError
+from atmanrl.models.layers import usual_layers
 from atmanrl.models.loading import context_length
 from atmanrl.shipped import located
 
@@ -116,7 +117,7 @@ def shape_of(config: Any, lora: Any = None) -> ModelShape:
         raise UserError(f"no causal language model can be made of this configuration: {error}") from error
     own = {id(p): p.numel() for p in model.parameters()}
     text = config.get_text_config()
-    layers = getattr(model.base_model, "layers", None)
+    layers = usual_layers(model)
     if layers is None or not hasattr(text, "intermediate_size"):
         raise UserError(f"{type(model).__name__} is not built of layers of attention and a feed-forward part.")
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()

@@ -17,7 +17,7 @@ from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write
 from atmanrl.io.terminal import output_encoding
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
-from atmanrl.models.loading import plain_outputs
+from atmanrl.models.modes import plain_outputs
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
 from atmanrl.probe.mask import Entries, Orientation, Shape

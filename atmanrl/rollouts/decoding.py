@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from atmanrl.models.logits import head_at, positions, token_logprobs
+from atmanrl.models.batching import positions
+from atmanrl.models.cache import select_rows
+from atmanrl.models.logits import head_at
 from atmanrl.models.policy import Policy
-from atmanrl.rollouts.cache import repeat_with_room, select_rows
+from atmanrl.models.token_scores import token_logprobs
+from atmanrl.rollouts.preallocated import preallocate
 from atmanrl.rollouts.sampler import SamplingOptions
 from atmanrl.rollouts.seeds import inverse_cdf
 from atmanrl.rollouts.stop_criteria import StopCriteria
@@ -102,7 +105,7 @@ def decode_dynamic(
     uniforms = uniforms.flatten(0, 1)
     rows, width = len(uniforms), read.mask.shape[1]
     logits, cache, mask = read.logits.repeat_interleave(group, dim=0), read.cache, read.mask
-    repeat_with_room(cache, group)
+    preallocate(cache, group)
     position = mask.sum(1, keepdim=True).repeat_interleave(group, dim=0)
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1).repeat_interleave(group, dim=0)
 

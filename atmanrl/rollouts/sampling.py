@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import evaluating
+from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.decoding import Decoded, decode_dynamic, prefill
 from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions

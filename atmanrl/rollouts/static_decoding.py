@@ -17,10 +17,11 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from atmanrl.errors import UserError
+from atmanrl.models.cache import is_filled
 from atmanrl.models.policy import Policy
-from atmanrl.rollouts.cache import STATIC_SOURCES, static_cache
 from atmanrl.rollouts.decoding import Decoded, Prefill, draw
 from atmanrl.rollouts.sampler import SamplingOptions
+from atmanrl.rollouts.static_cache import static_cache
 from atmanrl.rollouts.stop_criteria import StopCriteria
 
 CHUNK = 16
@@ -42,7 +43,7 @@ def why_not_static(policy: Policy, cache: Cache) -> str | None:
     if attention not in ("sdpa", "eager"):
         return f"{attention} attention cuts its keys by their length (sdpa and eager attention take a mask)"
     for i, layer in enumerate(cache.layers):
-        if type(layer) not in STATIC_SOURCES or layer.get_seq_length() == 0:
+        if not is_filled(layer):
             return f"layer {i} keeps another state than keys and values ({type(layer).__name__})"
     return None
 
