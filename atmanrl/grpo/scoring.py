@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from atmanrl.distributed import is_sharded, processes
-from atmanrl.grpo.prompts import SharedPrompts
 from atmanrl.models.batching import cheapest_batches, positions
 from atmanrl.models.layers import takes_positions
 from atmanrl.models.policy import Policy
+from atmanrl.models.prompts import SharedPrompts
 from atmanrl.models.token_scores import scores_at
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 

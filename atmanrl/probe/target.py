@@ -17,7 +17,7 @@ class Target:
 
     Attributes:
         prompt: P tokens.
-        tail: reasoning, delimiter and gold answer: T + D + N tokens.
+        tail: reasoning, delimiter and answer (the gold one, unless another was asked for): T + D + N tokens.
         cot: T.
         answer: N, the last tokens of the tail.
     """
@@ -32,21 +32,32 @@ class Target:
         """R = T + D + N, the rows of the mask."""
         return len(self.tail)
 
+    @property
+    def delimiter_ids(self) -> tuple[int, ...]:
+        """The D tokens between reasoning and answer."""
+        return self.tail[self.cot : self.rows - self.answer]
 
-def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Target:
-    r"""The target of a rollout that can be probed.
+    @property
+    def answer_ids(self) -> tuple[int, ...]:
+        """The N tokens of the answer."""
+        return self.tail[self.rows - self.answer :]
+
+
+def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None, answer: str | None = None) -> Target:
+    r"""The target of a rollout that has a delimiter.
 
     The delimiter (of a box, `\boxed{`) stands as the policy wrote it; where its last token also holds what followed, it is
     written anew. White space between delimiter and answer belongs to the delimiter, where the tokenizer lets it stand alone.
     What closes an answer (a box's brace) is no part of it, and stands in the target only before `eos_id`.
 
     Args:
-        rollout: with `can_be_probed`.
+        rollout: with a delimiter; its reasoning may be empty.
         tokenizer: of the policy.
         eos_id: append this token to the answer (it is not in Eq. 2).
+        answer: the answer's text, such as the policy's own; None takes the gold one.
 
     Raises:
-        ProbeError: the gold answer has no token.
+        ProbeError: the answer has no token.
     """
     parts, splitter = rollout.parts, rollout.parts.splitter
     visible = splitter.visible(tokenizer)
@@ -56,22 +67,23 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None) -> Targe
     delimiter = rest[:end]
     if decode(tokenizer, [*cot, *delimiter], visible) != parts.cot + parts.opening:
         delimiter = splitter.text_ids(tokenizer, parts.straddle + parts.opening)
-    answer = _after_opening(tokenizer, parts, rollout.problem.gold.strip())
-    while len(answer) > 1 and not decode(tokenizer, answer[:1]).strip():
-        delimiter, answer = [*delimiter, answer[0]], answer[1:]
-    if not answer or not rollout.problem.gold.strip():
-        raise ProbeError(f"{rollout.problem.id}: the gold answer {rollout.problem.gold!r} has no token.")
+    kind, text = ("gold ", rollout.problem.gold) if answer is None else ("", answer)
+    ids = _after_opening(tokenizer, parts, text.strip())
+    while len(ids) > 1 and not decode(tokenizer, ids[:1]).strip():
+        delimiter, ids = [*delimiter, ids[0]], ids[1:]
+    if not ids or not text.strip():
+        raise ProbeError(f"{rollout.problem.id}: the {kind}answer {text!r} has no token.")
     if eos_id is not None:
         closing = splitter.text_ids(tokenizer, splitter.closing) if splitter.closing else []
-        answer = [*answer, *closing, eos_id]
-    return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *answer), len(cot), len(answer))
+        ids = [*ids, *closing, eos_id]
+    return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *ids), len(cot), len(ids))
 
 
-def _after_opening(tokenizer: Any, parts: Parts, gold: str) -> list[int]:
-    """Tokens of the gap and the gold answer as they are in context: some tokenizers put a space before any text's start."""
+def _after_opening(tokenizer: Any, parts: Parts, answer: str) -> list[int]:
+    """Tokens of the gap and the answer as they are in context: some tokenizers put a space before any text's start."""
     splitter = parts.splitter
     before = splitter.text_ids(tokenizer, parts.opening)
-    whole = splitter.text_ids(tokenizer, f"{parts.opening}{splitter.gap}{gold}")
+    whole = splitter.text_ids(tokenizer, f"{parts.opening}{splitter.gap}{answer}")
     if whole[: len(before)] == before:
         return whole[len(before) :]
-    return splitter.text_ids(tokenizer, f"{splitter.gap}{gold}")
+    return splitter.text_ids(tokenizer, f"{splitter.gap}{answer}")

@@ -92,6 +92,21 @@ def test_the_gold_answer_replaces_the_sampled_one_and_may_end_the_sequence():
     assert found.answer == 4
 
 
+def test_another_answer_may_stand_in_its_place():
+    tokenizer = Pieces("a", "#####", " x", " 1", "2", "7", " ")
+    own = target(rollout(tokenizer, tokenizer.of("a", "#####", " x"), "127"), tokenizer, answer="x")
+    assert own.tail == tuple(tokenizer.of("a", "#####", " x"))
+    assert own.delimiter_ids == tuple(tokenizer.of("#####")) and own.answer_ids == tuple(tokenizer.of(" x"))
+    with pytest.raises(ProbeError, match="p/0: the answer ' ' has no token"):
+        target(rollout(tokenizer, tokenizer.of("a", "#####")), tokenizer, answer=" ")
+
+
+def test_a_delimiter_without_a_reasoning_has_a_target():
+    tokenizer = Pieces("#####", " 7", " x")
+    bare = target(rollout(tokenizer, tokenizer.of("#####", " x")), tokenizer)
+    assert bare.cot == 0 and bare.tail == tuple(tokenizer.of("#####", " 7"))
+
+
 @pytest.mark.parametrize("gold", ["", " ", "\n\t"])
 def test_an_empty_gold_answer_is_refused(gold):
     tokenizer = Pieces("a", "#####", " ", "\n", "\t")

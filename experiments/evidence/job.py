@@ -1,0 +1,158 @@
+"""One job of the queue: an arm on a seed, trained, tested and measured in processes of its own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from atmanrl.io.files import atomic_file, atomic_write
+from experiments.evidence.arms import Arm
+
+WARM_START = "experiments/laptop/policy"
+PACKAGES = ("torch", "transformers", "lightning", "spacy", "numpy")
+TEST_SEED = 0
+"""All arms and seeds answer the same test problems with the same random numbers."""
+MEASURED_PROBLEMS = 250
+"""Of the 500 test problems; the measures take many forward passes of each rollout."""
+
+
+class StepError(Exception):
+    """A command of a job failed."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """An arm on a seed.
+
+    Attributes:
+        arm: what is rewarded.
+        seed: of sampling, of the order of problems, and of everything else.
+        runs: folder of the runs.
+        results: folder of what is kept of them.
+
+    Example:
+        `Job(ARMS["b"], 0, Path("runs/evidence"), Path("experiments/evidence/results"))`
+    """
+
+    arm: Arm
+    seed: int
+    runs: Path
+    results: Path
+
+    @property
+    def name(self) -> str:
+        """The arm's letter and the seed: `b-0`."""
+        return f"{self.arm.key}-{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Its logs, its lock, its record, and the run."""
+        return self.runs / self.name
+
+    @property
+    def run(self) -> Path:
+        """The run's folder, which is `atmanrl`'s alone."""
+        return self.folder / "run"
+
+    @property
+    def kept(self) -> Path:
+        """The folder of its results."""
+        return self.results / self.name
+
+    def steps(self) -> dict[str, list[str]]:
+        """The commands, in order: `fit`, `test` and `measure`."""
+        folder = f"--trainer.default_root_dir={self.run}"
+        policy = str(self.run / "policy")
+        config = ["--config", self.arm.config, *self.arm.options]
+        return {
+            "fit": [
+                "atmanrl", "fit", *config, folder, f"--seed_everything={self.seed}", f"--data.seed={self.seed}",
+                "--ckpt_path=last", "--trainer.enable_progress_bar=false",
+            ],
+            "test": [
+                "atmanrl", "test", "--config", self.arm.config, folder, f"--model.policy.path={policy}",
+                f"--data.seed={TEST_SEED}", "--trainer.enable_progress_bar=false",
+            ],
+            "measure": [
+                "experiments.evidence.measure", "--policy", policy, "--rollouts", str(self.run / "eval/test.jsonl"),
+                "--warm-start", WARM_START, "--problems", str(MEASURED_PROBLEMS), "--samples", "1",
+                "--out", str(self.folder / "measures.json"),
+            ],
+        }  # fmt: skip
+
+    def state(self) -> str:
+        """What `--list` says of it: the steps that are done."""
+        return ", ".join(self._record()["steps"]) or "nothing yet"
+
+    def carry_out(self, steps: Collection[str]) -> None:
+        """Run those of some steps that are missing, and keep their results.
+
+        Raises:
+            StepError: a command failed; what was done before it is kept.
+        """
+        record = self._record()
+        for step, command in self.steps().items():
+            if step in record["steps"] or step not in steps:
+                continue
+            began = time.perf_counter()
+            self._command(step, command)
+            record["steps"][step] = {
+                "command": shlex.join(["python", "-m", *command]), "seconds": round(time.perf_counter() - began, 1),
+                "ended": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(),
+            }  # fmt: skip
+            with atomic_write(self.folder / "record.json") as file:
+                json.dump(record, file, indent=1)
+            self._keep()
+            print(f"{self.name}: {step} took {record['steps'][step]['seconds']:.0f} s", flush=True)
+
+    def _record(self) -> dict[str, Any]:
+        for path in (self.folder / "record.json", self.kept / "record.json"):
+            if path.exists():
+                record: dict[str, Any] = json.loads(path.read_text())
+                return record
+        return {
+            "arm": self.arm.key, "name": self.arm.name, "seed": self.seed,
+            "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread a job",
+            "python": platform.python_version(), "versions": {name: version(name) for name in PACKAGES}, "steps": {},
+        }  # fmt: skip
+
+    def _command(self, step: str, command: list[str]) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        with (self.folder / f"{step}.log").open("a") as log:
+            ended = subprocess.run(
+                [sys.executable, "-m", *command], stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
+            )
+        if ended.returncode:
+            raise StepError(f"{step} ended with status {ended.returncode}: see {log.name}.")
+
+    def _keep(self) -> None:
+        """Copy what the analysis reads, compressed; the policy stays in the run's folder."""
+        self.kept.mkdir(parents=True, exist_ok=True)
+        for path in (self.run / "metrics.csv", self.run / "eval/test.jsonl", self.folder / "measures.json"):
+            if path.exists():
+                with atomic_file(self.kept / f"{path.name}.gz") as temporary, temporary.open("wb") as raw:
+                    # without a time and a name of its own, equal results are equal files
+                    with gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
+                        packed.write(path.read_bytes())
+        for path in (self.run / "eval/test.json", self.folder / "record.json"):
+            if path.exists():
+                with atomic_write(self.kept / path.name) as file:
+                    file.write(path.read_text())
+
+
+def _commit() -> str:
+    """The version of the code, with a mark where files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
