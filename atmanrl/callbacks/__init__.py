@@ -1,5 +1,6 @@
 """Callbacks and the logger of a run's folder."""
 
+from atmanrl.callbacks.checkpoint import RunCheckpoint
 from atmanrl.callbacks.evaluation import EvaluationReport
 from atmanrl.callbacks.export import PolicyExport
 from atmanrl.callbacks.progress import UpdateProgress
@@ -14,6 +15,7 @@ __all__ = [
     "PolicyExport",
     "RolloutLog",
     "RolloutTable",
+    "RunCheckpoint",
     "RunLogger",
     "UpdateProgress",
 ]

@@ -1,22 +1,16 @@
-"""The checkpoints in a run's folder: which of them are whole, how one is written, whether it fits a model."""
+"""The checkpoints in a run's folder: their names, which of them are whole, and how a finished one takes its place."""
 
 from __future__ import annotations
 
 import json
-import pickle
+import os
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-from lightning import LightningModule
-from lightning.pytorch.plugins.io import TorchCheckpointIO
-
-from atmanrl.distributed.checkpoint import CheckpointError, unreadable
-from atmanrl.io.files import disks_own_errors
+from atmanrl.checkpoint.reading import CheckpointError
+from atmanrl.io.files import flush, remove, remove_leftovers, take_place, temporary_path
 from atmanrl.notes import say
 
 MANIFEST = "manifest.json"
@@ -29,18 +23,18 @@ _NAME = re.compile(r"update_(\d+)\.ckpt")
 
 
 def checkpoint_name(update: int) -> str:
-    """The name of an update's checkpoint."""
+    """Return the name of an update's checkpoint."""
     return f"update_{update:05d}.ckpt"
 
 
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Updates and checkpoints of a folder, newest first. What is being written has another name."""
-    found = [(int(match[1]), path) for path in folder.glob("update_*.ckpt") if (match := _NAME.fullmatch(path.name))]
-    return sorted(found, reverse=True)
+    """Return updates and checkpoints of a folder, newest first. What is being written has another name."""
+    named = [(path, _NAME.fullmatch(path.name)) for path in folder.glob("update_*.ckpt")]
+    return sorted(((int(match[1]), path) for path, match in named if match), reverse=True)
 
 
 def checkpoint_path(path: Path) -> Path:
-    """The path of a checkpoint; `last.ckpt` is the newest whole one of its folder where the disk has no links.
+    """Return the path of a checkpoint; `last.ckpt` is the newest whole one of its folder where the disk has no links.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
@@ -51,13 +45,13 @@ def checkpoint_path(path: Path) -> Path:
 
 
 def write_manifest(folder: Path) -> None:
-    """Note the sizes of all files of a sharded checkpoint, so that a missing or shortened one is noticed."""
+    """Write down the sizes of all files of a sharded checkpoint, so that a missing or shortened one is noticed."""
     sizes = {str(p.relative_to(folder)): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     (folder / MANIFEST).write_text(json.dumps(sizes, indent=2) + "\n", encoding="utf-8")
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint, or None.
+    """Say what is wrong with a checkpoint; None if nothing is.
 
     Of a single file (a zip archive) every part is compared with its checksum, which reads all of it once; of a sharded
     one, the files' sizes are compared with its manifest.
@@ -86,90 +80,59 @@ def _damage_of_shards(folder: Path) -> str | None:
 
 
 def newest_whole(folder: Path) -> Path | None:
-    """The newest checkpoint that is whole; says which are passed over, and why.
+    """Return the newest checkpoint that is whole, if there is any, and say which are passed over, and why.
 
     Raises:
         CheckpointError: there are checkpoints, and none is whole.
     """
-    found = checkpoints(folder)
-    for _, path in found:
+    everything = checkpoints(folder)
+    for _, path in everything:
         wrong = damage(path)
         if wrong is None:
             return path
         say(f"{path} is damaged ({wrong}); the one before is taken.")
-    if found:
+    if everything:
         raise CheckpointError(
-            f"none of the {len(found)} checkpoints in {folder} is whole; copy them anew, or begin another run with "
+            f"none of the {len(everything)} checkpoints in {folder} is whole; copy them anew, or begin another run with "
             "another --trainer.default_root_dir."
         )
     return None
 
 
-def check_fits(path: object, checkpoint: dict[str, Any], module: LightningModule) -> None:
-    """Refuse a checkpoint of another model before anything of it is loaded.
-
-    Raises:
-        CheckpointError: it names the first weight that differs.
-    """
-    advice = (
-        "name the model that it was made of (--model.policy.path, and --model.policy.lora), or another --ckpt_path."
-    )
-    of = checkpoint.get("module")
-    if of not in (None, type(module).__name__):
-        raise CheckpointError(f"{path} is a checkpoint of {of}, this run trains {type(module).__name__}: {advice}")
-    theirs, ours = checkpoint.get("state_dict", {}), module.state_dict()
-    for name, weight in ours.items():
-        if name not in theirs:
-            raise CheckpointError(f"{path} is of another model, it has no {name}: {advice}")
-        if theirs[name].shape != weight.shape:
-            shapes = f"{name} has shape {list(theirs[name].shape)} there and {list(weight.shape)} here"
-            raise CheckpointError(f"{path} is of another model, {shapes}: {advice}")
-    for name in theirs:
-        if name not in ours:
-            raise CheckpointError(f"{path} is of another model, which has {name} besides: {advice}")
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Let a finished checkpoint take its place, for good, and `last.ckpt` lead to it."""
+    if temporary.is_dir():
+        write_manifest(temporary)
+    flush(temporary)
+    remove(path)
+    take_place(temporary, path)
+    link_last(path)
 
 
-class CheckpointFile(TorchCheckpointIO):
-    """Writes a checkpoint straight into its file, and reads it as nothing but tensors and plain values.
+def link_last(path: Path) -> None:
+    """Let `last.ckpt` lead to a checkpoint of its folder, in one stroke."""
+    last = path.with_name(LAST)
+    temporary = temporary_path(last)
+    try:
+        temporary.symlink_to(path.name)
+    except OSError:  # exFAT and SMB have no links: better no `last.ckpt` than an old one
+        remove(last)
+        return
+    if last.is_dir() and not last.is_symlink():
+        remove(last)
+    os.replace(temporary, last)
 
-    Lightning's own first makes the whole file in memory, and then writes it to another folder, from which it cannot be
-    moved at one stroke if that is another disk.
 
-    Args:
-        check: is given path and contents of every checkpoint that is read, before they are used.
-    """
-
-    def __init__(self, check: Callable[[object, dict[str, Any]], None]) -> None:
-        self.check = check
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write it.
-
-        Raises:
-            OSError: the disk is full, or cannot be written to.
-        """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with Path(path).open("wb") as file, disks_own_errors():
-            torch.save(checkpoint, file)
-
-    def load_checkpoint(
-        self, path: Any, map_location: Any = "cpu", weights_only: bool | None = None
-    ) -> dict[str, Any]:  # fmt: skip
-        """Read it, without ever running code that came with it.
-
-        Raises:
-            CheckpointError: there is none, it is damaged, or it does not fit.
-        """
-        if Path(path).is_dir():
-            raise CheckpointError(
-                f"{path} is a sharded checkpoint, which --trainer.strategy=fsdp2 alone reads; for any other make it one "
-                f"file: atmanrl export --ckpt {path} --out NAME.ckpt"
-            )
-        try:
-            found: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-            raise unreadable(path, error) from error
-        if not isinstance(found, dict):
-            raise CheckpointError(f"{path} is no checkpoint: it holds a {type(found).__name__}.")
-        self.check(path, found)
-        return found
+def set_aside_beyond(folder: Path, update: int) -> None:
+    """Remove what was being written, and set aside checkpoints beyond the update at which a run goes on."""
+    remove_leftovers(folder)
+    everything = checkpoints(folder)
+    for number, path in everything:
+        if number > update:
+            aside = path.with_name(path.name + SET_ASIDE)
+            remove(aside)
+            path.rename(aside)
+            say(f"{path} lies beyond update {update}, at which the run goes on: it is now {aside.name}.")
+    kept = [path for number, path in everything if number <= update]
+    if kept and len(kept) < len(everything):
+        link_last(kept[0])

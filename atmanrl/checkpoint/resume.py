@@ -14,7 +14,7 @@ import yaml
 from lightning import LightningModule, Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
-from atmanrl.distributed.checkpoint import CheckpointError
+from atmanrl.checkpoint.reading import CheckpointError
 from atmanrl.models.policy import Policy
 from atmanrl.notes import say
 

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from atmanrl.checkpoint.files import checkpoint_path
 from atmanrl.commands.parser import brief
-from atmanrl.distributed.checkpoint import is_sharded, read_full, read_sharded
+from atmanrl.distributed import slices
 from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.files import atomic_file, atomic_folder, disks_own_errors, user_path
@@ -54,7 +54,7 @@ def export_policy(path: Path, out: Path, policy: Policy, dtype: str | None = Non
         PolicyError: it is another model's.
         ExportError: it holds no policy.
     """
-    checkpoint = read_sharded(path, learning=()) if is_sharded(path) else read_full(path)
+    checkpoint = slices.read(path, optimizers=False)
     weights = {
         name.removeprefix(PREFIX): weight
         for name, weight in checkpoint.get("state_dict", {}).items()
@@ -76,9 +76,9 @@ def export_checkpoint(path: Path, out: Path) -> None:
     """
     if path.is_file():
         raise ExportError(f"{path} is one file already.")
-    whole = read_sharded(path)
+    checkpoint = slices.read(path)
     with atomic_file(out) as temporary, temporary.open("wb") as file, disks_own_errors():
-        torch.save(whole, file)
+        torch.save(checkpoint, file)
 
 
 def policy_of(

@@ -27,10 +27,10 @@ from atmanrl.callbacks import (
     PolicyExport,
     RolloutLog,
     RolloutTable,
+    RunCheckpoint,
     RunLogger,
     UpdateProgress,
 )
-from atmanrl.checkpoint import RunCheckpoint
 from atmanrl.checkpoint.files import checkpoint_path, newest_whole
 from atmanrl.commands.libraries import quiet
 from atmanrl.commands.parser import ConfigFile, RunParser

@@ -13,10 +13,11 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch.optim import Optimizer
 
-from atmanrl.distributed import checkpoint as checkpoints
+from atmanrl.distributed import slices
 from atmanrl.distributed.copies import gathered
 from atmanrl.distributed.sharding import full_weights, is_sharded
 from atmanrl.errors import UserError
+from atmanrl.io.files import remove
 from atmanrl.models.policy import Policy
 
 
@@ -97,7 +98,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         """The optimizer's own state dict; its tensors are slices, or on rank 0 whole."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
         state = plain.state_dict()
-        return state if self._save_distributed_checkpoint else checkpoints.whole_optimizer_state(state)
+        return state if self._save_distributed_checkpoint else slices.unsharded_optimizer_state(state)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -105,25 +106,23 @@ class FSDP2Strategy(ModelParallelStrategy):
         """One file, or a folder of slices; all processes must call it."""
         path = Path(self.broadcast(filepath))
         if self.is_global_zero:
-            checkpoints.clear(path)
+            remove(path)
         self.barrier()
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        checkpoints.save_sharded(checkpoint, path)
+        slices.save(checkpoint, path)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        """Fill model and optimizers from a full or a sharded checkpoint; what else it holds is returned.
+        """Fill model and optimizers from a full or a sharded checkpoint; return what else it holds.
 
-        Nothing of a checkpoint can run code: `weights_only` stays true unless it is given as false.
+        Nothing of a checkpoint can run code, whatever `weights_only` says.
 
         Raises:
-            UserError: no checkpoint, or another model's.
+            CheckpointError: there is none, it is damaged, or it is another model's.
         """
-        path = Path(self.broadcast(checkpoint_path))
         assert self.model is not None
-        safe = weights_only is not False
-        return checkpoints.load(path, self.model, self.optimizers, safe)
+        return slices.load(Path(self.broadcast(checkpoint_path)), self.model, self.optimizers)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Nothing: `load_checkpoint` did."""

@@ -28,6 +28,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from atmanrl.checkpoint.reading import check_fits
 from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import Scaling, ZeroSpread, group_advantages, learning_groups
@@ -42,7 +43,6 @@ from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import UpdatingModule
 from atmanrl.horizon import needed_updates
 from atmanrl.models.policy import Policy
-from atmanrl.models.weights import check_same
 from atmanrl.rewards import OutcomeReward, Reward, score
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -196,4 +196,4 @@ class GRPOModule(UpdatingModule):
             if state and name in self.rewards:
                 self.rewards[name].load_state_dict(state)
         if "state_dict" in checkpoint:  # which FSDP2 has loaded and compared already
-            check_same(checkpoint["state_dict"], self.state_dict(), self.policy.path)
+            check_fits(self.trainer.ckpt_path, checkpoint, self)

@@ -23,11 +23,11 @@ from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, context_length, load_config, load_tokenizer
 from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
-from atmanrl.models.weights import check_same
+from atmanrl.models.weights import difference
 from atmanrl.notes import say
 from atmanrl.shipped import located
 
-__all__ = ["LoRA", "Policy", "PolicyError", "check_same", "checkpoint_layers"]
+__all__ = ["LoRA", "Policy", "PolicyError", "checkpoint_layers"]
 
 
 class Policy(nn.Module):
@@ -192,7 +192,11 @@ class Policy(nn.Module):
             PolicyError: they are another model's; the message names the first key or shape that differs.
         """
         policy = self.unbuilt().build("empty")
-        check_same(state, policy.model.state_dict(), self.path)
+        if differs := difference(state, policy.model.state_dict()):
+            raise PolicyError(
+                f"{differs}: the weights are not of the model {self.path!r} with these options; give the policy that they "
+                "were trained with."
+            )
         policy.model.load_state_dict(state, assign=True)
         policy.model.tie_weights()
         return policy

@@ -11,7 +11,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from atmanrl.errors import first_line
-from atmanrl.models.errors import PolicyError
 
 UNSAFE = "it holds more than tensors and plain values, or is damaged; what could run code is never loaded."
 """Of a file that `torch.load(weights_only=True)` refuses, whose own message is a page on how to load it all the same."""
@@ -43,14 +42,11 @@ def damaged_weights(folder: Path) -> str | None:
     return None
 
 
-def first_difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Compare weights with those of a model by name and shape.
-
-    Returns:
-        The first name that differs, and how; None where all of them agree.
+def difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """Return where names or shapes of weights first differ from those of a model; None if they nowhere do.
 
     Example:
-        `"lm_head.weight has shape [50] instead of [768]"`
+        `model.norm.weight has shape [7] instead of [32]`
     """
     for name, weight in expected.items():
         if name not in weights:
@@ -58,21 +54,3 @@ def first_difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tenso
         if weights[name].shape != weight.shape:
             return f"{name} has shape {list(weights[name].shape)} instead of {list(weight.shape)}"
     return next((f"{name} is unknown" for name in weights if name not in expected), None)
-
-
-def check_same(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: str) -> None:
-    """Refuse a checkpoint's weights where they are not those of a model.
-
-    Args:
-        weights: of the checkpoint.
-        expected: of the model.
-        path: of the model, for the message.
-
-    Raises:
-        PolicyError: names or shapes differ; the message names the first.
-    """
-    if (difference := first_difference(weights, expected)) is not None:
-        raise PolicyError(
-            f"{difference}: the checkpoint is not of the model {path!r} with these options; give the policy that it was "
-            "trained with."
-        )

@@ -16,11 +16,11 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from torch.utils.data import DataLoader
 
-from atmanrl.callbacks import RunLogger
-from atmanrl.checkpoint import RunCheckpoint, files
-from atmanrl.checkpoint import callback as checkpoint
-from atmanrl.checkpoint.files import CheckpointFile, damage, newest_whole
-from atmanrl.distributed.checkpoint import CheckpointError
+from atmanrl.callbacks import RunCheckpoint, RunLogger
+from atmanrl.callbacks import checkpoint as callback
+from atmanrl.checkpoint import files
+from atmanrl.checkpoint.files import damage, newest_whole
+from atmanrl.checkpoint.reading import CheckpointError, CheckpointFile, check_fits
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.files import temporary_path
 
@@ -205,7 +205,7 @@ def test_checkpoints_are_set_aside_before_their_log_goes(whole, tmp_path, monkey
     """Else a run killed in between would go on from a checkpoint without the log that leads to it."""
     folder = copied(whole, tmp_path)
     found = []
-    monkeypatch.setattr(checkpoint, "drop_updates_beyond", lambda *_: found.append(names(tmp_path)))
+    monkeypatch.setattr(callback, "drop_updates_beyond", lambda *_: found.append(names(tmp_path)))
     train(tmp_path, Small(), 3, ckpt_path=str(folder / "update_00002.ckpt"))
     assert found == [["last.ckpt", "update_00002.ckpt", "update_00004.ckpt.stale"]]
 
@@ -231,7 +231,7 @@ def test_a_full_disk_at_the_first_checkpoint(whole, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("module", "sentence"),
     [
-        (Small(width=5), r"layer.weight has shape \[3, 4\] there and \[3, 5\] here"),
+        (Small(width=5), r"is of another model \(layer.weight has shape \[3, 4\] instead of \[3, 5\]\)"),
         (type("Other", (Small,), {})(), "is a checkpoint of Small, this run trains Other"),
     ],
 )
@@ -253,10 +253,15 @@ def test_keys_that_only_one_model_has():
     module = Small()
     state = module.state_dict()
     less = {"state_dict": {"layer.weight": state["layer.weight"]}}
-    with pytest.raises(CheckpointError, match="it has no layer.bias"):
-        files.check_fits("x.ckpt", less, module)
-    with pytest.raises(CheckpointError, match=r"which has lora_A besides"):
-        files.check_fits("x.ckpt", {"state_dict": {**state, "lora_A": torch.ones(1)}}, module)
+    with pytest.raises(CheckpointError, match="layer.bias is missing"):
+        check_fits("x.ckpt", less, module)
+    with pytest.raises(CheckpointError, match="lora_A is unknown"):
+        check_fits("x.ckpt", {"state_dict": {**state, "lora_A": torch.ones(1)}}, module)
+
+
+def test_what_is_no_checkpoint_of_a_run():
+    with pytest.raises(CheckpointError, match="x.ckpt is no checkpoint of a run: it holds no state_dict"):
+        check_fits("x.ckpt", {"epoch": 3}, Small())
 
 
 def test_what_is_no_checkpoint_of_one_file(tmp_path):

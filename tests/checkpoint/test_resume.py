@@ -13,9 +13,9 @@ from test_checkpoint import DATA, Small, train
 from torch.optim.lr_scheduler import ExponentialLR
 
 from atmanrl.__main__ import main
-from atmanrl.checkpoint import RunCheckpoint
+from atmanrl.callbacks import RunCheckpoint
+from atmanrl.checkpoint.reading import CheckpointError
 from atmanrl.commands.run_folder import recorded_date
-from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.grpo import WarmupSchedule
 from atmanrl.models.policy import Policy
 

@@ -10,7 +10,7 @@ from launch import launch
 from updates import CASES, SHARDED, Ragged, module_of, quiet, run, trainer_of
 
 from atmanrl.__main__ import main
-from atmanrl.distributed.checkpoint import read_sharded
+from atmanrl.distributed import slices
 from atmanrl.models.policy import LoRA, Policy
 
 
@@ -146,7 +146,7 @@ def test_two_process_masters_move_where_bf16_weights_do_not(two):
 
 def test_two_process_sharded_checkpoint(one, two, folder):
     close(two["sharded"]["weights"], one["grpo"]["weights"])
-    whole = read_sharded(folder / SHARDED)
+    whole = slices.read(folder / SHARDED)
     assert len(whole["optimizer_states"]) == 1 and whole["global_step"] == 1
     state = whole["optimizer_states"][0]["state"][0]
     assert state["exp_avg"].shape == whole["state_dict"]["policy.model.model.embed_tokens.weight"].shape
@@ -163,8 +163,9 @@ def test_two_process_sharded_checkpoint_becomes_one_file(one, two, folder):
 
 def test_two_process_checkpoint_of_another_model(two):
     assert len(two["sharded"]["errors"]) == 2
-    for error in two["sharded"]["errors"]:
-        assert "mlp.gate_proj.weight has shape [48, 32] instead of [64, 32]" in error
+    for path, error in zip((SHARDED, "full.ckpt"), two["sharded"]["errors"], strict=True):
+        sentence = f"{path} is of another model (policy.model.model.layers.0.mlp.gate_proj.weight has shape [48, 32] "
+        assert sentence + "instead of [64, 32]): name the model that it was made of (--model.policy.path" in error
 
 
 def test_two_process_full_disk(two):
@@ -185,7 +186,7 @@ def test_two_process_refusals(two):
 
 
 def test_two_process_index_cannot_run_code(two, folder, tmp_path):
-    from atmanrl.distributed.checkpoint import CheckpointError
+    from atmanrl.checkpoint.reading import CheckpointError
 
     class Evil:
         def __reduce__(self):
@@ -196,5 +197,5 @@ def test_two_process_index_cannot_run_code(two, folder, tmp_path):
     bad = shutil.copytree(folder / SHARDED, tmp_path / "bad.ckpt")
     (bad / ".metadata").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(CheckpointError, match="cannot be read"):
-        read_sharded(bad)
+        slices.read(bad)
     assert not (tmp_path / "pwned").exists()

@@ -15,7 +15,7 @@ from launch import GROUP_TIMEOUT
 from lightning import Trainer, seed_everything
 from torch.distributed.device_mesh import init_device_mesh
 
-from atmanrl.checkpoint import RunCheckpoint
+from atmanrl.callbacks import RunCheckpoint
 from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes, whole
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError

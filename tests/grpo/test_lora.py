@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from test_grpo_module import Feed, Lottery
 
-from atmanrl.checkpoint import RunCheckpoint
+from atmanrl.callbacks import RunCheckpoint
 from atmanrl.grpo import GRPOModule
 from atmanrl.models import policy as policy_module
 from atmanrl.models.policy import LoRA, Policy, PolicyError

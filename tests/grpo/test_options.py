@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from test_grpo_module import GROUP, Feed, Lottery, Run
 
 from atmanrl.__main__ import main
-from atmanrl.checkpoint import RunCheckpoint
+from atmanrl.callbacks import RunCheckpoint
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, WarmupSchedule, group_advantages, scoring
 from atmanrl.grpo.advantages import learning_groups

@@ -4,35 +4,24 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
-from atmanrl.checkpoint.files import (
-    LAST,
-    SET_ASIDE,
-    CheckpointFile,
-    check_fits,
-    checkpoint_name,
-    checkpoints,
-    write_manifest,
-)
+from atmanrl.checkpoint.files import checkpoint_name, checkpoints, put_in_place, set_aside_beyond
 from atmanrl.checkpoint.interruption import Interruption
+from atmanrl.checkpoint.random_state import random_state, restore_random_state
+from atmanrl.checkpoint.reading import CheckpointError, CheckpointFile, check_fits
 from atmanrl.checkpoint.resume import Resumption
 from atmanrl.distributed import all_gather, processes
-from atmanrl.distributed.checkpoint import CheckpointError
 from atmanrl.errors import Interrupted, UserError
-from atmanrl.io.files import flush, remove, remove_leftovers, take_place, temporary_path
-from atmanrl.notes import say
+from atmanrl.io.files import remove, temporary_path
 
 
 class RunCheckpoint(Checkpoint):
@@ -96,12 +85,7 @@ class RunCheckpoint(Checkpoint):
         checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
-            state: Any = np.random.get_state()
-            kind, keys, *place = state
-            numpy = (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *place)
-            checkpoint["random"] = {"torch": torch.get_rng_state(), "python": random.getstate(), "numpy": numpy}
-            if torch.cuda.is_available():
-                checkpoint["random"]["cuda"] = torch.cuda.get_rng_state()
+            checkpoint["random"] = random_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear up what a killed run has left: the run writes anew what lies beyond its checkpoint.
@@ -120,7 +104,7 @@ class RunCheckpoint(Checkpoint):
         self._resumption.apply(trainer)
         if trainer.is_global_zero:
             # checkpoints before their log: none ever stands there whose log is gone
-            self._clear_up(trainer.global_step)
+            set_aside_beyond(self.folder, trainer.global_step)
             drop_updates_beyond(Path(trainer.default_root_dir), trainer.global_step)
         for logger in trainer.loggers:
             if isinstance(logger, RunLogger):
@@ -131,13 +115,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
         if self._random and trainer.world_size == 1:
-            torch.set_rng_state(self._random["torch"])
-            random.setstate(self._random["python"])
-            if "numpy" in self._random:  # which older checkpoints do not have
-                kind, keys, *place = self._random["numpy"]
-                np.random.set_state((kind, keys.numpy().astype(np.uint32), *place))
-            if "cuda" in self._random and torch.cuda.is_available():
-                torch.cuda.set_rng_state(self._random["cuda"])
+            restore_random_state(self._random)
         self._random = {}
 
     def on_train_batch_end(
@@ -160,28 +138,21 @@ class RunCheckpoint(Checkpoint):
         path = self.folder / checkpoint_name(trainer.global_step)
         temporary = all_gather(temporary_path(path))[0]  # the first process's, for all
         contents = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
-        self._together(self._begin, path, temporary)
+        self._together(self._make_folder, path, temporary)
         self._together(lambda *_: trainer.strategy.save_checkpoint(contents, temporary), path, temporary)
-        self._together(self._finish, path, temporary)
+        self._together(self._put_in_place, path, temporary)
         self._saved = trainer.global_step
         if trainer.is_global_zero and self.keep != -1:
             for _, old in checkpoints(self.folder)[self.keep :]:
                 remove(old)
 
-    def _begin(self, path: Path, temporary: Path) -> None:
-        """Make the folder."""
+    def _make_folder(self, path: Path, temporary: Path) -> None:
         if processes().rank == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
 
-    def _finish(self, path: Path, temporary: Path) -> None:
-        """What was written takes its place."""
+    def _put_in_place(self, path: Path, temporary: Path) -> None:
         if processes().rank == 0:
-            if temporary.is_dir():
-                write_manifest(temporary)
-            flush(temporary)
-            remove(path)
-            take_place(temporary, path)
-            self._link(path)
+            put_in_place(temporary, path)
 
     def _together(self, step: Callable[[Path, Path], None], path: Path, temporary: Path) -> None:
         """Take a step on every process; where the disk refuses it to one, all of them raise the error.
@@ -193,13 +164,13 @@ class RunCheckpoint(Checkpoint):
             step(path, temporary)
         except OSError as error:
             refused = error
-        reason = next((told for told in all_gather(refused and (refused.strerror or str(refused))) if told), None)
+        reason = next(filter(None, all_gather(refused and (refused.strerror or str(refused)))), None)
         if reason is None:
             return
         if processes().rank == 0:
             remove(temporary)
-        found = checkpoints(self.folder)
-        last = f"; {found[0][1].name} is the last good one" if found else ""
+        good = checkpoints(self.folder)
+        last = f"; {good[0][1].name} is the last good one" if good else ""
         full = reason in [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
         raise CheckpointError(
             f"no checkpoint could be written to {path}: {reason}{last}. {'Make room' if full else 'Mend that'}, then go on "
@@ -234,30 +205,3 @@ class RunCheckpoint(Checkpoint):
     def _interrupted(self, trainer: Trainer) -> bool:
         """Whether a signal has come to any process."""
         return trainer.strategy.reduce_boolean_decision(self.interruption.received is not None, all=False)
-
-    def _link(self, path: Path) -> None:
-        """Let `last.ckpt` lead to a checkpoint, at one stroke."""
-        last = self.folder / LAST
-        temporary = temporary_path(last)
-        try:
-            temporary.symlink_to(path.name)
-        except OSError:  # exFAT and SMB have no links: better no `last.ckpt` than an old one
-            remove(last)
-            return
-        if last.is_dir() and not last.is_symlink():
-            remove(last)
-        os.replace(temporary, last)
-
-    def _clear_up(self, update: int) -> None:
-        """Remove what was being written, and set aside what lies beyond the update at which the run starts."""
-        remove_leftovers(self.folder)
-        found = checkpoints(self.folder)
-        for number, path in found:
-            if number > update:
-                aside = path.with_name(path.name + SET_ASIDE)
-                remove(aside)
-                path.rename(aside)
-                say(f"{path} lies beyond update {update}, at which the run goes on: it is now {aside.name}.")
-        here = [path for number, path in found if number <= update]
-        if here and len(here) < len(found):
-            self._link(here[0])
