@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from atmanrl.errors import say_note
+from atmanrl.io.terminal import say_note
 
 
 @rank_zero_only

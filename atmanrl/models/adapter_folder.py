@@ -84,15 +84,11 @@ class Adapter:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         config = self.config
-        other = [
-            name
-            for name in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
-            if config.get(name)
-        ]
+        other = [name for name in OTHER_KINDS if config.get(name)]
         if config.get("r") != lora.r or config.get("lora_alpha") != lora.alpha or other:
-            theirs = ", ".join([f"r={config.get('r')}", f"alpha={config.get('lora_alpha')}", *other])
+            options = ", ".join([f"r={config.get('r')}", f"alpha={config.get('lora_alpha')}", *other])
             raise PolicyError(
-                f"policy.lora has r={lora.r} and alpha={lora.alpha}, the adapter in {self.path} {theirs}: give its "
+                f"policy.lora has r={lora.r} and alpha={lora.alpha}, the adapter in {self.path} {options}: give its "
                 "options to go on training it, or leave policy.lora out to merge it and train all weights."
             )
         own = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -45,6 +45,11 @@ class LoRA:
             raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
 
 
+def is_adapter(name: str) -> bool:
+    """Return whether a parameter of that name belongs to an adapter, by the names that peft gives."""
+    return "lora_" in name
+
+
 def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
     """The same model, of the same class, with adapters in place of some of its linear layers.
 
@@ -69,8 +74,8 @@ def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
             "adapters would change, too; leave the head out."
         )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
+        parameter.requires_grad_(is_adapter(name))
+        if is_adapter(name) and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # steps of a small learning rate are lost in half precision
     return model.train(modes)
 

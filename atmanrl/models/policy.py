@@ -22,7 +22,7 @@ from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, context_length, load_config, load_tokenizer
-from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
+from atmanrl.models.tokenizing import RESERVED, Encoder, end_tokens, padding_token, template_date
 from atmanrl.models.weights import difference
 from atmanrl.notes import say
 from atmanrl.shipped import located
@@ -131,7 +131,7 @@ class Policy(nn.Module):
                 checkpoint_layers(self.layers()[:-1])
             if self.compile_option == "layers":
                 compile_layers(self.layers())
-            self._find_ends()
+            self._set_special_tokens()
         return self
 
     def prepare(self) -> Policy:
@@ -219,7 +219,7 @@ class Policy(nn.Module):
         policy = cls(str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
         policy.model, policy.tokenizer, policy.config = model, tokenizer, model.config
         policy.encoder = Encoder(tokenizer, policy.vocabulary_size, {}, policy.chat_template_date, policy.path)
-        policy._find_ends()
+        policy._set_special_tokens()
         return policy
 
     @property
@@ -232,6 +232,15 @@ class Policy(nn.Module):
         """The longest sequence, in tokens, that the model's configuration allows; known after `prepare()`."""
         config = self.config if self.model is None else self.model.config
         return context_length(config)
+
+    def excess(self, length: int) -> str:
+        """Say that a sequence of so many tokens is too long for the model's context; return an empty text if it fits.
+
+        Example:
+            `1100 tokens exceed the model's context of 1024`
+        """
+        context = self.context_length
+        return f"{length} tokens exceed the model's context of {context}" if length > context else ""
 
     @property
     def vocabulary_size(self) -> int:
@@ -278,16 +287,6 @@ class Policy(nn.Module):
                 f"the policy could not be written to {final_path(folder)}: {first_line(error)}"
             ) from error
 
-    def _find_ends(self) -> None:
-        generation = getattr(self.model, "generation_config", None)
-        eos = getattr(generation, "eos_token_id", None)
-        eos = self.tokenizer.eos_token_id if eos is None else eos
-        if eos is None:
-            raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
-        size = self.vocabulary_size
-        self.eos_ids = tuple(i for i in (eos if isinstance(eos, list) else [eos]) if 0 <= i < size)
-        if not self.eos_ids:
-            raise PolicyError(f"{self.path}: the end-of-sequence token {eos} is beyond the model's {size} tokens.")
-        pad = self.tokenizer.pad_token_id
-        # nothing attends to padding, so any token will do where the tokenizer's own has no place in the embedding
-        self.pad_id = self.eos_ids[0] if pad is None or not 0 <= pad < size else pad
+    def _set_special_tokens(self) -> None:
+        self.eos_ids = end_tokens(self.model, self.tokenizer, self.vocabulary_size, self.path)
+        self.pad_id = padding_token(self.tokenizer, self.vocabulary_size, self.eos_ids[0])

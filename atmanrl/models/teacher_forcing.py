@@ -74,10 +74,8 @@ def _check(sequences: Sequence[_Sequence], policy: Policy) -> None:
     for k, sequence in enumerate(sequences):
         if not sequence.answer or len(sequence) == len(sequence.answer):
             raise PolicyError(f"sequence {k} needs an answer of at least one token, and at least one token before it.")
-        if len(sequence) > policy.context_length:
-            raise PolicyError(
-                f"sequence {k}: {len(sequence)} tokens exceed the model's context of {policy.context_length}."
-            )
+        if excess := policy.excess(len(sequence)):
+            raise PolicyError(f"sequence {k}: {excess}.")
 
 
 def _read_all(

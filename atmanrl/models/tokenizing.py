@@ -65,6 +65,37 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     return ids[: len(ids) - after]
 
 
+def end_tokens(model: Any, tokenizer: Any, size: int, path: str) -> tuple[int, ...]:
+    """Return the ids of the tokens that end a completion, as the model names them, or else its tokenizer.
+
+    Args:
+        model: with its generation configuration.
+        tokenizer: of the model.
+        size: how many token ids the model knows.
+        path: of the model, for messages.
+
+    Raises:
+        PolicyError: neither names a token that the model knows.
+    """
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    eos = tokenizer.eos_token_id if eos is None else eos
+    if eos is None:
+        raise PolicyError(f"{path}: neither the model nor its tokenizer names an end-of-sequence token.")
+    known = tuple(i for i in (eos if isinstance(eos, list) else [eos]) if 0 <= i < size)
+    if not known:
+        raise PolicyError(f"{path}: the end-of-sequence token {eos} is beyond the model's {size} tokens.")
+    return known
+
+
+def padding_token(tokenizer: Any, size: int, eos_id: int) -> int:
+    """Return the tokenizer's padding token, or `eos_id` where the model has no place for it.
+
+    Nothing attends to padding, so that any token will do.
+    """
+    pad = tokenizer.pad_token_id
+    return eos_id if pad is None or not 0 <= pad < size else pad
+
+
 DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 """Where a chat template asks for today's date."""
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, first_line
+from atmanrl.models.adapters import is_adapter, with_adapters
 from atmanrl.models.layers import usual_layers
 from atmanrl.models.loading import context_length
 from atmanrl.shipped import located
@@ -91,10 +92,9 @@ def read_config(path: str | None, model_config: Path | None, revision: str | Non
     try:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"the configuration of {source!r} cannot be read ({reason}); without the network or a licence, give the "
-            "model's config.json by --model_config FILE."
+            f"the configuration of {source!r} cannot be read ({first_line(error)}); without the network or a licence, give "
+            "the model's config.json by --model_config FILE."
         ) from error
 
 
@@ -144,13 +144,6 @@ def _adapters(model: Any, lora: Any) -> int:
     """Parameters of the adapters, by putting them in as the run does."""
     if lora is None:
         return 0
-    from peft import LoraConfig, inject_adapter_in_model
-
-    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
-    options = LoraConfig(r=lora.r, lora_alpha=lora.alpha, target_modules=target, task_type="CAUSAL_LM")
-    try:
-        with torch.device("meta"):
-            inject_adapter_in_model(options, model, low_cpu_mem_usage=True)
-    except ValueError as error:
-        raise UserError(f"policy.lora.target_modules do not fit {type(model).__name__}: {error}") from error
-    return sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+    with torch.device("meta"):
+        with_adapters(model, lora, type(model).__name__)
+    return sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))

@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from atmanrl.errors import first_line
 from atmanrl.models.layers import decoder_layers
 from atmanrl.models.logits import logits_at
 from atmanrl.models.modes import evaluating
@@ -160,7 +161,7 @@ def _depends(output: Tensor, bias: Tensor) -> bool:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # NotImplementedError is one
-        raise _NoBackward(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__) from error
+        raise _NoBackward(first_line(error)) from error
 
 
 def _has_softmax(layer: nn.Module, kind: str | None) -> bool:

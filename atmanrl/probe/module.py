@@ -161,11 +161,8 @@ class MaskProbe(LightningModule):
 
     def _target(self, rollout: Rollout, policy: Policy) -> Target:
         found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)
-        length = len(found.prompt) + found.rows
-        if length > policy.context_length:
-            raise ProbeError(
-                f"{rollout.problem.id}: {length} tokens exceed the model's context of {policy.context_length}."
-            )
+        if excess := policy.excess(len(found.prompt) + found.rows):
+            raise ProbeError(f"{rollout.problem.id}: {excess}.")
         return found
 
     def configure_callbacks(self) -> list[Callback]:

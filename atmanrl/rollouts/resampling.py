@@ -9,7 +9,8 @@ from random import Random
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem
 
-Row = tuple[int, Problem]
+ProblemRow = tuple[int, Problem]
+"""A problem behind its row in the dataset."""
 
 
 def zero_spread(batch: RolloutBatch) -> list[int]:
@@ -19,7 +20,7 @@ def zero_spread(batch: RolloutBatch) -> list[int]:
     return [q for q, right in enumerate(counts) if right in (0, size)]
 
 
-def reserves(rows: Sequence[Row], asked: Sequence[int], key: str) -> list[list[Row]]:
+def reserves(rows: Sequence[ProblemRow], asked: Sequence[int], key: str) -> list[list[ProblemRow]]:
     """For each group of an update, problems of its own that may take its place, in this order.
 
     They depend on what the whole update asks and on the key, so they are the same on any number of processes, and no
@@ -37,7 +38,10 @@ def reserves(rows: Sequence[Row], asked: Sequence[int], key: str) -> list[list[R
 
 
 def resample(
-    batch: RolloutBatch, spare: Sequence[Sequence[Row]], answer: Callable[[Sequence[Row]], RolloutBatch], rounds: int
+    batch: RolloutBatch,
+    spare: Sequence[Sequence[ProblemRow]],
+    answer: Callable[[Sequence[ProblemRow]], RolloutBatch],
+    rounds: int,
 ) -> RolloutBatch:
     """Put groups of other problems in the place of groups without spread.
 

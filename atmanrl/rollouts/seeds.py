@@ -7,6 +7,7 @@ processes or on a restart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -19,6 +20,12 @@ def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: i
     key = blake2b(f"{seed}/{split}/{update}/{row}/{sample}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
     return torch.from_numpy(generator.random(count))
+
+
+def group_uniforms(seed: int, split: str, update: int, rows: Sequence[int], samples: int, count: int) -> Tensor:
+    """Return the uniform numbers of a group of each row's problem, `[Q, samples, count]` (see `uniforms`)."""
+    groups = [[uniforms(seed, split, update, row, sample, count) for sample in range(samples)] for row in rows]
+    return torch.stack([torch.stack(group) for group in groups])
 
 
 def cumulated(probabilities: Tensor) -> Tensor:

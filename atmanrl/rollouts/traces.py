@@ -154,14 +154,14 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
             answer = trace["answer"] if trace.get("answer") is not None else gold
             text = splitter.join(trace["cot"].rstrip(), answer)
         ids = _text_ids(policy, text, splitter)
-    size = policy.model.get_input_embeddings().num_embeddings
+    size = policy.vocabulary_size
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
             f"{where}: token ids beyond the model's vocabulary of {size}; these traces come from another tokenizer. "
             "Leave prompt_ids and completion_ids out to tokenize the text anew."
         )
-    if (length := len(prompt_ids) + len(ids)) > policy.context_length:  # before the text is cut, which takes its time
-        raise TraceError(f"{where}: {length} tokens exceed the model's context of {policy.context_length}.")
+    if excess := policy.excess(len(prompt_ids) + len(ids)):  # before the text is cut, which takes its time
+        raise TraceError(f"{where}: {excess}.")
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     parts = splitter.split(tokenizer, ids)

@@ -9,7 +9,7 @@ from typing import get_args
 
 from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.letters import LETTERS, parse_letter, same_letter
-from atmanrl.tasks.mmlu_rows import AUXILIARY, Row, read_rows
+from atmanrl.tasks.mmlu_rows import AUXILIARY, Question, read_rows
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
 
 
@@ -108,7 +108,7 @@ class MMLU(Task):
         return parse_letter(answer, problem.columns.get("choices", ())) is not None
 
 
-def _problem(row: Row) -> Problem:
+def _problem(row: Question) -> Problem:
     """The question with its four choices below it, and the letter of the right one."""
     choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, row.choices, strict=True)]
     place = f"{row.subject}/{row.number}" if row.subject else str(row.number)

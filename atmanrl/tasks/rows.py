@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atmanrl.errors import first_line
 from atmanrl.io import jsonl
 from atmanrl.tasks.base import TaskError
 
@@ -51,9 +52,8 @@ def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iter
     try:
         rows: Any = datasets.load_dataset(hub_name, configuration, split=split)
     except Exception as error:  # network, hub, cache and file format each fail with classes of their own
-        reason = (str(error).splitlines() or [""])[0]
         raise TaskError(
-            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {reason}); {advice} as "
+            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {first_line(error)}); {advice} as "
             "--data.task.path."
         ) from error
     for number, row in enumerate(rows):

@@ -105,6 +105,5 @@ def _check(trace: dict[str, Any], rollout: Rollout, policy: Policy, probe: MaskP
         wanted = target(rollout, policy.tokenizer, policy.eos_ids[0] if probe.include_eos else None)
     except ProbeError as error:
         raise TraceError(f"the answer {rollout.problem.gold!r} has no token.") from error
-    length = len(wanted.prompt) + wanted.rows
-    if length > policy.context_length:
-        raise TraceError(f"{length} tokens exceed the model's context of {policy.context_length}.")
+    if excess := policy.excess(len(wanted.prompt) + wanted.rows):
+        raise TraceError(f"{excess}.")
