@@ -45,6 +45,7 @@ def logged(tmp_path_factory) -> set[str]:
         '--model.rewards.saliency.only_where={"reward": "outcome", "at_least": -1}',
         "--model.rewards.saliency.probe.solver.steps=3", "--model.rewards.saliency.probe.solver.first_interval=1",
         "--model.rewards.saliency.probe.solver.agreement=0.5",
+        "--model.rewards.saliency.share=0.99", "--model.credit=saliency",
         "--model.loss.beta=0.01", "--model.zero_spread_groups=drop", "--model.evaluate_all_rewards=true",
         "--trainer.val_check_interval=1",
     ]  # fmt: skip

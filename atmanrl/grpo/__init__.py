@@ -1,6 +1,7 @@
 """GRPO: how the policy learns from rewarded rollouts."""
 
 from atmanrl.grpo.advantages import group_advantages
+from atmanrl.grpo.credit import TokenCredit
 from atmanrl.grpo.experience import Experience
 from atmanrl.grpo.loss import Extreme, Loss, LossInputs, LossOutput, MinibatchCounts
 from atmanrl.grpo.loss_clipped import ClippedLoss
@@ -16,6 +17,7 @@ __all__ = [
     "LossInputs",
     "LossOutput",
     "MinibatchCounts",
+    "TokenCredit",
     "WarmupSchedule",
     "group_advantages",
 ]

@@ -78,7 +78,7 @@ def exchange(
     scores: Scores,
     old_logprobs: list[Tensor],
     reference_logprobs: list[Tensor] | None,
-    credit: Callable[[Tensor, int], Tensor],
+    advantages: Callable[[Tensor, int], Tensor],
     choose: Callable[[Tensor, int], list[int]],
 ) -> Experience:
     """Bring all processes' rollouts together, in order of rank. All processes must call it.
@@ -88,7 +88,7 @@ def exchange(
         scores: their rewards.
         old_logprobs: under the policy that sampled them.
         reference_logprobs: under the reference policy, or None on every process.
-        credit: advantages from total rewards `[N]` and the size of a group.
+        advantages: advantages from total rewards `[N]` and the size of a group.
         choose: the groups to learn from, by the same.
 
     Returns:
@@ -113,7 +113,7 @@ def exchange(
         old_logprobs = list(chain.from_iterable(olds))
         reference_logprobs = None if reference_logprobs is None else list(chain.from_iterable(references))
     return Experience(
-        batch, own, scores, credit(scores.total, batch.group_size), old_logprobs, reference_logprobs,
+        batch, own, scores, advantages(scores.total, batch.group_size), old_logprobs, reference_logprobs,
         choose(scores.total, batch.group_size), sum(len(r.prompt_ids) + len(r.completion.ids) for r in batch.rollouts),
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ from atmanrl.checkpoint.reading import check_fits
 from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import Scaling, ZeroSpread, group_advantages, learning_groups
+from atmanrl.grpo.credit import TokenCredit, token_credit
 from atmanrl.grpo.experience import Experience, exchange
 from atmanrl.grpo.loss import Loss
 from atmanrl.grpo.loss_clipped import ClippedLoss
@@ -69,6 +70,8 @@ class GRPOModule(UpdatingModule):
             not the result. Under FSDP2 an update never does (see `Scorer.dealt`).
         scale_rewards: `none`, `group` or `batch`, see `grpo.advantages`.
         scale_rewards_floor: the least standard deviation that rewards are divided by.
+        credit: how a completion's advantage is shared out over its tokens: the name of a reward that gives values to single
+            tokens, as `saliency` does, or a `TokenCredit` with its options. None gives all tokens the same.
         zero_spread_groups: `keep` or `drop` groups whose rewards are all equal, see `grpo.advantages`.
         rescore: whether the old log-probabilities are computed again with the update's own forward pass. None does so
             where rollouts are sampled in less than float32, by the weights' dtype or in mixed precision: there the
@@ -94,6 +97,7 @@ class GRPOModule(UpdatingModule):
         share_prompts: bool = True,
         scale_rewards: Scaling = "none",
         scale_rewards_floor: float = 0.0,
+        credit: TokenCredit | str | None = None,
         zero_spread_groups: ZeroSpread = "keep",
         rescore: bool | None = None,
         max_grad_norm: float | None = 1.0,
@@ -117,8 +121,9 @@ class GRPOModule(UpdatingModule):
         self.loss = ClippedLoss() if loss is None else loss
         self.scale_rewards: Scaling = scale_rewards
         self.zero_spread_groups: ZeroSpread = zero_spread_groups
-        self.credit = partial(group_advantages, scaling=scale_rewards, floor=scale_rewards_floor)
+        self.advantages = partial(group_advantages, scaling=scale_rewards, floor=scale_rewards_floor)
         self.choose = partial(learning_groups, zero_spread=zero_spread_groups)
+        self.credit = token_credit(credit, self.rewards)
         self.rescore, self.max_grad_norm, self.seed = rescore, max_grad_norm, seed
         self.reference = Reference() if self.loss.uses_reference else None
         self.scorer = Scorer(policy, 1.0, micro_batch_tokens, share_prompts)
@@ -169,8 +174,11 @@ class GRPOModule(UpdatingModule):
             rewarded = time.perf_counter()
             old = self.scorer.old_logprobs(batch, self.rescore)
         reference = None if self.reference is None else self.reference.logprobs(self.scorer, batch)
-        experience = exchange(batch, scores, old, reference, self.credit, self.choose)
+        experience = exchange(batch, scores, old, reference, self.advantages, self.choose)
         observed: dict[str, float] = {}
+        if self.credit is not None:
+            observed |= self.credit.metrics(experience)
+            experience = self.credit.share_out(experience)
         for reward in self.rewards.values():
             observed |= reward.observe(experience.batch)
         figures = self._update(experience)

@@ -78,7 +78,7 @@ def cache_bytes(model: ModelShape, rows: float, tokens: float, compute_bytes: in
 def sampling_cache_bytes(model: ModelShape, rows: int, tokens: float, compute_bytes: int, static: bool) -> float:
     """The sampler's buffers at their longest, for `rows` completions that reach `tokens` positions, the prompt's counted.
 
-    A dynamic cache grows by `rollouts.cache.ROOM` positions. A static one has a multiple of
+    A dynamic cache grows by `rollouts.preallocated.ROOM` positions. A static one has a multiple of
     `rollouts.static_decoding.COLUMNS` for all of its rows, of which there is a power of two.
     """
     if not static:

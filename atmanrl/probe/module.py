@@ -16,13 +16,13 @@ from atmanrl.errors import UserError
 from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.probe import mask as masks
-from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend
+from atmanrl.probe.attention import attention_hook, choose_backend
 from atmanrl.probe.attributions import Attribution
 from atmanrl.probe.guard import check
 from atmanrl.probe.objective import Objective
 from atmanrl.probe.result import Found, ProbeResult
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver, Solver
-from atmanrl.probe.target import Target, target
+from atmanrl.probe.target import policy_target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 SolverName = Literal["paper", "adaptive"]
@@ -113,7 +113,7 @@ class MaskProbe(LightningModule):
         with torch.inference_mode(False), torch.enable_grad():
             result = ProbeResult.empty(len(batch), device)
             if probed:
-                targets = [self._target(batch.rollouts[i], policy) for i in probed]
+                targets = [policy_target(batch.rollouts[i], policy, self.include_eos) for i in probed]
                 # a trained policy repeats itself: rollouts that are alike, token for token, are solved once
                 distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
                 found = Found(probed, [distinct[each] for each in targets], device)
@@ -158,12 +158,6 @@ class MaskProbe(LightningModule):
             tokens = masks.token_saliency(mask, where, self.init_value, self.orientation)
             result.saliency[i] = tokens[0].tolist()
             result.masks[i] = mask[0] if self.keep_masks else None
-
-    def _target(self, rollout: Rollout, policy: Policy) -> Target:
-        found = target(rollout, policy.tokenizer, policy.eos_ids[0] if self.include_eos else None)
-        if excess := policy.excess(len(found.prompt) + found.rows):
-            raise ProbeError(f"{rollout.problem.id}: {excess}.")
-        return found
 
     def configure_callbacks(self) -> list[Callback]:
         """On several processes, one that ends all of them where one fails."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.offsets import decode
@@ -31,6 +32,11 @@ class Target:
     def rows(self) -> int:
         """R = T + D + N, the rows of the mask."""
         return len(self.tail)
+
+    @property
+    def context_ids(self) -> tuple[int, ...]:
+        """The T + D tokens between prompt and answer."""
+        return self.tail[: self.rows - self.answer]
 
     @property
     def delimiter_ids(self) -> tuple[int, ...]:
@@ -77,6 +83,18 @@ def target(rollout: Rollout, tokenizer: Any, eos_id: int | None = None, answer: 
         closing = splitter.text_ids(tokenizer, splitter.closing) if splitter.closing else []
         ids = [*ids, *closing, eos_id]
     return Target(tuple(rollout.prompt_ids), (*cot, *delimiter, *ids), len(cot), len(ids))
+
+
+def policy_target(rollout: Rollout, policy: Policy, include_eos: bool = False, answer: str | None = None) -> Target:
+    """The target of a rollout that has a delimiter, for a policy that is to read it (see `target`).
+
+    Raises:
+        ProbeError: the answer has no token, or the target exceeds the policy's context.
+    """
+    aim = target(rollout, policy.tokenizer, policy.eos_ids[0] if include_eos else None, answer)
+    if excess := policy.excess(len(aim.prompt) + aim.rows):
+        raise ProbeError(f"{rollout.problem.id}: {excess}.")
+    return aim
 
 
 def _after_opening(tokenizer: Any, parts: Parts, answer: str) -> list[int]:

@@ -5,7 +5,8 @@ from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.format import FormatReward
 from atmanrl.rewards.function import FunctionReward
 from atmanrl.rewards.gate import Gate
-from atmanrl.rewards.length import LengthReward
+from atmanrl.rewards.gold_logprob import GoldLogprobReward
+from atmanrl.rewards.length import LengthReward, RelativeLengthReward, TokenPriceReward
 from atmanrl.rewards.order import in_order, without_policy
 from atmanrl.rewards.outcome import OutcomeReward
 from atmanrl.rewards.saliency import SaliencyReward
@@ -15,13 +16,16 @@ __all__ = [
     "FormatReward",
     "FunctionReward",
     "Gate",
+    "GoldLogprobReward",
     "LengthReward",
     "OutcomeReward",
+    "RelativeLengthReward",
     "Reward",
     "RewardError",
     "RewardOutput",
     "SaliencyReward",
     "Scores",
+    "TokenPriceReward",
     "fill_abstentions",
     "in_order",
     "score",

@@ -25,6 +25,9 @@ class RewardOutput:
         token_values: for each rollout one number for each token of its completion, or of the completion's beginning
             (the reasoning); None for a rollout without any, and None as a whole where the reward has no opinion on
             single tokens. They are kept in `Rollout.token_values`, under the reward's name.
+        factors: `[B]` what each value is multiplied by in the total, besides the reward's weight; where it is 0 the
+            reward adds nothing, whatever its value. For a reward that looks at some rollouts in place of all: with
+            probability p, factors of 1 / p there and 0 elsewhere leave the mean total as it is. None is 1 everywhere.
 
     Example:
         `RewardOutput(torch.tensor([0.0, -1.0]), {"my/mean_words": 41.5}, [[0.1, 0.7, 0.0], None])`
@@ -33,6 +36,7 @@ class RewardOutput:
     values: Tensor
     metrics: Mapping[str, float] = field(default_factory=dict)
     token_values: Sequence[Sequence[float] | Tensor | None] | None = None
+    factors: Tensor | None = None
 
 
 class Reward(ABC):

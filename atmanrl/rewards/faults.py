@@ -74,7 +74,19 @@ def checked(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> R
     if values.isinf().any():
         rollout = batch.rollouts[int(values.isinf().nonzero()[0, 0])]
         raise RewardError(f"reward {name!r} gave an infinite value {described(rollout)}")
-    return RewardOutput(values, output.metrics, _token_values(name, output, batch))
+    return RewardOutput(values, output.metrics, _token_values(name, output, batch), _factors(name, output, batch))
+
+
+def _factors(name: str, output: RewardOutput, batch: RolloutBatch) -> Tensor | None:
+    if output.factors is None:
+        return None
+    factors = output.factors.detach().to("cpu", torch.float32)
+    if factors.shape != (len(batch),) or not factors.isfinite().all() or (factors < 0).any():
+        raise RewardError(
+            f"reward {name!r} gave factors {factors.tolist()} for {len(batch)} rollouts "
+            "(wanted: a number from 0 for each)."
+        )
+    return factors
 
 
 def _token_values(name: str, output: RewardOutput, batch: RolloutBatch) -> list[list[float] | None] | None:

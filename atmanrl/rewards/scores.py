@@ -58,17 +58,21 @@ def score(rewards: Mapping[str, Reward], batch: RolloutBatch, policy: Policy) ->
             counts = values[gate.reward] >= gate.at_least
             metrics[f"rewards/{name}/counted"] = float(counts.float().mean())
         each = torch.full((len(batch),), float("nan"))
+        factors = counts.float()
         if counts.any():
             part = batch if counts.all() else batch.part(counts.nonzero()[:, 0].tolist())
             output = checked(name, reward, part, policy)
             each[counts] = output.values
+            if output.factors is not None:
+                factors[counts] = output.factors
             metrics |= output.metrics
             for rollout, tokens in zip(part.rollouts, output.token_values or (), strict=False):
                 if tokens is not None:
                     rollout.token_values[name] = list(tokens)
         values[name] = each
         # zeros behind a shut gate leave min(0, lowest) as it is, so they may stand there while abstentions are filled
-        total += fill_abstentions(torch.where(counts, reward.weight * each, 0.0), batch.group_size)
+        weighted = torch.where(factors > 0, reward.weight * factors * each, 0.0)
+        total += fill_abstentions(weighted, batch.group_size)
         for rollout, value in zip(batch.rollouts, each.tolist(), strict=True):
             rollout.rewards[name] = value
     return Scores({name: values[name] for name in rewards}, total, metrics)

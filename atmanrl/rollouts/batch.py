@@ -96,7 +96,8 @@ class RolloutBatch:
         seconds: how long sampling took.
         update: number of the update that they are sampled for, from 0; 0 in evaluation.
         updates: how many there will be, or -1 where that is open.
-        figures: what sampling wants logged, by full name.
+        metrics: what sampling wants logged, by full name.
+        seed: of the run's data, from which whatever is drawn for an update follows.
         places: for each problem that this process answers in an update, its dataset row and its place among all the
             update's problems, over all processes; empty outside of training.
     """
@@ -108,6 +109,7 @@ class RolloutBatch:
     updates: int = -1
     metrics: dict[str, float] = field(default_factory=dict)
     places: dict[int, int] = field(default_factory=dict)
+    seed: int = 0
 
     def __len__(self) -> int:
         return len(self.rollouts)

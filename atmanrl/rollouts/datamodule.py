@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -215,7 +216,8 @@ class RolloutDataModule(LightningDataModule):
         assert self.task is not None
         rows = [row for row, _ in problems]
         uniforms = group_uniforms(self.seed, split_name, update, rows, samples, self.max_new_tokens)
-        return answer(policy, problems, self.task, self.splitter, self.sampler, self.sampling, uniforms)
+        batch = answer(policy, problems, self.task, self.splitter, self.sampler, self.sampling, uniforms)
+        return replace(batch, seed=self.seed)
 
     def _answered(self, policy: Policy, problems: ProblemBatch, trainer: Trainer) -> RolloutBatch:
         """Rollouts of the trainer's stage; groups of training that have no spread make way for others."""

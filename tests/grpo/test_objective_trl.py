@@ -90,7 +90,7 @@ def ours(given, rewards, **options) -> tuple[torch.Tensor, dict[str, float], tor
     scores = Scores({"first": rewards[:, 0], "second": rewards[:, 1]}, rewards @ torch.tensor([1.0, 0.5]), {})
     padded = {name: [getattr(given, name)[i, :n] for i, n in enumerate(LENGTHS)] for name in ("old", "reference")}
     experience = Experience(
-        batch(), slice(0, 8), scores, module.credit(scores.total, GROUP), padded["old"],
+        batch(), slice(0, 8), scores, module.advantages(scores.total, GROUP), padded["old"],
         padded["reference"] if loss.uses_reference else None, [0, 1], 0,
     )  # fmt: skip
     metrics = StepMetrics()
