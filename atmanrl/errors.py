@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of its message, or its name where it has none."""
+    """Return the first line of an error's message, or the error's name where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 

@@ -9,5 +9,5 @@ from atmanrl.io.terminal import say_note
 
 @rank_zero_only
 def say(line: str) -> None:
-    """A note to whoever watches the run."""
+    """Print a note for whoever watches the run, from one of its processes."""
     say_note(line)

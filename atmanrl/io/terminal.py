@@ -22,13 +22,13 @@ HANDLER = "atmanrl.lookalike"
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text with what an encoding lacks replaced: by what looks alike, or else by its escape."""
+    """Replace what an encoding lacks by what looks alike, or else by its escape."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def output_encoding() -> str | None:
-    """Of standard output; None where that is none, or takes any character."""
+    """Return the encoding of standard output; None where that is none, or takes any character."""
     return getattr(sys.stdout, "encoding", None)
 
 
@@ -39,7 +39,7 @@ def write_anything(stream: TextIO) -> None:
 
 
 def print_whole(console: Console, renderable: Any) -> None:
-    """Print a table with all its figures: a terminal that is too narrow breaks its lines, rather than cut figures off."""
+    """Print a table with all its numbers: a terminal that is too narrow breaks its lines, rather than cut them off."""
     from rich.measure import Measurement  # which `atmanrl --help` does not wait for
 
     width = console.width

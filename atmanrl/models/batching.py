@@ -8,12 +8,12 @@ from torch import Tensor
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Position ids `[B, S]` of left- or right-padded rows: each row counts its own tokens from 0."""
+    """Return position ids `[B, S]` of left- or right-padded rows: each row counts its own tokens from 0."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512) -> list[list[int]]:
-    """Indices of sequences in batches of like lengths, parted so that the work is least.
+    """Return the indices of sequences in batches of similar lengths, divided so that the work is least.
 
     The work is the tokens with their padding, and some for each pass: batches as full as the budget allows pad short
     sequences to the longest, many small ones pay for every pass.

@@ -18,7 +18,7 @@ Weights = Literal["loaded", "meta", "empty"]
 
 
 def load_model(source: Source, config: Any) -> Any:
-    """The model with its weights.
+    """Load a model with its weights.
 
     Raises:
         PolicyError: no such model, or weights that are not all of its weights and only those (see `Policy.strict`).
@@ -44,7 +44,7 @@ def load_model(source: Source, config: Any) -> Any:
 
 
 def draw_model(source: Source, config: Any) -> Any:
-    """A model with new weights, from the current random state."""
+    """Return a model with new weights, drawn from the current random state."""
     from transformers import AutoModelForCausalLM
 
     with refusals(source, "made"):
@@ -52,7 +52,7 @@ def draw_model(source: Source, config: Any) -> Any:
 
 
 def unfilled_model(source: Source, config: Any, weights: Weights, generates: bool) -> Any:
-    """A model by its configuration alone; buffers such as rotary tables are right unless it is on `meta`.
+    """Return a model by its configuration alone; buffers such as rotary tables are correct unless it is on `meta`.
 
     Args:
         source: of the model.
@@ -87,9 +87,9 @@ def _differences(loading: dict[str, Any]) -> str:
     for name, here, there in sorted(loading["mismatched_keys"])[:3]:
         parts.append(f"{name} has shape {list(here)} instead of {list(there)} and is drawn anew")
     parts += [str(message) for message in loading["error_msgs"]]
-    ends = [name for name in over for wanted in missing if name.endswith(f".{wanted}")]
-    if ends and len(ends) == len(over):
-        prefix = ends[0].removesuffix(max((w for w in missing if ends[0].endswith(f".{w}")), key=len))
+    suffixed = [name for name in over for wanted in missing if name.endswith(f".{wanted}")]
+    if suffixed and len(suffixed) == len(over):
+        prefix = suffixed[0].removesuffix(max((w for w in missing if suffixed[0].endswith(f".{w}")), key=len))
         parts.append(f"all names begin with {prefix!r}, which has to go")
     return "; ".join(parts)
 

@@ -22,7 +22,11 @@ from atmanrl.models.weights import damaged_weights, is_pointer
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from and how it is loaded; `Policy` explains the options."""
+    """Where a model comes from and how it is loaded; `Policy` explains the options.
+
+    Example:
+        `Source("Qwen/Qwen2.5-0.5B", dtype="bfloat16", revision="main")`
+    """
 
     path: str
     dtype: str = "float32"
@@ -58,7 +62,7 @@ def refusals(source: Source, verb: str) -> Iterator[None]:
 
 
 def load_config(source: Source) -> Any:
-    """A model's configuration; forward passes return what is needed here, and no token is padding that is none.
+    """Load a model's configuration, with the outputs that are needed here and without padding that is no token.
 
     Raises:
         PolicyError: there is none, or it cannot be read.
@@ -76,14 +80,14 @@ def load_config(source: Source) -> Any:
 
 
 def context_length(config: Any) -> int:
-    """The longest sequence, in tokens, that a configuration allows; MPT has a name of its own for it."""
+    """Return the longest sequence, in tokens, that a configuration allows; MPT has a name of its own for it."""
     names = ("max_position_embeddings", "max_seq_len")
     sizes = [getattr(config.get_text_config(), name, None) for name in names]
     return min((size for size in sizes if isinstance(size, int)), default=1 << 30)
 
 
 def load_tokenizer(source: Source, base: Source) -> Any:
-    """The tokenizer of a folder or of the hub; an adapter that comes without one has its base model's.
+    """Load the tokenizer of a folder or of the hub; an adapter that comes without one has its base model's.
 
     Raises:
         PolicyError: there is none, or it cannot be read.

@@ -48,7 +48,7 @@ _LAST: ContextVar[tuple[nn.Module | None, Tensor] | None] = ContextVar("atmanrl_
 
 
 def wanted_rows(attention: nn.Module) -> Tensor | None:
-    """Where `[B, S]` the output of an attention module matters, for attention functions that can make use of it.
+    """Return where `[B, S]` the output of an attention module matters, for functions that can make use of it.
 
     None where all of it does: outside of `last_layer_at`, and in every layer but the last.
     """
@@ -66,7 +66,7 @@ def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
 
     Args:
         model: a Hugging Face causal language model.
-        where: `[B, S]` boolean; the last hidden states and the logits are right there, and only there.
+        where: `[B, S]` boolean; the last hidden states and the logits are correct at these positions alone.
     """
     layers = usual_layers(model)
     last = None if layers is None else layers[-1]
@@ -91,7 +91,7 @@ def last_layer_at(model: nn.Module, where: Tensor) -> Iterator[None]:
 
 
 def logits_at(model: nn.Module, where: Tensor, **inputs: Any) -> Tensor:
-    """Logits `[K, V]` at the K true positions of `where [B, S]`, in row-major order.
+    """Return logits `[K, V]` at the K true positions of `where [B, S]`, in row-major order.
 
     `inputs` are passed to the model: `input_ids [B, S]`, `attention_mask`, `position_ids`, `past_key_values`.
     """

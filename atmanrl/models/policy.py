@@ -116,7 +116,7 @@ class Policy(nn.Module):
 
         Raises:
             PolicyError: no such model, no tokenizer, an attention implementation that this machine cannot run, or
-                adapters that it cannot be given.
+                adapters that do not fit it.
         """
         if self.model is None:
             self.prepare()
@@ -138,7 +138,7 @@ class Policy(nn.Module):
         """Load the tokenizer and the model's configuration, without the model; calling it again changes nothing.
 
         Raises:
-            PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
+            PolicyError: no such model, no tokenizer, or a chat template without one of `chat_template_kwargs`.
         """
         if self.tokenizer is None:
             adapter = Adapter.at(self._source.path, self.revision)
@@ -178,7 +178,7 @@ class Policy(nn.Module):
         return model
 
     def unbuilt(self) -> Policy:
-        """A policy of the same options that has loaded nothing."""
+        """Return a policy of the same options that has loaded nothing."""
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
             self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
@@ -186,7 +186,7 @@ class Policy(nn.Module):
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
-        """A policy of the same options on the CPU that holds these weights, taken over and not copied.
+        """Return a policy of the same options on the CPU that holds these weights, taken over and not copied.
 
         Raises:
             PolicyError: they are another model's; the message names the first key or shape that differs.
@@ -202,7 +202,7 @@ class Policy(nn.Module):
         return policy
 
     def layers(self) -> nn.ModuleList:
-        """The model's transformer layers.
+        """Return the model's transformer layers.
 
         Raises:
             PolicyError: the model keeps them where none are known.
@@ -211,7 +211,7 @@ class Policy(nn.Module):
 
     @classmethod
     def around(cls, model: Any, tokenizer: Any) -> Policy:
-        """A policy of a model and a tokenizer that are loaded already; neither is changed.
+        """Return a policy of a model and a tokenizer that are loaded already; neither is changed.
 
         Raises:
             PolicyError: neither of them names an end-of-sequence token.
@@ -250,7 +250,7 @@ class Policy(nn.Module):
         return int(self.model.get_input_embeddings().num_embeddings)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
+        """Return the token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
 
         Raises:
             PolicyError: the tokenizer gives a token that the model does not know.
@@ -258,7 +258,7 @@ class Policy(nn.Module):
         return self.encoder.prompts([text])[0]
 
     def encode_turn(self, text: str, reply: str, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
-        """Token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`), for the warm start.
+        """Return the token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`).
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
@@ -266,7 +266,7 @@ class Policy(nn.Module):
         return self.encoder.turn(text, reply, self.eos_ids[0], visible)
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
-        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
+        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype where `dtype` names one.
 
         Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
 

@@ -46,7 +46,7 @@ class SharedPrompts:
                 layer.keys, layer.values = self._leaf(layer.keys), self._leaf(layer.values)
 
     def select(self, prompts: Tensor) -> tuple[Any, Tensor]:
-        """A cache of its own (a forward pass changes it) and the attention mask `[B, P]` of `prompts [B]`."""
+        """Return a copy of the cache, for a forward pass to change, and the attention mask `[B, P]`, of `prompts [B]`."""
         return fork(self.cache, prompts), self.mask[prompts]
 
     def backward(self) -> None:

@@ -1,4 +1,4 @@
-"""Teacher forcing: how likely a causal language model finds given answers after given contexts."""
+"""Teacher forcing: how likely a causal language model finds an answer after a context."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LOGITS_AT_ONCE = 1 << 26
 
 
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, in float32 or better."""
+    """Return log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, in float32 or better."""
     logits = logits.to(widened(logits.dtype)) / temperature
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
@@ -30,28 +30,28 @@ class _TokenScores(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         scaled = logits.to(widened(logits.dtype))
         scaled = scaled if temperature == 1 else scaled / temperature
-        shares = scaled.softmax(-1)
+        probabilities = scaled.softmax(-1)
         top, where = scaled.max(-1, keepdim=True)
-        total = (top - shares.gather(-1, where).log())[:, 0]  # logsumexp, without another pass of exponentials
+        total = (top - probabilities.gather(-1, where).log())[:, 0]  # logsumexp, without another pass of exponentials
         chosen = scaled.gather(-1, tokens[:, None])[:, 0] - total
         with without_autocast(logits):  # in bf16 the product is off by up to 0.03 nats
-            entropy = total - torch.linalg.vecdot(shares, scaled)
-        ctx.save_for_backward(shares, tokens)
+            entropy = total - torch.linalg.vecdot(probabilities, scaled)
+        ctx.save_for_backward(probabilities, tokens)
         ctx.temperature, ctx.dtype = temperature, logits.dtype
         ctx.mark_non_differentiable(entropy)
         return chosen, entropy
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        shares, tokens = ctx.saved_tensors
+        probabilities, tokens = ctx.saved_tensors
         grad = (grads[0] / ctx.temperature)[:, None]
-        return (shares * -grad).scatter_add_(-1, tokens[:, None], grad).to(ctx.dtype), None, None
+        return (probabilities * -grad).scatter_add_(-1, tokens[:, None], grad).to(ctx.dtype), None, None
 
 
 def token_scores(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, and entropies `[K]` in nats.
+    """Return log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, and entropies `[K]`.
 
-    In float32 or better. The entropy has no gradient.
+    In nats, in float32 or better. The entropy has no gradient.
     """
     chosen, entropy = _TokenScores.apply(logits, tokens, temperature)  # type: ignore[no-untyped-call]
     return chosen, entropy
@@ -60,7 +60,7 @@ def token_scores(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tu
 def scores_at(
     model: nn.Module, where: Tensor, tokens: Tensor, temperature: float = 1.0, most: int = LOGITS_AT_ONCE, **inputs: Any
 ) -> tuple[Tensor, Tensor]:
-    """Log-probabilities and entropies (see `token_scores`) of the K tokens that follow the true positions of `where`.
+    """Return log-probabilities and entropies (see `token_scores`) of the K tokens that follow true positions of `where`.
 
     Where K x V logits would be more than `most`, they are computed for some positions at a time and, for the gradient,
     once more in the backward pass, so that they never exist all at once. Values and gradients are the same.

@@ -142,7 +142,7 @@ class RolloutDataModule(LightningDataModule):
             self.rows["test"] = self.rows["test"][: self.test_problems]
 
     def order_options(self) -> dict[str, Any]:
-        """What the order of problems hangs on, by option; a run that goes on cannot change it."""
+        """Return the options on which the order of problems depends; a run that is resumed cannot change them."""
         if self.task is None:
             return {}
         return {
@@ -158,7 +158,7 @@ class RolloutDataModule(LightningDataModule):
         return fitting_problems(rows, self.task, policy, self.max_new_tokens, self.max_prompt_tokens, self.too_long)
 
     def train_dataloader(self) -> DataLoader[ProblemRow]:
-        """One batch of problems an update; the last, smaller batch of an epoch is left out."""
+        """Return the loader of training problems: a batch for each update, without the last, smaller one of an epoch."""
         rows = self._rows("train", "fit")
         order = EpochOrder(len(rows), self.seed, self._updates_done, processes(), self.queries_per_device)
         check_interval(self.trainer, order.updates)
@@ -169,15 +169,15 @@ class RolloutDataModule(LightningDataModule):
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[ProblemRow]:
-        """The held-out training problems."""
+        """Return the loader of the held-out training problems."""
         return self._evaluation(self._rows("val", "validate"), "data.val_problems", ProblemBatch)
 
     def test_dataloader(self) -> DataLoader[ProblemRow]:
-        """The drawn test problems."""
+        """Return the loader of the drawn test problems."""
         return self._evaluation(self._rows("test", "test"), "data.test_problems", ProblemBatch)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The stored traces, or the drawn test problems."""
+        """Return the loader of the stored traces, or else of the drawn test problems."""
         if self.traces is None:
             return self.test_dataloader()
         path = Path(self.traces)

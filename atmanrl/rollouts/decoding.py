@@ -28,6 +28,9 @@ class Prefill:
         logits: `[Q, V]` of the first token.
         cache: keys and values of the prompts, of Q rows.
         mask: `[Q, S]`, 1 where a prompt's tokens are.
+
+    Example:
+        Of prompts of 1 and 3 tokens, `mask` is `[[0, 0, 1], [1, 1, 1]]`.
     """
 
     logits: Tensor
@@ -44,6 +47,10 @@ class Decoded:
         logprobs: `[B, T]`, not NaN behind a completion's end.
         lengths: `[B]`, in tokens.
         finished: `[B]`, whether it ended by itself.
+
+    Example:
+        Of a completion of 2 tokens that ended and one that was cut off at T = 3, `lengths` is `[2, 3]` and `finished`
+        `[True, False]`.
     """
 
     tokens: Tensor
@@ -53,7 +60,7 @@ class Decoded:
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both `[B, S]`, of rows padded on the left."""
+    """Return token ids and attention mask, both `[B, S]`, of rows padded on the left."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)

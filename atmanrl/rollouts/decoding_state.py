@@ -19,7 +19,7 @@ from atmanrl.rollouts.static_cache import static_cache
 
 
 class DecodingState:
-    """All that a decoding step reads and writes, for B rows, C columns of the cache and T tokens.
+    """What a decoding step reads and writes, for B rows, C columns of the cache and T tokens.
 
     Attributes:
         cache: keys and values, `[B, heads, C, D]` in each layer.
@@ -58,7 +58,7 @@ class DecodingState:
         self.index.add_(1)
 
     def resized(self, rows: Sequence[int], columns: int, used: int, index: int) -> DecodingState:
-        """A state with some of the rows and with other columns; this one is used up.
+        """Return a state with some of the rows and with other columns; this one must not be used any more.
 
         Args:
             rows: numbers of the rows to keep; one may stand several times.

@@ -34,7 +34,7 @@ def fitting_problems(
     max_prompt_tokens: int | None,
     too_long: TooLong,
 ) -> list[ProblemRow]:
-    """The problems whose prompts are short enough; how many are left out is said.
+    """Return the problems whose prompts are short enough, and say how many are left out.
 
     Args:
         rows: problems.

@@ -14,14 +14,14 @@ ProblemRow = tuple[int, Problem]
 
 
 def zero_spread(batch: RolloutBatch) -> list[int]:
-    """Numbers of the groups whose answers are all right or all wrong."""
+    """Return the numbers of the groups whose answers are all right or all wrong."""
     size = batch.group_size
     counts = [sum(bool(r.correct) for r in batch.rollouts[q : q + size]) for q in range(0, len(batch), size)]
-    return [q for q, right in enumerate(counts) if right in (0, size)]
+    return [q for q, count in enumerate(counts) if count in (0, size)]
 
 
 def reserves(rows: Sequence[ProblemRow], asked: Sequence[int], key: str) -> list[list[ProblemRow]]:
-    """For each group of an update, problems of its own that may take its place, in this order.
+    """Return, for each group of an update, the problems that may take its place, in this order.
 
     They depend on what the whole update asks and on the key, so they are the same on any number of processes, and no
     problem stands ready for two groups.
@@ -55,7 +55,7 @@ def resample(
         rounds: most times that a group is replaced.
 
     Returns:
-        A batch of as many groups in the same places. Its figures say how many groups were sampled in addition, as a
+        A batch of as many groups in the same places. Its metrics say how many groups were sampled in addition, as a
         share of its groups (`resampled/groups`), and the share of groups without spread that are left
         (`resampled/left`).
     """
@@ -70,5 +70,5 @@ def resample(
         for i, q in enumerate(places):
             rollouts[q * size : (q + 1) * size] = answered.rollouts[i * size : (i + 1) * size]
     left = len(zero_spread(replace(batch, rollouts=rollouts)))
-    figures = {"resampled/groups": extra / count, "resampled/left": left / count}
-    return replace(batch, rollouts=rollouts, seconds=seconds, metrics=batch.metrics | figures)
+    metrics = {"resampled/groups": extra / count, "resampled/left": left / count}
+    return replace(batch, rollouts=rollouts, seconds=seconds, metrics=batch.metrics | metrics)

@@ -30,7 +30,7 @@ class StaticKeyValueLayer(CacheLayerMixin):
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Do nothing: the buffers are there from the start."""
+        """Do nothing: the buffers exist from the start."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write one column, `[B, heads, 1, D]`; returns the buffers with all columns."""
@@ -39,20 +39,20 @@ class StaticKeyValueLayer(CacheLayerMixin):
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Columns of the mask, and the first of them."""
+        """Return how many columns the mask has, and the first of them."""
         return self.keys.shape[2], 0
 
     def get_seq_length(self) -> Tensor:
-        """The column of the next key, on the device: to read it would make the host wait."""
+        """Return the column of the next key, on the device: reading it would make the host wait."""
         return self.column
 
     def get_max_length(self) -> int:
-        """All columns."""
+        """Return the number of columns."""
         return self.keys.shape[2]
 
 
 def static_cache(cache: Cache, rows: Tensor, columns: int, used: int, column: Tensor) -> Cache:
-    """A cache of `StaticKeyValueLayer` with chosen rows of another one, whose layers are freed one by one.
+    """Return a cache of `StaticKeyValueLayer` with chosen rows of another one, whose layers are freed one by one.
 
     Args:
         cache: of dynamic layers after the prompts, or static.

@@ -30,7 +30,7 @@ FEWEST_ROWS = 8
 
 
 def why_not_static(policy: Policy, cache: Cache) -> str | None:
-    """Why a model cannot decode with a static cache, or None where it can.
+    """Return why a model cannot decode with a static cache, or None where it can.
 
     Args:
         policy: built.
@@ -118,12 +118,12 @@ def _filled(rows: list[int]) -> list[int]:
 
 
 def filled_size(rows: int) -> int:
-    """How many rows a state has for so many that go on."""
+    """Return how many rows a state has for so many that go on."""
     return max(FEWEST_ROWS, 1 << (rows - 1).bit_length())
 
 
 def columns_for(needed: int, most: int) -> int:
-    """The smallest size of buffers that holds so many columns.
+    """Return the smallest size of buffers that holds so many columns.
 
     Args:
         needed: columns; `HFSampler` has refused what does not fit into the model's context.

@@ -8,7 +8,8 @@ completion was split by another than the default: a text, or an object with the 
 `gradients`.
 
 To be read, a trace needs `prompt`, `gold` (or `answer`, taken as gold) and either `cot` or a whole `completion`; token
-ids are used where they are given and made where they are not. What was known of the tokens is read only with their ids.
+ids are used where there are any, and the text is tokenized where there are none. What is known of single tokens is read
+together with their ids alone.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class TraceError(UserError):
 
 
 def to_json(rollout: Rollout) -> dict[str, Any]:
-    """A rollout as one JSON object."""
+    """Return a rollout as one JSON object."""
     return {
         "problem_id": rollout.problem.id,
         "prompt": rollout.prompt,
@@ -71,13 +72,13 @@ def read(
     on_fault: Callable[[int, str], None] | None = None,
     splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
+    """Yield line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
 
     Args:
         path: the file.
         limit: read no more than the first so many traces, faulty ones counted.
-        on_fault: is told the line number and the fault of each faulty line, which is then passed over; without it the
-            first fault is raised.
+        on_fault: called with the line number and the fault of each faulty line, which is then passed over; without it,
+            the first fault is raised.
         splitter: of traces that name none; messages tell its delimiter.
 
     Raises:
@@ -107,13 +108,13 @@ def _fault(trace: dict[str, Any], splitter: Splitter) -> str:
         return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}."
     if trace.get("gold") is None and trace.get("answer") is None:
         return "field 'gold' (or 'answer') is missing."
-    if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):
-        return f"field 'logprobs' has {len(given)} values for {len(ids)} tokens."
+    if (logprobs := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(logprobs) != len(ids):
+        return f"field 'logprobs' has {len(logprobs)} values for {len(ids)} tokens."
     return ""
 
 
 def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
-    """The splitter that a trace names; `otherwise` where it names none, or that very one.
+    """Return the splitter that a trace names; `otherwise` where it names none, or that very one.
 
     Raises:
         TraceError: it names a class that is neither `otherwise` nor comes with the package: no data makes code run.
@@ -131,7 +132,7 @@ def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
 
 
 def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, splitter: Splitter = DEFAULT) -> Rollout:
-    """A rollout of a checked object, tokenized for `policy` where it has no token ids.
+    """Return the rollout of a checked object, tokenized for `policy` where it has no token ids.
 
     Args:
         trace: the object.
@@ -165,7 +166,9 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     parts = splitter.split(tokenizer, ids)
-    of_tokens = known if "completion_ids" in known else {}  # of tokens made anew nothing is known
+    of_tokens = (
+        known if "completion_ids" in known else {}
+    )  # nothing is known of tokens of a text that is tokenized anew
     saliency = of_tokens.get("saliency")
     if saliency is not None and len(saliency) != parts.cot_length:
         raise TraceError(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from random import Random
 
-from atmanrl.tasks.stories import PEOPLE, THINGS, Step, Story
+from atmanrl.tasks.stories import PEOPLE, THINGS, Step, Story, wordings
 
 
 def collection(rng: Random) -> Story:
     """Someone gets some, gives some away and perhaps shares the rest: + - and sometimes exact division."""
+    one_of = wordings(rng)
     name, he, his = rng.choice(PEOPLE)
     thing = rng.choice(THINGS)
     friends = rng.choice((1, 1, 2, 3, 4, 5))
@@ -17,19 +18,15 @@ def collection(rng: Random) -> Story:
     start = left + gives - gets
     if start < 3:
         start, left = start + 60, left + 60
-    gained = rng.choice(
-        (
-            f"{name} buys {gets} more.",
-            f"A friend gives {name} {gets} more {thing}.",
-            f"Then {he} finds {gets} {thing} in a drawer.",
-        )
+    gained = one_of(
+        f"{name} buys {gets} more.",
+        f"A friend gives {name} {gets} more {thing}.",
+        f"Then {he} finds {gets} {thing} in a drawer.",
     )
-    lost = rng.choice(
-        (
-            f"Later {he} gives {gives} of them to {his} brother.",
-            f"On the way home {he} loses {gives} of them.",
-            f"The next day {he} sells {gives} {thing}.",
-        )
+    lost = one_of(
+        f"Later {he} gives {gives} of them to {his} brother.",
+        f"On the way home {he} loses {gives} of them.",
+        f"The next day {he} sells {gives} {thing}.",
     )
     steps = [
         Step(f"With the new ones {name} has", f"{start} + {gets}", start + gets, thing),
@@ -46,6 +43,7 @@ def collection(rng: Random) -> Story:
 
 def boxes(rng: Random) -> Story:
     """Boxes of things, some lost, the rest packed again: x - and exact division."""
+    one_of = wordings(rng)
     name, he, _ = rng.choice(PEOPLE)
     thing = rng.choice(THINGS)
     bags, each = rng.randint(2, 9), rng.randint(2, 12)
@@ -53,20 +51,15 @@ def boxes(rng: Random) -> Story:
     while n * k <= bags * each:
         n, k = n + 1, k + 1
     lost = n * k - bags * each
-    has = rng.choice(
-        (
-            f"{name} has {n} boxes with {k} {thing} in each.",
-            f"There are {k} {thing} in a box, and {name} has {n} boxes.",
-        )
+    has = one_of(
+        f"{name} has {n} boxes with {k} {thing} in each.", f"There are {k} {thing} in a box, and {name} has {n} boxes."
     )
-    gone = rng.choice(
-        (f"{lost} {thing} are broken and thrown away.", f"{he.capitalize()} gives {lost} {thing} to a neighbor.")
+    gone = one_of(
+        f"{lost} {thing} are broken and thrown away.", f"{he.capitalize()} gives {lost} {thing} to a neighbor."
     )
-    ask = rng.choice(
-        (
-            f"The rest goes into bags of {each}. How many bags does {name} need?",
-            f"{name} packs the rest in bags with {each} {thing} in each bag. How many bags are there?",
-        )
+    ask = one_of(
+        f"The rest goes into bags of {each}. How many bags does {name} need?",
+        f"{name} packs the rest in bags with {each} {thing} in each bag. How many bags are there?",
     )
     steps = (
         Step("The boxes hold", f"{n} * {k}", n * k, thing),
@@ -78,24 +71,21 @@ def boxes(rng: Random) -> Story:
 
 def reading(rng: Random) -> Story:
     """A book read in two paces: x - and exact division."""
+    one_of = wordings(rng)
     name, he, _ = rng.choice(PEOPLE)
     pace, days = rng.randint(5, 20), rng.randint(2, 6)
     later, rest = rng.randint(2, 8), rng.randint(4, 20)
     pages = pace * days + later * rest
-    book = rng.choice(
-        (f"{name} reads a book of {pages} pages.", f"A book has {pages} pages, and {name} wants to read all of it.")
+    book = one_of(
+        f"{name} reads a book of {pages} pages.", f"A book has {pages} pages, and {name} wants to read all of it."
     )
-    first = rng.choice(
-        (
-            f"{he.capitalize()} reads {pace} pages a day for {days} days.",
-            f"For {days} days {he} reads {pace} pages every day.",
-        )
+    first = one_of(
+        f"{he.capitalize()} reads {pace} pages a day for {days} days.",
+        f"For {days} days {he} reads {pace} pages every day.",
     )
-    ask = rng.choice(
-        (
-            f"How many pages a day must {he} read to finish it in {later} more days?",
-            f"The rest is read in {later} days. How many pages is that a day?",
-        )
+    ask = one_of(
+        f"How many pages a day must {he} read to finish it in {later} more days?",
+        f"The rest is read in {later} days. How many pages is that a day?",
     )
     steps = (
         Step(f"First {name} reads", f"{pace} * {days}", pace * days, "pages"),
@@ -107,6 +97,7 @@ def reading(rng: Random) -> Story:
 
 def comparison(rng: Random) -> Story:
     """Three people compared with each other and added up: x - or +, then +."""
+    one_of = wordings(rng)
     (a, _, _), (b, _, _), (c, _, _) = rng.sample(PEOPLE, 3)
     thing = rng.choice(THINGS)
     start, times = rng.randint(4, 25), rng.randint(2, 5)
@@ -115,12 +106,10 @@ def comparison(rng: Random) -> Story:
     by = rng.randint(2, min(25, second - 1))
     third = second + by if more else second - by
     word, sign = ("more", "+") if more else ("fewer", "-")
-    tell = rng.choice(
-        (
-            f"{a} has {start} {thing}. {b} has {times} times as many as {a}. {c} has {by} {word} than {b}.",
-            f"{a} collects {start} {thing}, and {b} collects {times} times as many. "
-            f"{c} collects {by} {thing} {word} than {b}.",
-        )
+    tell = one_of(
+        f"{a} has {start} {thing}. {b} has {times} times as many as {a}. {c} has {by} {word} than {b}.",
+        f"{a} collects {start} {thing}, and {b} collects {times} times as many. "
+        f"{c} collects {by} {thing} {word} than {b}.",
     )
     steps = [
         Step(f"{b} has", f"{start} * {times}", second, thing),

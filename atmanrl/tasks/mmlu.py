@@ -66,7 +66,7 @@ class MMLU(Task):
         self.dropped: dict[Split, Counter[str]] = {}
 
     def problems(self, split: Split) -> list[Problem]:
-        """The problems of a split in the data's order, with ids that count a part's rows (`mmlu/val/virology/17`).
+        """Return the problems of a split in the data's order; their ids count a part's rows (`mmlu/val/virology/17`).
 
         Raises:
             TaskError: there is no such split, or the data is missing, unreachable, empty or malformed.
@@ -100,11 +100,11 @@ class MMLU(Task):
         return problems
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` names the right letter and no other; the texts of the choices in it are passed over."""
+        """Return whether `answer` names the right letter and no other; the choices' own texts are passed over."""
         return same_letter(answer, problem.gold, problem.columns.get("choices", ()))
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` names one letter."""
+        """Return whether `answer` names one letter."""
         return parse_letter(answer, problem.columns.get("choices", ())) is not None
 
 

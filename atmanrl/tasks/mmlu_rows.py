@@ -23,7 +23,7 @@ _ADVICE = "give a folder that holds MMLU's dev.jsonl, val.jsonl and test.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A row of the data that has been checked.
+    """A question of the data that has been checked.
 
     Attributes:
         part: `dev`, `val`, `test` or `auxiliary_train`.
@@ -31,6 +31,9 @@ class Question:
         subject: empty in `auxiliary_train`.
         question, choices: as they stand there, without white space around them.
         gold: the number of the right choice, from 0.
+
+    Example:
+        `Question("val", 17, "virology", "Which ...?", ("A vaccine", "A virus", "A drug", "A test"), gold=1)`
     """
 
     part: str
@@ -52,7 +55,7 @@ class Question:
 
 
 def read_rows(path: str | None, hub_name: str, part: str) -> Iterator[Question]:
-    """All rows of a part of the data, from the folder `path` or, where that is None, from the hub.
+    """Yield all rows of a part of the data, from the folder `path` or, where that is None, from the hub.
 
     Raises:
         TaskError: the data is missing, unreachable, empty or malformed; the message names the place.

@@ -12,7 +12,7 @@ from atmanrl.tasks.base import TaskError
 
 
 def data_folder(path: str, holds: str) -> Path:
-    """The user's folder; `holds` says in the error message what stands in it.
+    """Return the user's folder; `holds` says in the error message what stands in it.
 
     Raises:
         TaskError: there is no such folder.
@@ -25,7 +25,7 @@ def data_folder(path: str, holds: str) -> Path:
 
 
 def file_rows(file: Path) -> Iterator[tuple[str, object]]:
-    """Each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over.
+    """Yield each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over.
 
     Raises:
         TaskError: the file cannot be read, or a line is no JSON; the message names it.
@@ -41,7 +41,7 @@ def file_rows(file: Path) -> Iterator[tuple[str, object]]:
 
 
 def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iterator[tuple[str, object]]:
-    """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
+    """Yield each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
 
     Raises:
         TaskError: it cannot be loaded, or a row holds what cannot be written again; the message says why, and `advice`

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
 PEOPLE = (
     ("Anna", "she", "her"), ("Ben", "he", "his"), ("Clara", "she", "her"), ("David", "he", "his"),
@@ -58,3 +60,8 @@ class Story:
     def key(self) -> str:
         """What makes it this problem and no other, whatever its wording: `boxes/4/12/6/3`."""
         return "/".join([self.kind, *map(str, self.numbers)])
+
+
+def wordings(rng: Random) -> Callable[..., str]:
+    """Return a function that draws one of the texts that it is called with, each with equal chance."""
+    return lambda *texts: rng.choice(texts)

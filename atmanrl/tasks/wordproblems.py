@@ -39,9 +39,9 @@ class WordProblems(GeneratedTask):
         super().__init__(f"atmanrl word problems/{seed}", train_size, test_size, seed, instruction)
 
     def draw(self, rng: Random) -> Story:
-        """A story of any kind; its wording is drawn with its numbers."""
+        """Draw a story of any kind, its wording with its numbers."""
         return rng.choice(STORIES)(rng)
 
     def tell(self, drawn: Story, rng: Random) -> tuple[str, tuple[Step, ...]]:
-        """The story and its steps."""
+        """Return the story and its steps."""
         return drawn.text, drawn.steps
