@@ -42,7 +42,17 @@ ARMS = {
         Arm("a", "outcome", OUTCOME, seeds=5),
         Arm("b", "+ saliency (restored)", BOTH, seeds=5),
         Arm("c", "+ saliency (printed)", BOTH, (f"{SALIENCY}.probe.orientation=printed",), seeds=5),
+        Arm(
+            "d",
+            "+ price on tokens",
+            OUTCOME,
+            _instead("price", "TokenPriceReward", 1.0, "price=0.0099", "of=reasoning"),
+            5,
+        ),
+        Arm("e", "+ gold log-probability", OUTCOME, _instead("gold", "GoldLogprobReward", 0.11)),
         Arm("g", "+ saliency where right", BOTH, (f"{SALIENCY}.only_where.reward=outcome",)),
+        Arm("h", "+ saliency, token credit", BOTH, ("--model.credit=saliency",)),
+        Arm("i", "+ saliency on a quarter", BOTH, (f"{SALIENCY}.share=0.25",)),
         Arm("j", "+ saliency, tolerance 0.03", BOTH, (f"{SALIENCY}.probe.solver.tolerance=0.03",)),
     )
 }

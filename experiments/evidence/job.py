@@ -72,7 +72,7 @@ class Job:
         return self.results / self.name
 
     def steps(self) -> dict[str, list[str]]:
-        """The commands, in order: `fit`, `test` and `measure`."""
+        """The commands, in order: `fit`, `test`, `count` and `measure`."""
         folder = f"--trainer.default_root_dir={self.run}"
         policy = str(self.run / "policy")
         config = ["--config", self.arm.config, *self.arm.options]
@@ -84,6 +84,10 @@ class Job:
             "test": [
                 "atmanrl", "test", "--config", self.arm.config, folder, f"--model.policy.path={policy}",
                 f"--data.seed={TEST_SEED}", "--trainer.enable_progress_bar=false",
+            ],
+            "count": [
+                "experiments.evidence.count", "--rollouts", str(self.run / "eval/test.jsonl"), "--out",
+                str(self.folder / "counts.csv"),
             ],
             "measure": [
                 "experiments.evidence.measure", "--policy", policy, "--rollouts", str(self.run / "eval/test.jsonl"),
@@ -140,7 +144,8 @@ class Job:
     def _keep(self) -> None:
         """Copy what the analysis reads, compressed; the policy stays in the run's folder."""
         self.kept.mkdir(parents=True, exist_ok=True)
-        for path in (self.run / "metrics.csv", self.run / "eval/test.jsonl", self.folder / "measures.json"):
+        sources = ("run/metrics.csv", "run/eval/test.jsonl", "counts.csv", "measures.json")
+        for path in map(self.folder.joinpath, sources):
             if path.exists():
                 with atomic_file(self.kept / f"{path.name}.gz") as temporary, temporary.open("wb") as raw:
                     # without a time and a name of its own, equal results are equal files

@@ -22,7 +22,7 @@ from experiments.evidence.arms import ARMS, Arm
 from experiments.evidence.job import Job, StepError
 
 HERE = Path(__file__).parent
-STEPS = ("fit", "test", "measure")
+STEPS = ("fit", "test", "count", "measure")
 
 
 def queue(arms: Sequence[Arm], seeds: Sequence[int] | None, runs: Path, results: Path) -> list[Job]:

@@ -1,0 +1,64 @@
+"""The picture of the evidence: every seed of every arm.
+
+python -m experiments.evidence.figure summary.json docs/evidence.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from atmanrl.io.files import atomic_file
+
+ORDER = "abcdefghij"
+
+
+def frontier(axes: Axes, arms: dict[str, Any]) -> None:
+    """Length against pass@4, a point for each seed and a larger one for their mean."""
+    for key, arm in arms.items():
+        colour = f"C{ORDER.index(key)}"
+        lengths, passed = arm["values"]["tokens_per_cot"], arm["values"]["pass_at_4"]
+        axes.scatter(lengths["by_seed"], [100 * value for value in passed["by_seed"]], s=12, color=colour, alpha=0.5)
+        axes.scatter(lengths["value"], 100 * passed["value"], s=60, color=colour, label=f"{key}  {arm['name']}")
+    axes.set_xlabel("tokens / CoT")
+    axes.set_ylabel("pass@4 %")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def contrasts(axes: Axes, primary: dict[str, Any]) -> None:
+    """Arm b against d on the primary measures, each in units of its own 95 % half-width."""
+    for row, each in enumerate(primary.values()):
+        scale = max(each["high"] - each["low"], 1e-12) / 2
+        axes.plot([each["low"] / scale, each["high"] / scale], [row, row], color="C1")
+        axes.plot(each["difference"] / scale, row, "o", color="C1")
+        axes.annotate(f"{each['difference']:+.3f}, p {each['p_holm']:.3f}", (each["high"] / scale, row), (4, 4), fontsize=7,
+                      textcoords="offset points")  # fmt: skip
+    axes.axvline(0, color="grey", linewidth=0.8)
+    axes.set_yticks(range(len(primary)), list(primary))
+    axes.set_xlabel("b - d, in half-widths of its 95 % interval")
+
+
+def main() -> None:
+    """Draw."""
+    parser = argparse.ArgumentParser(description="Draw the evidence: all seeds, and b against d.")
+    parser.add_argument("summary", type=Path, help="what `summarise --json` wrote")
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    summary = json.loads(options.summary.read_text())
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    panels = 2 if summary["primary"] else 1
+    figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 4), squeeze=False, layout="constrained")
+    frontier(axes[0][0], summary["arms"])
+    if summary["primary"]:
+        contrasts(axes[0][1], summary["primary"])
+    with atomic_file(options.out) as temporary:
+        figure.savefig(temporary, format=options.out.suffix.lstrip("."), dpi=150, metadata={})
+
+
+if __name__ == "__main__":
+    main()

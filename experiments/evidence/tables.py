@@ -1,0 +1,71 @@
+"""The analysis as Markdown tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+TITLES = {
+    "tokens_per_cot": "tokens / CoT", "numbers_pct": "numbers %", "stop_words_pct": "stop words %",
+    "symbols_pct": "symbols %", "pass_at_1": "pass@1 %", "pass_at_4": "pass@4 %",
+}  # fmt: skip
+IN_PER_CENT = ("pass_at_1", "pass_at_4")
+
+
+def markdown(summary: dict[str, Any], columns: Sequence[str], primary: Sequence[str]) -> str:
+    """Table 1 of all arms, then the measures, then b against d.
+
+    Args:
+        summary: as `summarise.summary` gives it.
+        columns: of Table 1.
+        primary: names of the primary measures.
+    """
+    arms = summary["arms"]
+    measured = sorted({name for arm in arms.values() for name in arm["values"] if name not in columns})
+    parts = [
+        "## Table 1, all arms", _table(arms, columns),
+        "Mean over seeds, with 95 % intervals (hierarchical bootstrap over seeds and problems).",
+    ]  # fmt: skip
+    if measured:
+        rest = [name for name in measured if name not in primary]
+        parts += ["## Measures apart from the reward", _table(arms, [name for name in primary if name in measured])]
+        parts += [_transposed(arms, rest)]
+    if summary["primary"]:
+        rows = [
+            [name, *(_signed(each[key]) for key in ("difference", "low", "high")), f"{each['p_holm']:.4f}"]
+            for name, each in summary["primary"].items()
+        ]
+        parts += ["## b against d", _rows(["measure", "difference", "low", "high", "p (Holm)"], rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(arms: dict[str, Any], names: Sequence[str]) -> str:
+    """A row for each arm."""
+    rows = [
+        [key, arm["name"], str(len(arm["seeds"])), *(_cell(name, arm["values"].get(name)) for name in names)]
+        for key, arm in arms.items()
+    ]
+    return _rows(["", "rewards", "seeds", *(TITLES.get(name, name) for name in names)], rows)
+
+
+def _transposed(arms: dict[str, Any], names: Sequence[str]) -> str:
+    """A row for each value, for those that are many."""
+    rows = [[name, *(_cell(name, arm["values"].get(name)) for arm in arms.values())] for name in names]
+    return _rows(["measure", *arms], rows)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(name: str, value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    factor, digits = (100, 1) if name in IN_PER_CENT else (1, 1 if name in TITLES else 3)
+    shown = [f"{factor * value[key]:.{digits}f}" for key in ("value", "low", "high")]
+    return f"{shown[0]} [{shown[1]}, {shown[2]}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}"

@@ -1,0 +1,74 @@
+"""The queue of the evidence: what it runs, in which order, and what it does when it is started again."""
+
+import gzip
+import json
+
+import pytest
+
+from experiments.evidence import job as module
+from experiments.evidence.arms import ARMS
+from experiments.evidence.job import Job, StepError
+from experiments.evidence.run import STEPS, carry_out, queue
+from experiments.evidence.spread import spreads
+
+
+def test_seeds_come_one_after_the_other_and_each_arm_has_its_own_number(tmp_path):
+    jobs = queue(list(ARMS.values()), None, tmp_path, tmp_path)
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names) == sum(arm.seeds for arm in ARMS.values())
+    assert [job.seed for job in jobs] == sorted(job.seed for job in jobs)
+    assert [job.name for job in queue([ARMS["b"]], [7], tmp_path, tmp_path)] == ["b-7"]
+
+
+def test_arms_differ_in_their_rewards_and_their_loss_alone():
+    for arm in ARMS.values():
+        assert arm.config in ("configs/laptop.yaml", "configs/laptop_baseline.yaml")
+        assert all(option.startswith(("--model.rewards.", "--model.credit")) for option in arm.options)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job whose commands write what the real ones do; `job.ran` has their names, and a name in `job.fails` fails."""
+    made = Job(ARMS["b"], 0, tmp_path / "runs", tmp_path / "results")
+    made.folder.mkdir(parents=True)
+    ran, fails = [], set()
+
+    def command(self, step, words):
+        ran.append(step)
+        if step in fails:
+            raise StepError(f"{step} ended with status 1")
+        for name in {"fit": ("run/metrics.csv",), "test": ("run/eval/test.json", "run/eval/test.jsonl")}.get(step, ()):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_text(step)
+
+    monkeypatch.setattr(module.Job, "_command", command)
+    return made, ran, fails
+
+
+def test_a_job_that_failed_goes_on_where_it_stood_and_keeps_what_it_had(job):
+    made, ran, fails = job
+    fails.add("count")
+    assert "count ended with status 1" in carry_out(made, STEPS)
+    assert ran == ["fit", "test", "count"] and made.state() == "fit, test"
+    assert gzip.decompress((made.kept / "metrics.csv.gz").read_bytes()) == b"fit"
+    fails.clear()
+    assert carry_out(made, STEPS) is None
+    assert ran == ["fit", "test", "count", "count", "measure"]
+    record = json.loads((made.kept / "record.json").read_text())
+    assert list(record["steps"]) == list(STEPS) and "--seed_everything=0" in record["steps"]["fit"]["command"]
+    assert carry_out(made, STEPS) is None and len(ran) == 5
+
+
+def test_results_in_the_repository_are_enough_to_be_done(job):
+    made, ran, _ = job
+    made.kept.mkdir(parents=True)
+    record = {"steps": dict.fromkeys(STEPS, {"seconds": 1})}
+    (made.kept / "record.json").write_text(json.dumps(record))
+    assert carry_out(made, STEPS) is None and ran == []
+
+
+def test_the_spread_is_that_within_a_problem(tmp_path):
+    rows = [("p", 1.0), ("p", 3.0), ("q", 10.0), ("q", 10.0), ("q", None)]
+    file = tmp_path / "predictions.jsonl"
+    file.write_text("\n".join(json.dumps({"problem_id": p, "rewards": {"length": v}}) for p, v in rows))
+    assert spreads(file) == {"length": pytest.approx(2**0.5 / 2)}

@@ -1,0 +1,91 @@
+"""The bootstrap of the evidence, against loops, and the summary of results that were made by hand."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from experiments.evidence.bootstrap import Ratio, draws, holm, interval, p_value
+from experiments.evidence.summarise import difference, summary
+from experiments.evidence.tables import markdown
+
+
+def ratio(random, seeds=3, problems=7):
+    return Ratio(random.normal(size=(seeds, problems)), random.uniform(0.5, 2, size=(seeds, problems)))
+
+
+def test_a_drawn_value_is_the_sum_over_drawn_seeds_and_problems():
+    random = np.random.default_rng(1)
+    made = ratio(random)
+    seeds, problems = draws(3, 7, count=20)
+    assert (seeds.sum(1) == 3).all() and (problems.sum(1) == 7).all()
+    for value, m, w in zip(made.drawn(seeds, problems), seeds, problems, strict=True):
+        above = sum(m[s] * w[p] * made.above[s, p] for s in range(3) for p in range(7))
+        below = sum(m[s] * w[p] * made.below[s, p] for s in range(3) for p in range(7))
+        assert value == pytest.approx(above / below)
+    assert made.value() == pytest.approx(made.above.sum() / made.below.sum())
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    random, covered = np.random.default_rng(2), 0
+    for _ in range(200):
+        values = random.normal(size=(30, 1)) + random.normal(size=(30, 40))
+        low, high = interval(Ratio(values, np.ones_like(values)).drawn(*draws(30, 40, count=400)))
+        covered += low <= 0 <= high
+    assert 175 <= covered <= 200
+
+
+def test_the_difference_of_a_value_and_itself_is_nothing_at_all():
+    made = ratio(np.random.default_rng(3))
+    same = difference("cir_own", made, made)
+    assert same["difference"] == same["low"] == same["high"] == 0 and same["p"] == 1
+
+
+def test_arms_of_unequal_seeds_are_compared_on_those_of_both():
+    random = np.random.default_rng(4)
+    five, three = ratio(random, seeds=5), ratio(random, seeds=3)
+    compared = difference("cir_own", five, three)
+    assert compared["seeds"] == 3
+    assert compared["difference"] == pytest.approx(five.first(3).value() - three.value())
+
+
+def test_p_values_are_two_sided_and_corrected_by_holm():
+    assert p_value(np.array([1.0, 2.0, 3.0, -1.0])) == pytest.approx(0.5)
+    assert p_value(np.ones(1000)) == pytest.approx(1 / 1000)
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert corrected == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Arms a, b and d: b's reasoning is half as long, and its causal importance higher than d's by 0.2."""
+    random = np.random.default_rng(5)
+    head = "problem_id,sample,correct,cot_tokens,words,numbers,stop_words,symbols"
+    for arm, length, importance in (("a", 60, 0.3), ("b", 30, 0.5), ("d", 30, 0.3)):
+        for seed in range(5):
+            folder = tmp_path / f"{arm}-{seed}"
+            folder.mkdir()
+            lines = [head]
+            lines += [f"p/{p},{s},{int((p + s) % 4 > 0)},{length},40,10,5,8" for p in range(20) for s in range(4)]
+            (folder / "counts.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+            rows = [
+                {"problem_id": f"p/{p}", "sample": 0, "cir_own": None if p == 3 else importance + random.normal() / 100}
+                for p in range(20)
+            ]
+            (folder / "measures.json.gz").write_bytes(gzip.compress(json.dumps({"rows": rows}).encode()))
+            steps = {"fit": {"seconds": 100.0 + seed, "command": "python -m atmanrl fit"}}
+            (folder / "record.json").write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps}))
+    return tmp_path
+
+
+def test_the_summary_of_results(results):
+    made = summary(results)
+    assert made["cot_change_pct"] == pytest.approx(-50) and made["numbers_change_pct"] == pytest.approx(0)
+    assert made["seeds"] == 5 and made["pass_at_1"] == pytest.approx(0.75) and made["pass_at_4"] == 1
+    assert made["pass_at_4_diff_lower"] == 0
+    primary = made["primary"]["cir_own"]
+    assert primary["difference"] == pytest.approx(0.2, abs=0.01) and primary["p_holm"] < 0.01
+    assert made["seconds"]["b"]["fit"] == 102
+    text = markdown(made, ("tokens_per_cot", "pass_at_4"), ("cir_own",))
+    assert "| b | + saliency (restored) | 5 | 30.0 [30.0, 30.0] | 100.0 [100.0, 100.0] |" in text
