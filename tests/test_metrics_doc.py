@@ -16,6 +16,20 @@ STORIES = {"class_path": "WordProblems", "init_args": {"train_size": 10, "test_s
 MIXTURE = {"class_path": "MixtureTask", "init_args": {"tasks": {"stories": STORIES}}}
 
 
+FAITHFULNESS = {
+    "cir": {"class_path": "CausalImportance", "init_args": {"gold": True}},
+    "reader": {"class_path": "Reader", "init_args": {"path": str(ROOT / "experiments/laptop/policy")}},
+    "erasure": {"class_path": "Erasure", "init_args": {"probe": {"attribution": {"class_path": "GradientAtStart"}}}},
+} | {
+    name: {"class_path": name}
+    for name in (
+        "CotAlone", "EarlyAnswering", "InformationFlow", "Mistakes", "Filler", "OperatorSwap", "CopiedAnswer",
+        "FalseEquations",
+    )
+}  # fmt: skip
+"""Those that a config must name, in the test alone."""
+
+
 def named() -> set[str]:
     """The metrics in the first columns of the document's tables."""
     cells = [
@@ -30,6 +44,8 @@ def general(name: str, rewards=("outcome", "saliency")) -> str:
         name = name.replace(f"rewards/{reward}/", "rewards/{name}/")
     name = re.sub(r"(pass|majority)_at_([02-9]|\d\d+)$", r"\1_at_{k}", name)
     name = re.sub(r"^(val|test)/stories/", r"\1/{task}/", name)
+    name = re.sub(r"^(test/(?:comprehensiveness|sufficiency)_)(?:saliency|attention|random)", r"\1{ranking}", name)
+    name = re.sub(r"^(test/(?:early|comprehensiveness|sufficiency)_.*_at_)\d+$", r"\1{x}", name)
     return re.sub(r"^(val|test)/(?=probe|saliency)", "", name)
 
 
@@ -50,13 +66,16 @@ def logged(tmp_path_factory) -> set[str]:
         "--trainer.val_check_interval=1",
     ]  # fmt: skip
     assert main(["fit", *arguments, "--trainer.max_steps=1"]) == 0
-    assert main(["test", *arguments]) == 0
+    assert (
+        main(["test", *arguments, *(f"--metrics.{name}={json.dumps(each)}" for name, each in FAITHFULNESS.items())])
+        == 0
+    )
     with (folder / "metrics.csv").open() as file:
         names = set(next(csv.reader(file))) - {"step", "epoch"}
     return names | {
         f"test/{name}"
         for name in json.loads((folder / "eval/test.json").read_text())
-        if name not in ("setting", "columns")
+        if name not in ("setting", "columns", "conditions")
     }
 
 

@@ -1,4 +1,4 @@
-"""`eval/*.json`: the figures of every evaluation, with what they depend on."""
+"""`eval/*.json`: the metrics of every evaluation, with what they depend on."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lightning import Callback, LightningModule, Trainer
 from atmanrl.io.files import atomic_write
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.callback import MetricsCallback
+from atmanrl.metrics.conditions import SAMPLING
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import RolloutDataModule
 
@@ -21,17 +22,17 @@ from atmanrl.rollouts import RolloutDataModule
 class EvaluationReport(Callback):
     """Writes `eval/validation_00060.json` during training, `eval/validate.json` and `eval/test.json` by the commands.
 
-    Besides the values of all metrics a file holds their columns, so that `table` and `report` can show them without
-    importing the metrics, and the setting that they depend on.
+    Besides the values of all metrics a file holds the setting that they depend on. Their columns and conditions tell
+    `table` and `report` how to show both without importing the metrics.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures on held-out training problems."""
+        """Write the metrics of held-out training problems."""
         if not trainer.sanity_checking:
             self._write(trainer, pl_module, "validation", evaluation_name(trainer))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the figures on test problems."""
+        """Write the metrics of test problems."""
         self._write(trainer, pl_module, "test", "test")
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, stage: Stage, name: str) -> None:
@@ -48,6 +49,9 @@ class EvaluationReport(Callback):
         written = {
             **values,
             "columns": {key: column.to_json() for key, column in metrics.columns(stage).items()},
+            "conditions": {
+                key: condition.to_json() for key, condition in {**SAMPLING, **metrics.conditions(stage)}.items()
+            },
             "setting": self._setting(trainer, pl_module, data, metrics.setting(stage)),
         }
         with atomic_write(Path(trainer.default_root_dir) / "eval" / f"{name}.json") as file:
@@ -72,5 +76,5 @@ class EvaluationReport(Callback):
 
 
 def evaluation_name(trainer: Trainer) -> str:
-    """What a validation's files are called: by update during training, `validate` as a command of its own."""
+    """Return the name of a validation's files: by update during training, `validate` as a command of its own."""
     return f"validation_{trainer.global_step:05d}" if trainer.state.fn == "fit" else "validate"

@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 # imported so that a config may name these classes without their modules
 import atmanrl.distributed  # noqa: F401
+import atmanrl.faithfulness  # noqa: F401
 import atmanrl.grpo  # noqa: F401
 import atmanrl.metrics.composition  # noqa: F401
 import atmanrl.probe  # noqa: F401

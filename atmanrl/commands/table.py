@@ -9,25 +9,30 @@ from rich.console import Console
 
 from atmanrl.io.files import user_path
 from atmanrl.io.terminal import print_whole, say_note
-from atmanrl.report.runs import columns, comparable, load_tested, title
-from atmanrl.report.table1 import render, write_json
+from atmanrl.report.runs import BASELINE_RULE, baseline_of, columns, comparable, load_tested
+from atmanrl.report.table1 import build, in_terminal, write_json
 
 
 def main(args: Sequence[str]) -> int:
-    """Print the table and write it as JSON; returns the exit status."""
+    """Print the table and write it as JSON; return the exit status."""
     parser = argparse.ArgumentParser(prog="atmanrl table", description="Print Table 1 for runs that have been tested.")
-    parser.add_argument("runs", nargs="+", type=user_path, help="runs' folders; a row is named by its folder")
-    parser.add_argument("--baseline", default="baseline", help="the row that others are compared with")
-    parser.add_argument("--json", type=user_path, help="also write the figures to this file")
-    given = parser.parse_args(args)
+    add_runs(parser)
+    parser.add_argument("--json", type=user_path, help="also write the values to this file")
+    options = parser.parse_args(args)
 
-    runs = load_tested(given.runs)
-    rows = {run.name: run.row for run in runs if run.row is not None}
+    runs = load_tested(options.runs)
+    values = {run.name: run.values for run in runs if run.values is not None}
     notes = comparable(runs)
-    made = render(rows, title(given.baseline), columns=columns(runs))
-    if given.json:
-        write_json(rows, given.json)
+    table1 = build(values, baseline_of(runs, options.baseline), columns(runs))
+    if options.json:
+        write_json(values, options.json)
     for note in notes:
         say_note(note)
-    print_whole(Console(), made)
+    print_whole(Console(), in_terminal(table1))
     return 0
+
+
+def add_runs(parser: argparse.ArgumentParser) -> None:
+    """Add the runs and their baseline to the options of a command."""
+    parser.add_argument("runs", nargs="+", type=user_path, help="runs' folders; a row is named by its folder")
+    parser.add_argument("--baseline", metavar="NAME", help=BASELINE_RULE)

@@ -24,6 +24,13 @@ def _are_rewards(value: object) -> bool:
     return isinstance(value, dict) and all(v is None or is_number(v) for v in value.values())
 
 
+def _are_fractions(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(v is None or is_number(v) for v in pair)
+        for pair in value.values()
+    )
+
+
 def _is_delimiter(value: object) -> bool:
     return (is_text(value) and bool(value)) or (isinstance(value, dict) and is_text(value.get("class_path")))
 
@@ -39,6 +46,7 @@ FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("loss_initial", "loss_final"), (is_number, "a number")),
     "delimiter": (_is_delimiter, "a text, or an object with a class_path"),
     "rewards": (_are_rewards, "an object of numbers"),
+    "metrics": (_are_fractions, "an object of pairs of numbers"),
     "pieces": (lambda value: isinstance(value, list) and all(map(is_text, value)), "a list of texts"),
 }
 """What a field must be where it is given and not null."""

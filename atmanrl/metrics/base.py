@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal, get_args
 
-import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from atmanrl.errors import UserError
 from atmanrl.metrics.columns import Column
+from atmanrl.metrics.conditions import Condition
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Task
 
@@ -23,16 +23,18 @@ Stage = Literal["training", "validation", "test"]
 
 
 class RolloutMetric(Metric, ABC):
-    """Measures rollouts; named in a config, it shows in logs, `eval/*.json`, Table 1 and the page of a report.
+    """A metric of rollouts. Named in a config, it shows in logs, `eval/*.json`, Table 1 and the page of a report.
 
-    A torchmetrics metric: counts live in states (`add_state`), which are summed over batches and, by their
-    `dist_reduce_fx`, over processes. `docs/extending_metrics.md` shows a whole one.
+    It is a torchmetrics metric: counts live in states (`add_state`), which are summed over batches and, by their
+    `dist_reduce_fx`, over processes. `RatioMetric` does that for means and ratios; `docs/extending_metrics.md` shows one.
 
     Args:
         stages: when it runs; None takes `default_stages`.
 
     Attributes:
         columns: how Table 1 shows the values of `compute`, by key; values without a column are logged and written only.
+        conditions: how reports speak of what `setting` returns, by key.
+        latest: what the last `update` added, as `RatioMetric.contributions` returns it; empty where nobody knows.
         default_stages: when it runs unless `stages` says otherwise.
         uses_policy: whether `update` gets the policy, to run forward passes of its own.
         training_prefix: what stands before its names in the log of training; in evaluation it is `val/` and `test/`.
@@ -44,6 +46,8 @@ class RolloutMetric(Metric, ABC):
     full_state_update = False
     is_differentiable = False
     columns: Mapping[str, Column] = {}
+    conditions: Mapping[str, Condition] = {}
+    latest: Mapping[str, Tensor | tuple[Tensor, Tensor]] = {}
     default_stages: ClassVar[tuple[Stage, ...]] = ("validation", "test")
     uses_policy: ClassVar[bool] = False
     training_prefix: ClassVar[str] = "train/"
@@ -57,7 +61,7 @@ class RolloutMetric(Metric, ABC):
             )
 
     def prepare(self, task: Task | None, samples: int) -> None:  # noqa: B027 (most metrics need nothing)
-        """Take over what the run decides, before the first update of a stage.
+        """Adapt to what the run decides, before the first update of a stage.
 
         Args:
             task: where the problems come from; None for stored traces.
@@ -65,28 +69,18 @@ class RolloutMetric(Metric, ABC):
         """
 
     def setting(self) -> dict[str, object]:
-        """What the values depend on, for the `setting` of `eval/*.json`: the name of a tagger, say."""
+        """Return what the values depend on, for the `setting` of `eval/*.json`: the name of a tagger, say."""
         return {}
 
     @abstractmethod
     def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count some rollouts, in whole groups (`batch.groups`), those of this process alone.
+        """Count rollouts of this process, in whole groups (`batch.groups`).
 
         Args:
-            batch: judged rollouts. Do not change them.
+            batch: judged rollouts, not to be changed.
             policy: the model where `uses_policy`, else None. No gradients are recorded.
         """
 
     @abstractmethod
     def compute(self) -> dict[str, Tensor]:
-        """The values over all rollouts counted, scalars by key; NaN where one is not defined."""
-
-
-def ratio(total: Tensor, count: Tensor) -> Tensor:
-    """A sum divided by a count, rounded once; NaN where nothing was counted.
-
-    Args:
-        total: an integer scalar.
-        count: another.
-    """
-    return torch.tensor(int(total) / int(count) if int(count) else torch.nan)
+        """Return the values over all rollouts counted, scalars by key; NaN where one is not defined."""

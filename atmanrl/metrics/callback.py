@@ -1,8 +1,8 @@
-"""`MetricsCallback`: runs all metrics in training, validation and test, and logs what they give."""
+"""`MetricsCallback`: runs all metrics in training, validation and test, and logs their values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, TypeVar, get_args
@@ -15,27 +15,29 @@ from atmanrl.distributed import inference_copy
 from atmanrl.errors import UserError
 from atmanrl.metrics.base import RolloutMetric, Stage
 from atmanrl.metrics.columns import Column
+from atmanrl.metrics.conditions import Condition
 from atmanrl.metrics.endings import CotLength, Finished
 from atmanrl.metrics.majority import MajorityAtK
 from atmanrl.metrics.pass_at_k import PassAtK
+from atmanrl.metrics.ratio import fraction
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.rollouts.datamodule import RolloutDataModule
 
-RESERVED = ("setting", "columns")
-"""Names of `eval/*.json` that are no values."""
+RESERVED = ("setting", "columns", "conditions")
+"""Keys of `eval/*.json` that are not values of metrics."""
 
 T = TypeVar("T")
 
 
 class MetricsCallback(Callback):
-    """Runs metrics on rollouts, each in the stages that it is meant for, and logs their values.
+    """Runs metrics on rollouts, each in its stages, and logs their values.
 
     In training a value belongs to one update and stands under the metric's own prefix; in evaluation it is over all
     problems, under `val/` and `test/`.
 
     Args:
-        metrics: by name; those that are None are left out. None altogether takes pass@k, majority@k, the length of the
+        metrics: by name; those that are None are left out. Without this argument: pass@k, majority@k, the length of the
             reasoning and the share of completions that ended.
     """
 
@@ -49,7 +51,7 @@ class MetricsCallback(Callback):
         self._running: dict[Stage, dict[str, RolloutMetric]] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin with copies that have counted nothing, one for each stage.
+        """Start from copies that have counted nothing, one for each stage.
 
         Raises:
             UserError: two metrics have a column of one key.
@@ -66,21 +68,25 @@ class MetricsCallback(Callback):
             self.columns(each)
 
     def columns(self, stage: Stage) -> dict[str, Column]:
-        """Key -> column of all metrics of a stage.
+        """Return the columns of all metrics of a stage, by key.
 
         Raises:
             UserError: two metrics have a column of one key.
         """
-        return _joined({name: metric.columns for name, metric in self._running.get(stage, {}).items()})
+        return self._joined(stage, lambda metric: metric.columns)
+
+    def conditions(self, stage: Stage) -> dict[str, Condition]:
+        """Return how reports speak of the settings of a stage's metrics, by key."""
+        return self._joined(stage, lambda metric: metric.conditions)
 
     def setting(self, stage: Stage) -> dict[str, object]:
-        """What the values of a stage depend on."""
-        return _joined({name: metric.setting() for name, metric in self._running.get(stage, {}).items()})
+        """Return what the values of a stage depend on."""
+        return self._joined(stage, lambda metric: metric.setting())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the update's own values."""
+        """Log the values of the update's rollouts."""
         if isinstance(batch, RolloutBatch):
             self._update("training", pl_module, batch)
             self._log("training", pl_module)
@@ -89,14 +95,14 @@ class MetricsCallback(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Count."""
+        """Count the rollouts, and note at each what it contributes."""
         self._update("validation", pl_module, batch)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
-        """Count."""
+        """Count the rollouts, and note at each what it contributes."""
         self._update("test", pl_module, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,43 +128,61 @@ class MetricsCallback(Callback):
                     error.add_note(f"This happened in metrics.{name}, a {type(metric).__name__}.")
                     raise
 
+        if stage != "training":
+            for metric in running.values():
+                _note(metric, batch)
+
     def _log(self, stage: Stage, pl_module: LightningModule) -> None:
+        prefixes = {"validation": "val/", "test": "test/"}
         logged = {}
         for name, metric in self._running.get(stage, {}).items():
-            if not metric.update_called:
-                continue
-            prefix = {"training": metric.training_prefix, "validation": "val/", "test": "test/"}[stage]
-            logged[name] = {prefix + key: value for key, value in _values(name, metric).items()}
-            metric.reset()
+            if metric.update_called:
+                prefix = prefixes.get(stage, metric.training_prefix)
+                logged[name] = {prefix + key: value for key, value in _values(name, metric).items()}
+                metric.reset()
         if logged:
-            pl_module.log_dict(_joined(logged))
+            pl_module.log_dict(_disjoint(logged))
+
+    def _joined(self, stage: Stage, part: Callable[[RolloutMetric], Mapping[str, T]]) -> dict[str, T]:
+        return _disjoint({name: part(metric) for name, metric in self._running.get(stage, {}).items()})
+
+
+def _note(metric: RolloutMetric, batch: RolloutBatch) -> None:
+    """Note at each rollout what it adds to a metric; what a problem adds as a whole stands at its first one."""
+    for key, contribution in metric.latest.items():
+        pairs = [terms.tolist() for terms in fraction(contribution)]
+        rollouts = batch.rollouts if len(pairs[0]) == len(batch) else [group[0] for group in batch.groups]
+        for rollout, numerator, denominator in zip(rollouts, *pairs, strict=True):
+            rollout.metrics[key] = numerator, denominator
 
 
 def _values(name: str, metric: RolloutMetric) -> dict[str, Tensor]:
-    """What a metric computes, looked at.
+    """Compute a metric and check what it returns.
 
     Raises:
-        UserError: it is no mapping of scalars, lacks a value that has a column, or takes a reserved name.
+        UserError: it is no mapping of scalars, lacks a value that has a column, or uses a reserved key.
     """
-    found, where = metric.compute(), f"metrics.{name} ({type(metric).__name__}).compute()"
-    if not isinstance(found, Mapping):
-        raise UserError(f"{where} gave a {type(found).__name__}; it must give a mapping of names to numbers.")
-    values = {key: torch.as_tensor(value, device=metric.device) for key, value in found.items()}
+    computed, where = metric.compute(), f"metrics.{name} ({type(metric).__name__}).compute()"
+    if not isinstance(computed, Mapping):
+        raise UserError(f"{where} returned a {type(computed).__name__}; it must return numbers by key.")
+    values = {key: torch.as_tensor(value, device=metric.device) for key, value in computed.items()}
     for key, value in values.items():
         if value.numel() != 1 or key in RESERVED:
-            raise UserError(f"{where} gave {key} of shape {list(value.shape)}; give a scalar, not named {RESERVED}.")
+            raise UserError(
+                f"{where} returned {key} of shape {list(value.shape)}; return a scalar, whose key is none of {RESERVED}."
+            )
     if missing := [key for key in metric.columns if key not in values]:
-        raise UserError(f"{where} gave no {missing[0]}, for which the metric has a column.")
+        raise UserError(f"{where} returned no {missing[0]}, for which the metric has a column.")
     return values
 
 
-def _joined(each: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
-    """The mappings of all metrics as one.
+def _disjoint(each: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
+    """Join the mappings of all metrics.
 
     Raises:
-        UserError: two metrics have the same name in theirs.
+        UserError: two metrics have the same key in theirs.
     """
-    found: dict[str, T] = {}
+    joined: dict[str, T] = {}
     owners: dict[str, str] = {}
     for name, values in each.items():
         for key, value in values.items():
@@ -166,5 +190,5 @@ def _joined(each: Mapping[str, Mapping[str, T]]) -> dict[str, T]:
                 raise UserError(
                     f"metrics.{owners[key]} and metrics.{name} both have {key}; set one of them to null, or rename it."
                 )
-            found[key], owners[key] = value, name
-    return found
+            joined[key], owners[key] = value, name
+    return joined

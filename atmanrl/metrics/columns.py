@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, Self, get_args
 
 Kind = Literal["share", "count", "per cent", "points"]
-"""What a value is, and so how it is shown and compared with a baseline's:
+"""What a value is, which decides how it is shown and compared with the baseline's:
 
 - `share`: from 0 to 1, shown in per cent; changes in per cent of the baseline's value.
 - `points`: from 0 to 1, shown in per cent; changes in percentage points.
@@ -18,13 +18,34 @@ Kind = Literal["share", "count", "per cent", "points"]
 
 
 @dataclass(frozen=True)
-class Column:
+class Recorded:
+    """What evaluations record in `eval/*.json` about a value, besides the value."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Read from a file of evaluation results; fields that this version does not know are passed over.
+
+        Raises:
+            ValueError: the first field is missing, or one is of the wrong type.
+        """
+        names = [field.name for field in fields(cls)]
+        if not isinstance(value, dict) or names[0] not in value:
+            raise ValueError(f"a {cls.__name__.lower()} must be an object with a {names[0]}, got {value!r}")
+        return cls(**{name: value[name] for name in names if name in value})
+
+
+@dataclass(frozen=True)
+class Column(Recorded):
     """A column of Table 1.
 
     Example: `Column("pass@4 %", higher_is_better=True, kind="points")`.
 
     Attributes:
-        title: its head.
+        title: the column's heading.
         higher_is_better: the direction; None where neither is better.
         kind: see `Kind`.
         unit: what a count counts, such as `tokens`.
@@ -53,7 +74,7 @@ class Column:
 
     @property
     def factor(self) -> int:
-        """What a value is multiplied by to be shown."""
+        """The factor from a value to what is shown."""
         return 100 if self.kind in ("share", "points") else 1
 
     @property
@@ -66,21 +87,6 @@ class Column:
         """`higher is better`, `lower is better`, or empty."""
         return {True: "higher is better", False: "lower is better", None: ""}[self.higher_is_better]
 
-    def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Any) -> Column:
-        """Read a column from a file of evaluation results; fields that it does not know are passed over.
-
-        Raises:
-            ValueError: it is no column.
-        """
-        if not isinstance(value, dict) or "title" not in value:
-            raise ValueError(f"a column must be an object with a title, got {value!r}")
-        return cls(**{name: value[name] for name in ("title", "higher_is_better", "kind", "unit") if name in value})
-
 
 COT_LENGTH = {"tokens_per_cot": Column("tokens / CoT", None, "count", "tokens")}
 COMPOSITION = {
@@ -92,7 +98,7 @@ COMPOSITION = {
 
 
 def at_k(name: str, k: int) -> dict[str, Column]:
-    """The column of pass@k (`name` "pass") or majority@k ("majority"), by its key."""
+    """Return the column of pass@k (`name` "pass") or majority@k ("majority"), by its key."""
     return {f"{name}_at_{k}": Column(f"{name}@{k} %", True, "points")}
 
 
@@ -103,14 +109,14 @@ _AT_K = re.compile(r"(pass|majority)_at_([1-9][0-9]*)")
 
 
 def unrecorded(keys: Iterable[str]) -> dict[str, Column]:
-    """The columns of an evaluation that has recorded none: an older one."""
+    """Return the columns of an evaluation that recorded none: an older one."""
     matches = sorted({match.groups() for key in keys if (match := _AT_K.fullmatch(key))}, key=_by_number)
-    found = dict(UNRECORDED)
+    columns = dict(UNRECORDED)
     for name in ("pass", "majority"):
         for which, k in matches:
             if which == name:
-                found |= at_k(name, int(k))
-    return found
+                columns |= at_k(name, int(k))
+    return columns
 
 
 def _by_number(match: tuple[str, ...]) -> int:
@@ -118,20 +124,20 @@ def _by_number(match: tuple[str, ...]) -> int:
 
 
 def merged(each: Iterable[Mapping[str, Column]]) -> dict[str, Column]:
-    """The columns of several evaluations in the order of their first appearance, those at k beside each other.
+    """Return the columns of several evaluations in the order of their first appearance, those at k beside each other.
 
     Raises:
         ValueError: a column is of different kinds in two of them.
     """
-    found: dict[str, Column] = {}
+    joined: dict[str, Column] = {}
     for columns in each:
         for key, column in columns.items():
-            if found.setdefault(key, column).kind != column.kind:
+            if joined.setdefault(key, column).kind != column.kind:
                 raise ValueError(
-                    f"{key} is a value of kind '{found[key].kind}' in one and of '{column.kind}' in another"
+                    f"{key} is a value of kind '{joined[key].kind}' in one and of '{column.kind}' in another"
                 )
-    stems = [_stem(key)[0] for key in found]
-    return dict(sorted(found.items(), key=lambda item: (stems.index(_stem(item[0])[0]), _stem(item[0])[1])))
+    stems = [_stem(key)[0] for key in joined]
+    return dict(sorted(joined.items(), key=lambda item: (stems.index(_stem(item[0])[0]), _stem(item[0])[1])))
 
 
 def _stem(key: str) -> tuple[str, int]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from atmanrl.metrics.base import RolloutMetric, Stage
+from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import COMPOSITION
+from atmanrl.metrics.conditions import LEXICAL_RULES, TAGGER
+from atmanrl.metrics.ratio import RatioMetric
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 
@@ -21,43 +22,24 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc
 
 
-@dataclass(frozen=True, slots=True)
-class Composition:
-    """Counts of spaCy tokens, white space left out; the three classes are disjoint.
+class Composition(NamedTuple):
+    """Counts of the spaCy tokens of a text, white space left out; the three classes are disjoint.
 
-    Attributes:
-        tokens: all tokens.
-        numbers: tokens of `TokenClass.NUMBER`.
-        stop_words: tokens of `TokenClass.STOP_WORD`.
-        symbols: tokens of `TokenClass.SYMBOL`.
+    Example: `Composition(tokens=6, numbers=3, stop_words=0, symbols=2)`, of "3 + 4 = 7 apples".
     """
 
     tokens: int
+    """All tokens."""
     numbers: int
+    """Tokens of `TokenClass.NUMBER`."""
     stop_words: int
+    """Tokens of `TokenClass.STOP_WORD`."""
     symbols: int
-
-    def _pct(self, count: int) -> float:
-        return 100.0 * count / self.tokens if self.tokens else float("nan")
-
-    @property
-    def numbers_pct(self) -> float:
-        """Numbers in per cent of the tokens; NaN without tokens."""
-        return self._pct(self.numbers)
-
-    @property
-    def stop_words_pct(self) -> float:
-        """Stop words in per cent of the tokens; NaN without tokens."""
-        return self._pct(self.stop_words)
-
-    @property
-    def symbols_pct(self) -> float:
-        """Symbols in per cent of the tokens; NaN without tokens."""
-        return self._pct(self.symbols)
+    """Tokens of `TokenClass.SYMBOL`."""
 
 
 def count_tokens(doc: Doc) -> Composition:
-    """Counts the classes in a document from `build_tagger`; pure."""
+    """Count the classes in a document from `build_tagger`."""
     from atmanrl.metrics.tagger import TokenClass, classify  # loads spaCy, which a machine that trains need not have
 
     counts = np.bincount(classify(doc), minlength=len(TokenClass)).tolist()
@@ -77,7 +59,7 @@ def _shared_tagger(pipeline: str | None) -> Language:
     return build_tagger(pipeline)
 
 
-class TokenComposition(RolloutMetric):
+class TokenComposition(RatioMetric):
     """The shares of numbers, stop words and symbols among the spaCy tokens of all reasoning counted.
 
     `compute()` returns `numbers_pct`, `stop_words_pct` and `symbols_pct`, scalars in per cent of the tokens of all
@@ -90,41 +72,25 @@ class TokenComposition(RolloutMetric):
     """
 
     columns = COMPOSITION
+    conditions = {"tagger": TAGGER}
     default_stages = ("training", "validation", "test")
     training_prefix = "cot/"
-    tokens: Tensor
-    numbers: Tensor
-    stop_words: Tensor
-    symbols: Tensor
 
     def __init__(self, pipeline: str | None = None, stages: Sequence[Stage] | None = None) -> None:
         super().__init__(stages)
         self.pipeline = pipeline
-        for state in ("tokens", "numbers", "stop_words", "symbols"):
-            self.add_state(state, default=torch.tensor(0), dist_reduce_fx="sum")
 
     def setting(self) -> dict[str, object]:
-        """What told the classes of words apart."""
-        return {"tagger": self.pipeline or "lexical rules"}
+        """Return the name of the tagger."""
+        return {"tagger": self.pipeline or LEXICAL_RULES}
 
-    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count the tokens of the reasoning.
+    def contributions(self, batch: RolloutBatch, policy: Policy | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Count the tokens of each reasoning.
 
         Raises:
             PipelineError: the pipeline cannot be loaded (first update only).
         """
         texts = [rollout.parts.cot for rollout in batch.rollouts]
-        for doc in _shared_tagger(self.pipeline).pipe(texts, batch_size=64):
-            counts = count_tokens(doc)
-            self.tokens += counts.tokens
-            self.numbers += counts.numbers
-            self.stop_words += counts.stop_words
-            self.symbols += counts.symbols
-
-    def compute(self) -> dict[str, Tensor]:
-        """The three shares, float scalars on the metric's device."""
-        return {
-            "numbers_pct": 100 * self.numbers / self.tokens,
-            "stop_words_pct": 100 * self.stop_words / self.tokens,
-            "symbols_pct": 100 * self.symbols / self.tokens,
-        }
+        docs = _shared_tagger(self.pipeline).pipe(texts, batch_size=64)
+        counts = torch.tensor([count_tokens(doc) for doc in docs]).view(-1, len(Composition._fields))
+        return {key: (100 * counts[:, 1 + place], counts[:, 0]) for place, key in enumerate(COMPOSITION)}

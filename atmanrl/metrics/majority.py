@@ -10,19 +10,19 @@ from functools import cache
 from math import comb
 
 import torch
+from torch import Tensor
 
 from atmanrl.metrics.at_k import MeanAtK
-from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem, Task
 
 RIGHT, NO_VOTE = 0, -1
-"""In `answer_classes`: the right answer, and a sample without an answer that the task can read."""
+"""Classes of `answer_classes`: the right answer, and samples without an answer that the task can read."""
 
 
 @cache
 def majority_at_k(right: int, others: tuple[int, ...], silent: int, k: int) -> float:
-    """The expected vote of k samples that are drawn from n = right + sum(others) + silent ones without repetition.
+    """Return the expected vote of k samples that are drawn from n = right + sum(others) + silent ones without repetition.
 
     A vote is won by the answer with the most samples. Where several answers have as many, the right one, if it is among
     them, gets its part of the credit, 1 / (number of answers that are level): what drawing lots among them gives on
@@ -68,7 +68,7 @@ def _with_answer(ways: Counter[tuple[int, int]], size: int, votes: int) -> Count
 
 
 def answer_classes(task: Task, problem: Problem, answers: Sequence[str | None]) -> list[int]:
-    """Which of a problem's sampled answers are the same, by the task's own equality.
+    """Sort a problem's sampled answers into classes of equal ones, by the task's own equality.
 
     Two answers are the same when the task would take one for right if the other were the gold answer: "$1,000" is
     "1000.0" to GSM8K, "(b)" is "B" to MMLU. An answer that the task does not even find equal to itself is one that it
@@ -126,14 +126,14 @@ class MajorityAtK(MeanAtK):
 
     @staticmethod
     def default_ks(samples: int) -> tuple[int, ...]:
-        """All samples."""
+        """Return the number of samples."""
         return (samples,)
 
-    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Count the votes on a batch's problems; the task that `prepare` was given tells which answers are the same.
+    def values(self, batch: RolloutBatch) -> Tensor:
+        """Count the votes on each problem; the task that `prepare` was given says which answers are the same.
 
         Raises:
-            ValueError: they have fewer samples than the largest k, or there is no task.
+            ValueError: there are fewer samples than the largest k, or there is no task.
         """
         if self.task is None:
             raise ValueError("majority@k needs a task that compares answers: call prepare(task, samples) first")
@@ -143,4 +143,4 @@ class MajorityAtK(MeanAtK):
             right, silent = counts.pop(RIGHT, 0), counts.pop(NO_VOTE, 0)
             others = tuple(sorted(counts.values()))
             values.append([majority_at_k(right, others, silent, k) for k in self.ks])
-        self.add(torch.tensor(values).view(-1, len(self.ks)))
+        return torch.tensor(values).view(-1, len(self.ks))

@@ -1,4 +1,4 @@
-"""Cutting arithmetic into tokens and telling numbers, stop words and symbols apart.
+"""Tokenizes arithmetic, and tells numbers, stop words and symbols apart.
 
 Without a downloaded pipeline a blank English tokenizer and the lexical rules below stand in for a tagger. With one, the
 tagger's NUM and SYM count as well. Both cut arithmetic the same way, since spaCy's own rules leave `4=7` whole and read
@@ -98,7 +98,7 @@ class BoundedTokenizer(DummyTokenizer):
         self.tokenizer, self.vocab = tokenizer, tokenizer.vocab
 
     def __call__(self, text: str) -> Doc:
-        """The document of a text, which it keeps character by character."""
+        """Return the document of a text, which it keeps character by character."""
         cuts = [
             stretch.start() + part.end()
             for stretch in _STRETCH.finditer(text)
@@ -117,7 +117,7 @@ class BoundedTokenizer(DummyTokenizer):
 
 
 def build_tagger(pipeline: str | None = None) -> Language:
-    """A spaCy pipeline whose tokenizer cuts arithmetic: `<<3+4=7>>7` is `<< 3 + 4 = 7 >> 7`, `$7.50` is `$ 7.50`.
+    """Build a spaCy pipeline whose tokenizer cuts arithmetic: `<<3+4=7>>7` is `<< 3 + 4 = 7 >> 7`, `$7.50` is `$ 7.50`.
 
     The arithmetic rules come on top of the pipeline's own ones; words are cut as before. A sign glued to its number
     stays with it (`-3` is one number).
@@ -153,12 +153,12 @@ def build_tagger(pipeline: str | None = None) -> Language:
 
 
 def _extend(rules: Sequence[str], method: Any) -> re.Pattern[str]:
-    """Joins rules with those behind a tokenizer's bound `Pattern.search` or `finditer`; ours come first and so win."""
+    """Join rules with those behind a tokenizer's bound `Pattern.search` or `finditer`; ours come first and so win."""
     return re.compile("|".join([*rules, method.__self__.pattern] if method else rules))
 
 
 def classify(doc: Doc) -> NDArray[np.int8]:
-    """The `TokenClass` of each token of a document from `build_tagger`.
+    """Return the `TokenClass` of each token of a document from `build_tagger`.
 
     A dash, `*`, `/` or `x` is a symbol only between operands, so that hyphens (`120-page`), bullets, bold marks
     and variables (`x = 3`) are not.

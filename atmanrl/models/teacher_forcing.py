@@ -14,7 +14,7 @@ from atmanrl.models.layers import takes_positions
 from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.models.prompts import SharedPrompts
-from atmanrl.models.token_scores import scores_at
+from atmanrl.models.token_scores import likeliest_scores, scored_at
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,22 @@ class _Sequence:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.context) + len(self.answer)
+
+
+@dataclass(frozen=True)
+class AnswerScores:
+    """An answer of T tokens, teacher-forced.
+
+    Attributes:
+        logprobs: `[T]` log p(token | what stands before it), in nats.
+        greedy: `[T]` boolean, whether each is the likeliest token where it stands.
+
+    Example:
+        `AnswerScores(logprobs=tensor([-0.2, -1.3]), greedy=tensor([True, False]))`
+    """
+
+    logprobs: Tensor
+    greedy: Tensor
 
 
 def answer_logprobs(
@@ -58,16 +74,32 @@ def answer_logprobs(
     Example:
         `answer_logprobs(policy, [[5, 6]], [[7, 8, 9]], [[10, 11]])` gives `[tensor([-0.2, -1.3])]`.
     """
+    scores = answer_scores(policy, prompts, contexts, answers, micro_batch_tokens)
+    return [each.logprobs for each in scores]
+
+
+def answer_scores(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    contexts: Sequence[Sequence[int]],
+    answers: Sequence[Sequence[int]],
+    micro_batch_tokens: int = 16384,
+) -> list[AnswerScores]:
+    """Return what `answer_logprobs` does, and whether each token is the likeliest one: an answer of such tokens is greedy.
+
+    Raises:
+        PolicyError: an answer has no token or nothing before it, or a sequence exceeds the model's context.
+    """
     sequences = [
         _Sequence(tuple(prompt), tuple(context), tuple(answer))
         for prompt, context, answer in zip(prompts, contexts, answers, strict=True)
     ]
     _check(sequences, policy)
-    logprobs: dict[_Sequence, Tensor] = {}
+    scores: dict[_Sequence, AnswerScores] = {}
     with torch.no_grad(), evaluating(policy.model):
         for part, values in _read_all(policy, list(dict.fromkeys(sequences)), micro_batch_tokens):
-            logprobs |= zip(part, values, strict=True)
-    return [logprobs[sequence] for sequence in sequences]
+            scores |= zip(part, values, strict=True)
+    return [scores[sequence] for sequence in sequences]
 
 
 def _check(sequences: Sequence[_Sequence], policy: Policy) -> None:
@@ -80,8 +112,8 @@ def _check(sequences: Sequence[_Sequence], policy: Policy) -> None:
 
 def _read_all(
     policy: Policy, sequences: list[_Sequence], budget: int
-) -> Iterator[tuple[list[_Sequence], list[Tensor]]]:
-    """Log-probabilities of distinct sequences, in parts within the budget of tokens."""
+) -> Iterator[tuple[list[_Sequence], list[AnswerScores]]]:
+    """Scores of distinct sequences, in parts within the budget of tokens."""
     sharing = takes_positions(policy.model)
     alone = [sequence for sequence in sequences if not sharing or len(sequence.prompt) < 2]
     askers: dict[tuple[int, ...], list[_Sequence]] = {}
@@ -106,7 +138,7 @@ def _read_all(
 
 def _read(
     policy: Policy, sequences: Sequence[_Sequence], after: tuple[SharedPrompts, Tensor] | None = None
-) -> list[Tensor]:
+) -> list[AnswerScores]:
     """One forward pass: over whole sequences, or over what follows their prompts in a cache.
 
     Args:
@@ -127,8 +159,10 @@ def _read(
         cache, prompt_mask = shared.select(places)
         mask = torch.cat([prompt_mask, mask], dim=1)
     tokens = torch.tensor([token for s in sequences for token in s.answer], device=policy.device)
-    logprobs, _ = scores_at(
-        policy.model, before.to(policy.device), tokens, input_ids=ids.to(policy.device), attention_mask=mask,
-        position_ids=positions(mask)[:, -width:], past_key_values=cache, use_cache=cache is not None,
+    scores = scored_at(
+        policy.model, before.to(policy.device), tokens, likeliest_scores, input_ids=ids.to(policy.device),
+        attention_mask=mask, position_ids=positions(mask)[:, -width:], past_key_values=cache,
+        use_cache=cache is not None,
     )  # fmt: skip
-    return list(torch.split(logprobs.cpu(), [len(s.answer) for s in sequences]))
+    parts = [torch.split(each.cpu(), [len(s.answer) for s in sequences]) for each in scores]
+    return [AnswerScores(*each) for each in zip(*parts, strict=True)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,6 +59,14 @@ def token_scores(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tu
     return chosen, entropy
 
 
+def likeliest_scores(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log-probabilities `[K]` of `tokens [K]` under `logits [K, V]`, and whether each is the likeliest, `[K]`.
+
+    Of several that are equally likely the first one counts, as in greedy decoding.
+    """
+    return token_logprobs(logits, tokens), logits.argmax(-1) == tokens
+
+
 def scores_at(
     model: nn.Module, where: Tensor, tokens: Tensor, temperature: float = 1.0, most: int = LOGITS_AT_ONCE, **inputs: Any
 ) -> tuple[Tensor, Tensor]:
@@ -73,19 +83,30 @@ def scores_at(
         most: logits that are held at a time; at least one position's are.
         inputs: of the model: `input_ids [B, S]`, `attention_mask`, `position_ids`, `past_key_values`.
     """
+    return scored_at(model, where, tokens, partial(token_scores, temperature=temperature), most, **inputs)
+
+
+def scored_at(
+    model: nn.Module, where: Tensor, tokens: Tensor, score: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    most: int = LOGITS_AT_ONCE, **inputs: Any,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return what `score(logits [k, V], tokens [k])` says of the K tokens that follow true positions of `where`.
+
+    It is called for some positions at a time where there are many (see `scores_at`), and returns two tensors `[k]`.
+    """
     size = max(1, most // int(model.config.get_text_config().vocab_size))  # type: ignore[operator, union-attr]
     if len(tokens) <= size:
-        return token_scores(logits_at(model, where, **inputs), tokens, temperature)
+        return score(logits_at(model, where, **inputs), tokens)
     hidden, output = _hidden_at(model, where, **inputs)
 
     def some(states: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return token_scores(_head(model, states, output), chosen, temperature)
+        return score(_head(model, states, output), chosen)
 
     parts = [
         checkpoint(some, states, chosen, use_reentrant=False, preserve_rng_state=False)
         for states, chosen in zip(torch.split(hidden, size), torch.split(tokens, size), strict=True)
     ]
-    return torch.cat([chosen for chosen, _ in parts]), torch.cat([entropy for _, entropy in parts])
+    return torch.cat([first for first, _ in parts]), torch.cat([second for _, second in parts])
 
 
 def _hidden_at(model: nn.Module, where: Tensor, **inputs: Any) -> tuple[Tensor, Any]:

@@ -1,6 +1,9 @@
-"""Reports on finished runs, read from their folders alone: no torch, no Lightning, so `atmanrl report` is quick."""
+"""Reports on finished runs, read from their folders alone: no torch, no Lightning, so `atmanrl report` is quick.
 
-from atmanrl.report.runs import ReportError, Row, load_row
-from atmanrl.report.table1 import render, write_json
+They know no metric by name: what `eval/*.json` records of a metric says how it is shown and what it depends on.
+"""
 
-__all__ = ["ReportError", "Row", "load_row", "render", "write_json"]
+from atmanrl.report.runs import ReportError, Values, load_values
+from atmanrl.report.table1 import build, in_terminal, write_json
+
+__all__ = ["ReportError", "Values", "build", "in_terminal", "load_values", "write_json"]

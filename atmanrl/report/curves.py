@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from atmanrl.report.intervals import Floats
 from atmanrl.report.runs import ReportError
-
-Floats = npt.NDArray[np.float64]
 
 PANELS = {"accuracy": "right answers, %", "cot/mean_length": "tokens per chain of thought"}
 """Figure 2's panels: column of `metrics.csv` -> title."""
@@ -24,7 +22,10 @@ PERCENT = ("accuracy",)
 
 @dataclass(frozen=True)
 class Curve:
-    """One column over the updates of a run: updates counted from 1, and the value of each."""
+    """One column over the updates of a run: updates counted from 1, and the value of each.
+
+    Example: `Curve(updates=np.array([1.0, 2.0]), values=np.array([72.5, 74.0]))`
+    """
 
     updates: Floats
     values: Floats
@@ -35,7 +36,7 @@ class Curve:
         return max(3, 2 * (len(self.values) // 20) + 1)
 
     def smoothed(self) -> Floats:
-        """The mean over a window centred on each update; at the ends over as much of it as there is."""
+        """Return the mean over a window centred on each update; at the ends over as much of it as there is."""
         half = self.window // 2
         total = np.concatenate([[0.0], np.cumsum(self.values)])
         at = np.arange(len(self.values))
@@ -44,7 +45,7 @@ class Curve:
 
 
 def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
-    """The columns of `PANELS` that a run has, and notes on what was passed over.
+    """Read the columns of `PANELS` that a run has, and note what was passed over.
 
     A last row that is half written, as a run under way or a killed one may leave it, is passed over with a note.
 
@@ -69,18 +70,18 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
     if not rows:
         return {}, notes
     header = rows[0]
-    found: dict[str, dict[float, float]] = {name: {} for name in PANELS if name in header}
+    points_of: dict[str, dict[float, float]] = {name: {} for name in PANELS if name in header}
     for number, row in enumerate(rows[1:], start=2):
         try:
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} values for {len(header)} columns")
-            given = dict(zip(header, row, strict=True))
+            cells = dict(zip(header, row, strict=True))
             # the log counts updates from 0; a file without that column has one row an update
-            update = float(given["step"]) + 1 if given.get("step") else float(number - 1)
+            update = float(cells["step"]) + 1 if cells.get("step") else float(number - 1)
             if not math.isfinite(update):
-                raise ValueError(f"step is {given['step']}")
-            for name, points in found.items():
-                if given[name] and math.isfinite(value := float(given[name])):
+                raise ValueError(f"step is {cells['step']}")
+            for name, points in points_of.items():
+                if cells[name] and math.isfinite(value := float(cells[name])):
                     points[update] = value
         except ValueError as error:
             if number == len(rows):
@@ -88,7 +89,7 @@ def read_curves(run: Path) -> tuple[Mapping[str, Curve], list[str]]:
                 continue
             raise ReportError(f"{path}, line {number}: {error}; repair that line, or remove it.") from error
     curves = {}
-    for name, points in found.items():
+    for name, points in points_of.items():
         if points:
             unit = 100.0 if name in PERCENT else 1.0
             updates = np.array(sorted(points))

@@ -35,7 +35,7 @@ _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "atmanrl", "font.family": "san
 
 
 def draw(curves: Curves, baseline: str | None = None, panels: Iterable[str] = tuple(PANELS)) -> Figure | None:
-    """Figure 2 of some runs, None where no run has any of the panels.
+    """Draw Figure 2 of some runs; None where no run has any of the panels.
 
     Args:
         curves: of each run; one that lacks a panel is missing there.
@@ -63,7 +63,7 @@ def draw(curves: Curves, baseline: str | None = None, panels: Iterable[str] = tu
                 smooth = curve.smoothed()
                 lines[run] = axis.plot(curve.updates, smooth, color=colour, linewidth=2, linestyle=dashes, zorder=2)[0]
         _tidy(axis, PANELS[panel])
-    # labels are given here: a line's own label with a leading underscore would be left out
+    # labels are passed here: a line's own label with a leading underscore would be left out
     legend = figure.legend(
         list(lines.values()), [escape.figure(run) for run in lines], loc="outside upper center", ncols=min(3, len(lines)),
         frameon=False, fontsize=9, handlelength=2.6,
@@ -74,15 +74,15 @@ def draw(curves: Curves, baseline: str | None = None, panels: Iterable[str] = tu
 
 
 def styles(runs: Iterable[str], baseline: str | None) -> dict[str, tuple[str, Any]]:
-    """Each run's colour and dashes."""
-    found: dict[str, tuple[str, Any]] = {}
+    """Return each run's colour and dashes."""
+    chosen: dict[str, tuple[str, Any]] = {}
     for run in runs:
-        others = sum(name != baseline for name in found)
+        others = sum(name != baseline for name in chosen)
         if run == baseline:
-            found[run] = (BASELINE, "-")
+            chosen[run] = (BASELINE, "-")
         else:
-            found[run] = (COLOURS[others % len(COLOURS)], DASHES[others % len(DASHES)])
-    return found
+            chosen[run] = (COLOURS[others % len(COLOURS)], DASHES[others % len(DASHES)])
+    return chosen
 
 
 def save(figure: Figure, path: Path, fonttype: str = "none") -> None:
@@ -101,7 +101,7 @@ def save(figure: Figure, path: Path, fonttype: str = "none") -> None:
 
 
 def inline(figure: Figure, name: str, label: str) -> str:
-    """The figure as an `<svg>` element for a page: in the page's text colour, as wide as there is room.
+    """Return the figure as an `<svg>` element for a page: in the page's text colour, as wide as there is room.
 
     Args:
         figure: from `draw`.

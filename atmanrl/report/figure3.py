@@ -47,10 +47,10 @@ class _Run:
 
 
 def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
-    """The figure of one problem.
+    """Draw one problem's figure.
 
     Args:
-        item: the problem with its answers.
+        item: the problem with a rollout of each policy.
         scale: the saliencies of no colour and of full colour, for the legend.
 
     Raises:
@@ -79,10 +79,10 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
         _write(axes, _EDGE, top, [_Run(0, line, None, DIM)])
         top += _LINE
     for place, side in enumerate(item.sides):
-        told = (
-            f"{'right' if side.correct else 'wrong'}, answer {side.answer}" if side.answer is not None else "no answer"
-        )
-        head = _cut(escape.line(f"{side.name}: {told}, {side.length} tokens"), cells)
+        verdict = "no answer"
+        if side.answer is not None:
+            verdict = f"{'right' if side.correct else 'wrong'}, answer {side.answer}"
+        head = _cut(escape.line(f"{side.name}: {verdict}, {side.length} tokens"), cells)
         _write(axes, _EDGE + place * (width + _GAP), top + _LINE / 2, [_Run(0, head, None, INK)], weight="bold")
     top += 1.8 * _LINE
     for part, height, legend in zip([blocks, salient], heights, [_classes(), _scale(scale)], strict=False):
@@ -123,10 +123,10 @@ def _scale(scale: tuple[float, float] | None) -> list[_Run]:
 
 def _row(parts: Iterable[_Mark], gap: int = 0) -> list[_Run]:
     """Texts one behind the other, `gap` cells apart."""
-    found: list[_Run] = []
+    line: list[_Run] = []
     for text, ground, ink in parts:
-        found.append(_Run(_end(found) + gap if found else 0, text, ground, ink))
-    return found
+        line.append(_Run(_end(line) + gap if line else 0, text, ground, ink))
+    return line
 
 
 def _end(line: Sequence[_Run]) -> int:
@@ -150,11 +150,11 @@ def _wrapped(parts: Iterable[_Mark], cells: int) -> list[list[_Run]]:
             if _wide(lines[-1]) + cell_len(mark[0]) > cells:
                 lines.append([])
             lines[-1].append(mark)
-    made = []
+    wrapped = []
     for line in lines:
         runs = groupby(line, key=lambda mark: mark[1:])
-        made.append(_row([("".join(c for c, _, _ in same), *style) for style, same in runs]))
-    return made if len(made) <= MOST_LINES else [*made[: MOST_LINES - 1], [_Run(0, "…", None, DIM)]]
+        wrapped.append(_row([("".join(c for c, _, _ in same), *style) for style, same in runs]))
+    return wrapped if len(wrapped) <= MOST_LINES else [*wrapped[: MOST_LINES - 1], [_Run(0, "…", None, DIM)]]
 
 
 def _words(marks: Iterable[_Mark]) -> Iterator[list[_Mark]]:

@@ -20,10 +20,12 @@ LEGEND = (("number", "number"), ("symbol", "symbol"), ("stop", "stop word"), ("o
 class Contents:
     """What a report shows; what is empty or None is left out.
 
+    Example: `Contents("The laptop demo", "atmanrl 0.1.0 · task WordProblems", table1=table1)`
+
     Attributes:
         title: of the page.
         intro: a line beneath it.
-        notes: what a reader should know before the figures.
+        notes: what a reader should know before the table.
         table1: Table 1.
         plots: Figure 2's panels as `<svg>` elements from `figure2.inline`, put into the page as they are.
         plots_caption: beneath them.
@@ -44,9 +46,9 @@ class Contents:
 
 
 def page(contents: Contents) -> str:
-    """The HTML document. Every text is escaped; `plots` alone are taken for markup."""
+    """Return the HTML document. Every text is escaped; `plots` alone are taken for markup."""
     table1, scale = contents.table1, contents.comparisons.scale
-    made = template("report_page.html.jinja").render(
+    document = template("report_page.html.jinja").render(
             title=contents.title, intro=contents.intro, notes=contents.notes,
             columns=table1.titles if table1 else [], caption=caption(table1) if table1 else "",
             directions=[column.direction for column in table1.columns.values()] if table1 else [],
@@ -55,4 +57,4 @@ def page(contents: Contents) -> str:
             items=contents.comparisons.items, items_caption=contents.comparisons_caption,
             scale=[f"{value:.3f}" for value in scale] if scale else None, classes=LEGEND if contents.classes else (),
         )  # fmt: skip
-    return str(made).lstrip()
+    return str(document).lstrip()

@@ -1,26 +1,29 @@
-"""A run's folder as a report reads it: its name, the figures of its test, and what these depend on."""
+"""A run's folder as a report reads it: its name, the metrics of its test, and what these depend on."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from atmanrl.errors import UserError
 from atmanrl.io import jsonl
+from atmanrl.metrics import conditions
 from atmanrl.metrics.columns import Column, merged, unrecorded
-from atmanrl.tasks import DELIMITER
+from atmanrl.metrics.conditions import Condition
 
-Row = dict[str, float]
-"""The values of one method by key, in the metrics' own units; NaN where one is not defined."""
+Values = dict[str, float]
+"""The metrics of one run by key, in their own units; NaN where one is not defined."""
 
 MARKS = ("config.yaml", "metrics.csv", "eval/test.json")
 """A folder with none of these is no run's folder."""
 
-LEXICAL = "lexical rules"
-"""What a test's setting calls the tagger that needs no pipeline."""
+BASELINE_RULE = "the run that others are compared with (default: the one called baseline, else the last)"
+"""What the commands' helps say of `baseline_of`."""
+
+T = TypeVar("T", Column, Condition)
 
 
 class ReportError(UserError):
@@ -31,29 +34,29 @@ class ReportError(UserError):
 class Run:
     """One run.
 
+    Example:
+        `Run("warm start", Path("runs/demo/warm_start"), {"pass_at_1": 0.73}, {"task": "WordProblems"},
+        {"task": Condition("tasks", "task {}", must_agree=True)}, {"pass_at_1": Column("pass@1 %", True, "points")})`
+
     Attributes:
-        name: of its row; the folder's name with spaces for underscores.
+        name: the folder's name with spaces for underscores; a table's row is named by it.
         folder: where it lies.
-        row: the figures of its test, None where it was not tested.
-        setting: what the test depended on, empty where nobody wrote that down.
-        columns: how its values are shown, by key.
+        values: the metrics of its test, None where it was not tested.
+        setting: what the test depended on, as texts by the keys of `conditions`; empty where nobody wrote that down.
+        conditions: how to speak of the setting, by key.
+        columns: how the values are shown, by key.
     """
 
     name: str
     folder: Path
-    row: Row | None
-    setting: Mapping[str, Any] = field(default_factory=dict)
+    values: Values | None
+    setting: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, Condition] = field(default_factory=dict)
     columns: Mapping[str, Column] = field(default_factory=dict)
-
-    @property
-    def pipeline(self) -> str | None:
-        """The spaCy pipeline that tagged its test; None for the lexical rules."""
-        tagger = self.setting.get("tagger")
-        return tagger if isinstance(tagger, str) and tagger != LEXICAL else None
 
 
 def columns(runs: Iterable[Run]) -> dict[str, Column]:
-    """The columns of all runs.
+    """Return the columns of all runs.
 
     Raises:
         ReportError: a column is of different kinds in two of them.
@@ -64,30 +67,29 @@ def columns(runs: Iterable[Run]) -> dict[str, Column]:
         raise ReportError(f"these runs cannot stand in one table: {error}; leave some out.") from error
 
 
-def load_row(run: Path) -> Row:
-    """Reads the values that Table 1 shows from a run's `eval/test.json`; other keys there are ignored, null is NaN.
+def load_values(run: Path) -> Values:
+    """Read the values that Table 1 shows from a run's `eval/test.json`; other keys there are passed over, null is NaN.
 
     Args:
         run: the run's folder.
 
     Raises:
-        ReportError: the file is missing, is not a JSON object, or lacks a figure.
+        ReportError: the file is missing, is not a JSON object, or lacks a metric.
     """
-    return _run("", run, _read_test(run)).row or {}
+    return _tested("", run).values or {}
 
 
 def load_tested(folders: Sequence[Path]) -> list[Run]:
-    """Runs that must have been tested.
+    """Load runs that must have been tested.
 
     Raises:
-        ReportError: as `load_row`; two runs have one name.
+        ReportError: as `load_values`; two runs have one name.
     """
-    named = _named(folders)
-    return [_run(name, folder, _read_test(folder)) for name, folder in named.items()]
+    return [_tested(name, folder) for name, folder in _named(folders).items()]
 
 
 def load(folders: Sequence[Path]) -> list[Run]:
-    """Runs of which some may have been trained and not yet tested.
+    """Load runs of which some may have been trained and not yet tested.
 
     Raises:
         ReportError: a folder does not exist or is no run's folder; two runs have one name; a test's file is unusable.
@@ -98,44 +100,54 @@ def load(folders: Sequence[Path]) -> list[Run]:
             raise ReportError(f"{folder} is no folder; give the folder of a run (its trainer.default_root_dir).")
         if not any((folder / mark).exists() for mark in MARKS):
             raise ReportError(f"{folder} is no run's folder: it has none of {', '.join(MARKS)}.")
-        tested = (folder / "eval" / "test.json").exists()
-        runs.append(_run(name, folder, _read_test(folder)) if tested else Run(name, folder, None))
+        runs.append(_tested(name, folder) if (folder / "eval" / "test.json").exists() else Run(name, folder, None))
     return runs
 
 
-def comparable(runs: Sequence[Run]) -> list[str]:
-    """Notes on how the tests of some runs differ.
+def baseline_of(runs: Sequence[Run], name: str | None = None) -> str:
+    """Choose the run that others are compared with: the one of this name, else the one called baseline, else the last.
 
     Raises:
-        ReportError: they were of different tasks, or counted by different taggers: no figure could be compared.
+        ReportError: no run has this name.
+    """
+    names = [run.name for run in runs]
+    if name is None:
+        return "baseline" if "baseline" in names else names[-1]
+    if title(name) not in names:
+        raise ReportError(f"no run is called '{title(name)}'; there are: {', '.join(names)}.")
+    return title(name)
+
+
+def conditions_of(runs: Iterable[Run]) -> dict[str, tuple[Condition, dict[str, list[str]]]]:
+    """Return each condition of some tests by key, and each value of the setting there with the names of its runs."""
+    each: dict[str, tuple[Condition, dict[str, list[str]]]] = {}
+    for run in runs:
+        for key, value in run.setting.items():
+            each.setdefault(key, (run.conditions[key], {}))[1].setdefault(value, []).append(run.name)
+    return each
+
+
+def comparable(runs: Sequence[Run]) -> list[str]:
+    """Return notes on how the tests of some runs differ.
+
+    Raises:
+        ReportError: they differ in a condition that must agree (the task, say), so that no values could be compared.
     """
     notes = []
-    for key, what in (("task", "tasks"), ("tagger", "taggers")):
-        found = _values(runs, key)
-        if len(found) > 1:
-            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
-            raise ReportError(
-                f"these runs were tested with different {what} ({told}); test them alike, or leave some out."
-            )
-    told_apart = {
-        "samples": "samples a problem", "temperature": "temperatures", "max_new_tokens": "limits",
-        "delimiter": "delimiters",
-    }  # fmt: skip
-    for key, what in told_apart.items():
-        found = _values(runs, key)
-        if len(found) > 1:
-            told = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
-            notes.append(f"The tests had different {what} ({told}), so part of a change may come from that.")
+    for condition, values in conditions_of(runs).values():
+        if len(values) > 1:
+            who = "; ".join(f"{value}: {', '.join(names)}" for value, names in values.items())
+            if condition.must_agree:
+                raise ReportError(
+                    f"these runs were tested with different {condition.plural} ({who}); test them alike, or leave some out."
+                )
+            notes.append(f"The tests had different {condition.plural} ({who}), so part of a change may come from that.")
     return notes
 
 
-def _values(runs: Sequence[Run], key: str) -> dict[str, list[str]]:
-    """Each value of a setting with the runs that have it; runs without it are left out."""
-    found: dict[str, list[str]] = {}
-    for run in runs:
-        if run.setting.get(key) is not None:
-            found.setdefault(str(run.setting[key]), []).append(run.name)
-    return found
+def title(name: str) -> str:
+    """Return a folder's name as a row's name."""
+    return name.replace("_", " ")
 
 
 def _named(folders: Sequence[Path]) -> dict[str, Path]:
@@ -150,13 +162,24 @@ def _named(folders: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def title(name: str) -> str:
-    """A folder's name as a row's name."""
-    return name.replace("_", " ")
+def _tested(name: str, folder: Path) -> Run:
+    path = folder / "eval" / "test.json"
+    test = _read(path)
+    columns = _recorded(test, "columns", Column.from_json, path)
+    if columns is None:
+        columns = unrecorded(test)
+    if missing := [key for key in columns if key not in test]:
+        raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
+    recorded = _recorded(test, "conditions", Condition.from_json, path)
+    used = conditions.UNRECORDED if recorded is None else recorded
+    setting = test.get("setting")
+    if not isinstance(setting, dict) or not setting:
+        setting, used = {}, {}
+    texts = {key: text for key, condition in used.items() if (text := condition.shown(setting.get(key))) is not None}
+    return Run(name, folder, {key: _number(test[key], key, path) for key in columns}, texts, used, columns)
 
 
-def _read_test(run: Path) -> dict[str, Any]:
-    path = run / "eval" / "test.json"
+def _read(path: Path) -> dict[str, Any]:
     try:
         return jsonl.parse(path.read_bytes())
     except FileNotFoundError:
@@ -167,31 +190,14 @@ def _read_test(run: Path) -> dict[str, Any]:
         raise ReportError(f"{path}: {error} Run `atmanrl test` again.") from error
 
 
-def _run(name: str, folder: Path, test: Mapping[str, Any]) -> Run:
-    path = folder / "eval" / "test.json"
-    columns = _columns(test, path)
-    if missing := [key for key in columns if key not in test]:
-        raise ReportError(f"{path} lacks {', '.join(missing)}: run `atmanrl test` again")
-    row = {key: _number(test[key], key, path) for key in columns}
-    return Run(name, folder, row, _setting(test), columns)
-
-
-def _columns(test: Mapping[str, Any], path: Path) -> dict[str, Column]:
-    """As the evaluation recorded them; today's where it did not."""
-    if "columns" not in test:
-        return unrecorded(test)
+def _recorded(test: Mapping[str, Any], name: str, read: Callable[[Any], T], path: Path) -> dict[str, T] | None:
+    """What the evaluation recorded under a name; None where it did not."""
+    if name not in test:
+        return None
     try:
-        return {key: Column.from_json(value) for key, value in dict(test["columns"]).items()}
+        return {key: read(value) for key, value in dict(test[name]).items()}
     except (TypeError, ValueError) as error:
-        raise ReportError(f"{path}: columns cannot be read ({error}); run `atmanrl test` again.") from error
-
-
-def _setting(figures: Mapping[str, Any]) -> Mapping[str, Any]:
-    setting = figures.get("setting")
-    if not isinstance(setting, dict) or not setting:
-        return {}
-    marked = setting.get("delimiter", DELIMITER)  # the default is not written down
-    return {**setting, "delimiter": marked.get("class_path") if isinstance(marked, dict) else marked}
+        raise ReportError(f"{path}: {name} cannot be read ({error}); run `atmanrl test` again.") from error
 
 
 def _number(value: object, key: str, path: Path) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,34 +13,36 @@ import numpy as np
 
 from atmanrl.io import escape
 from atmanrl.io.files import atomic_write
-from atmanrl.metrics.columns import Column, merged, unrecorded
-from atmanrl.metrics.per_problem import Floats
-from atmanrl.report.intervals import interval
-from atmanrl.report.runs import ReportError, Row, load_row
+from atmanrl.metrics.columns import Column
+from atmanrl.metrics.conditions import Condition
+from atmanrl.report.intervals import Floats, interval
+from atmanrl.report.runs import ReportError, Values
 
 if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-__all__ = ["WARM_START", "Cell", "ReportError", "Row", "Table1", "build", "load_row", "render", "write_json"]
-
 WARM_START = "warm start"
 """Name of the row for the policy that every method started from."""
 
 Draws = Mapping[str, Mapping[str, Floats]]
-"""Method -> figure -> its bootstrap draws, in the units of `Row`."""
+"""Method -> metric -> its bootstrap draws, in the units of `Values`."""
+
+Conditions = Mapping[str, tuple[Condition, Mapping[str, Sequence[str]]]]
+"""By key, what the tests depend on and its values, as `runs.conditions_of` returns them."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One value as a table shows it, by its column's kind: what is from 0 to 1 in per cent.
 
+    Example: `Cell(91.0, (88.6, 93.2), change=-2.8, change_interval=(-5.4, -0.2), points=True)`, shown as 91.0 (-2.8 pts).
+
     Attributes:
-        value: NaN where the figure is not defined, or was not taken.
+        value: NaN where the metric is not defined, or was not taken.
         interval: its bootstrap interval, None where there is none.
-        change: against the baseline; in per cent of the baseline's figure, for pass@k and majority@k in points. None
-            for the baseline itself, the warm start, and where one of the two figures is not defined; NaN where the
-            baseline has zero.
+        change: against the baseline, in per cent of the baseline's value or in points. None for the baseline itself, the
+            warm start, and where one of the two values is not defined; NaN where the baseline has zero.
         change_interval: the change's own bootstrap interval.
         points: whether the change is in points.
     """
@@ -53,7 +55,7 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """The figure."""
+        """The value."""
         return "–" if math.isnan(self.value) else f"{self.value:.1f}"
 
     @property
@@ -68,7 +70,7 @@ class Cell:
 
     @property
     def shown_interval(self) -> str:
-        """The figure's interval; empty without one."""
+        """The value's interval; empty without one."""
         return f"[{self.interval[0]:.1f}, {self.interval[1]:.1f}]" if self.interval else ""
 
     @property
@@ -82,19 +84,23 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table1:
-    """Rows of cells in the order given.
+    """Rows of cells, one a method.
+
+    Example: `Table1({"pass_at_1": Column("pass@1 %", True, "points")}, {"baseline": {"pass_at_1": cell}}, "baseline")`
 
     Attributes:
         columns: by key, the keys of every row.
         rows: method -> its cells.
-        baseline: the row compared with, None where nothing is compared.
-        tagger: what told numbers, stop words and symbols apart, None where nobody wrote that down.
+        baseline: the row that others are compared with, None where nothing is compared.
+        setting: what all tests depended on alike, as texts by key.
+        captions: sentences of these conditions beneath the table.
     """
 
     columns: Mapping[str, Column]
     rows: Mapping[str, Mapping[str, Cell]]
     baseline: str | None
-    tagger: str | None = None
+    setting: Mapping[str, str] = field(default_factory=dict)
+    captions: Sequence[str] = ()
 
     @property
     def titles(self) -> list[str]:
@@ -103,45 +109,49 @@ class Table1:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether any figure has one."""
+        """Whether any value has one."""
         return any(cell.interval for row in self.rows.values() for cell in row.values())
 
 
 def build(
-    rows: Mapping[str, Row],
+    values: Mapping[str, Values],
     baseline: str | None,
+    columns: Mapping[str, Column],
     drawn: Draws | None = None,
-    tagger: str | None = None,
-    columns: Mapping[str, Column] | None = None,
+    conditions: Conditions | None = None,
 ) -> Table1:
-    """Table 1 of some methods.
+    """Build Table 1 of some methods.
 
     Args:
-        rows: method -> figures, as from `load_row`.
+        values: method -> its metrics, as `load_values` returns them.
         baseline: the row that the others are compared with; None to compare nothing.
-        drawn: bootstrap draws for the intervals, of as many methods and figures as there are.
-        tagger: what told the classes of words apart in all of them.
-        columns: by key; None takes those of tests that have recorded none.
+        columns: by key.
+        drawn: bootstrap draws for the intervals, of as many methods and metrics as there are.
+        conditions: what the tests depend on; those in which all agree stand in the table.
 
     Raises:
         ReportError: there is no row of that name.
     """
-    if baseline is not None and baseline not in rows:
-        raise ReportError(f"no row '{baseline}' to compare with; there are: {', '.join(rows) or 'none'}")
+    if baseline is not None and baseline not in values:
+        raise ReportError(f"no row '{baseline}' to compare with; there are: {', '.join(values) or 'none'}")
     drawn = drawn or {}
-    made: dict[str, dict[str, Cell]] = {}
-    if columns is None:
-        columns = merged(unrecorded(row) for row in rows.values())
-    for method, row in rows.items():
+    rows: dict[str, dict[str, Cell]] = {}
+    for method, row in values.items():
         reference = None if method in (baseline, WARM_START) else baseline
         cells = {}
         for key, column in columns.items():
-            other = math.nan if reference is None else rows[reference].get(key, math.nan)
+            other = math.nan if reference is None else values[reference].get(key, math.nan)
             here = drawn.get(method, {}).get(key)
             there = drawn.get(reference, {}).get(key) if reference is not None else None
             cells[key] = _cell(column, row.get(key, math.nan), other, here, there)
-        made[method] = cells
-    return Table1(columns, made, baseline, tagger)
+        rows[method] = cells
+    agreed = {
+        key: (condition, next(iter(each))) for key, (condition, each) in (conditions or {}).items() if len(each) == 1
+    }
+    return Table1(
+        columns, rows, baseline, {key: value for key, (_, value) in agreed.items()},
+        [condition.caption.replace("{}", value) for condition, value in agreed.values() if condition.caption],
+    )  # fmt: skip
 
 
 def _cell(column: Column, value: float, other: float, here: Floats | None, there: Floats | None) -> Cell:
@@ -171,23 +181,12 @@ def _signed(value: float, digits: int) -> str:
     return text if float(text) else text.replace("-", "±").replace("+", "±")
 
 
-def render(
-    rows: Mapping[str, Row],
-    baseline: str | None = "baseline",
-    drawn: Draws | None = None,
-    columns: Mapping[str, Column] | None = None,
-) -> Table:
-    """`build`, for the terminal: see `in_terminal`."""
-    return in_terminal(build(rows, baseline, drawn, columns=columns))
-
-
 def in_terminal(table1: Table1) -> Table:
-    """Table 1 for the terminal: figures as columns, methods as rows; the other way round where that needs fewer cells.
+    """Return Table 1 for the terminal: metrics as columns, methods as rows, or the other way round where that is narrower.
 
-    Behind each figure stands its change against the baseline in parentheses: relative, in per cent, for length and
-    shares (`41.2 (-28 %)`); the difference in points for pass@k and majority@k (`94.0 (-4.0 pts)`); beneath it its
-    interval. The baseline's own row, and the one named `warm start` (where the methods began, so no result of theirs),
-    show figures alone.
+    Behind each value stands its change against the baseline in parentheses: in per cent (`41.2 (-28 %)`) or in points
+    (`94.0 (-4.0 pts)`), as its column says; beneath it its interval. The baseline's own row, and the one named `warm
+    start` (where the methods began, so no result of theirs), show values alone.
     """
     from rich.table import Table  # for the terminal alone; a machine that trains need not have it
     from rich.text import Text
@@ -217,23 +216,18 @@ def _shown(cell: Cell) -> Text:
     return text.append(f"\n{cell.shown_interval}", style="dim") if cell.shown_interval else text
 
 
-def write_json(rows: Mapping[str, Row], path: Path) -> None:
-    """Writes the rows as an indented JSON object, NaN as null; atomically, so that a reader never sees half a file.
+def write_json(rows: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Write rows as indented strict JSON, NaN as null; atomically, so that a reader never sees half a file.
 
     Args:
-        rows: method -> figures.
-        path: the file; its folder is made where it is missing.
+        rows: method -> metrics.
+        path: the file; its folder is created where it is missing.
 
     Raises:
         OSError: the file cannot be written; an older one is then left as it was.
     """
-    dump({method: dict(row) for method, row in rows.items()}, path)
-
-
-def dump(value: Mapping[str, Any], path: Path) -> None:
-    """Strict JSON, indented, in one move; NaN as null."""
     with atomic_write(path) as file:
-        file.write(json.dumps(_strict(value), indent=2, allow_nan=False) + "\n")
+        file.write(json.dumps(_strict(rows), indent=2, allow_nan=False) + "\n")
 
 
 def _strict(value: Any) -> Any:

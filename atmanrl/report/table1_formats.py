@@ -11,19 +11,17 @@ from atmanrl.report.table1 import Table1
 
 
 def caption(table1: Table1) -> str:
-    """What stands beneath the table."""
+    """Return what stands beneath the table."""
     parts = []
     if table1.baseline is not None and len(table1.rows) > 1:
-        parts.append(f"Signed figures: the change against {table1.baseline}, in per cent of it or in points.")
+        parts.append(f"Signed values: the change against {table1.baseline}, in per cent of it or in points.")
     if table1.has_intervals:
         parts.append(f"In brackets: {LEVEL} % bootstrap intervals over problems ({RESAMPLES:,} draws, seed {SEED}).")
-    if table1.tagger is not None:
-        parts.append(f"Numbers, stop words and symbols: {table1.tagger}.")
-    return " ".join(parts)
+    return " ".join([*parts, *table1.captions])
 
 
 def markdown(table1: Table1) -> str:
-    """A table of GitHub's Markdown, with its caption."""
+    """Return the table in GitHub's Markdown, with its caption."""
     lines = [
         "| " + " | ".join(["method", *map(escape.markdown, table1.titles)]) + " |",
         "|---" + "|---:" * len(table1.columns) + "|",
@@ -38,7 +36,7 @@ def markdown(table1: Table1) -> str:
 
 
 def latex(table1: Table1) -> str:
-    """A `tabular` for the package booktabs, intervals in a line of their own beneath the figures."""
+    """Return a `tabular` for the package booktabs, intervals in a line of their own beneath the values."""
     lines = ["% needs \\usepackage{booktabs}"]
     lines += [f"% {escape.line(text)}" for text in [caption(table1)] if text]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(table1.columns)}}}", r"\toprule"]
@@ -57,10 +55,10 @@ def latex(table1: Table1) -> str:
 
 
 def as_json(table1: Table1) -> dict[str, Any]:
-    """The table's numbers, unrounded and in the units that it shows, with what the intervals depend on."""
+    """Return the table's numbers, unrounded and in the units that it shows, with what the intervals depend on."""
     return {
         "baseline": table1.baseline,
-        "tagger": table1.tagger,
+        "setting": table1.setting,
         "units": {key: column.shown_unit for key, column in table1.columns.items()},
         "changes": {key: "points" if column.in_points else "%" for key, column in table1.columns.items()},
         "higher_is_better": {key: column.higher_is_better for key, column in table1.columns.items()},
@@ -79,5 +77,5 @@ def _cell(cell: Any) -> Mapping[str, float | None]:
 
 
 def _latex_number(text: str) -> str:
-    """A figure or a change: a minus sign, and a thin space before the unit."""
+    """A value or a change: a minus sign, and a thin space before the unit."""
     return escape.latex(text).replace("-", "$-$", 1 if text[:1] == "-" else 0).replace(r" \%", r"\,\%")

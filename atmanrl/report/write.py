@@ -9,14 +9,14 @@ from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write
 from atmanrl.io.folders import check_fillable, mark
 from atmanrl.report import figure2, figure3, table1_formats
-from atmanrl.report.answers import PROBED
 from atmanrl.report.comparisons import TYPICAL
 from atmanrl.report.curves import PANELS
 from atmanrl.report.gather import Report
 from atmanrl.report.intervals import SEED
 from atmanrl.report.report_page import Contents, page
-from atmanrl.report.table1 import dump
-from atmanrl.tasks import DELIMITER
+from atmanrl.report.rollouts import PROBED
+from atmanrl.report.runs import conditions_of
+from atmanrl.report.table1 import write_json
 
 COMMAND = "report"
 """Whose mark a report's folder bears."""
@@ -28,7 +28,7 @@ FILES = (
 
 
 def may_write(out: Path) -> None:
-    """Refuses a folder in which a report would replace what no report wrote.
+    """Refuse a folder in which a report would replace what no report wrote.
 
     Raises:
         FileError: `out` is no folder, or holds a file of one of the names in `FILES` and is no report's.
@@ -37,7 +37,7 @@ def may_write(out: Path) -> None:
 
 
 def write(report: Report, out: Path, heading: str) -> list[Path]:
-    """Writes the report's files into a folder, which is made where it is missing; other files there stay.
+    """Write the report's files into a folder, which is created where it is missing; other files there stay.
 
     An earlier report's files are replaced, those that this one lacks are removed.
 
@@ -79,7 +79,7 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
             file.write(text)
     written = [out / name for name in texts]
     if report.table1:
-        dump(table1_formats.as_json(report.table1), out / "table1.json")
+        write_json(table1_formats.as_json(report.table1), out / "table1.json")
         written.append(out / "table1.json")
     for name, (figure, fonttype) in figures.items():
         for ending in ("png", "svg"):
@@ -93,21 +93,13 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
 
 
 def _intro(report: Report) -> str:
-    """What was tested, as far as the runs agree on it."""
-    tested = [run.setting for run in report.runs if run.setting]
-    parts = [f"atmanrl {__version__}"]
-    names = {
-        "task": "task {}",
-        "samples": "{} samples a problem",
-        "delimiter": "answers marked by {}",
-        "temperature": "temperature {}",
-        "tagger": "words told apart by {}",
-    }
-    for key, text in names.items():
-        values = {str(setting[key]) for setting in tested if setting.get(key) is not None}
-        if len(values) == 1 and values != {DELIMITER}:
-            parts.append(text.format(values.pop()))
-    return " · ".join(parts)
+    """What the tests depended on, as far as all that know it agree and it is not the default."""
+    phrases = [
+        condition.phrase.replace("{}", next(iter(values)))
+        for condition, values in conditions_of(report.runs).values()
+        if condition.phrase and len(values) == 1 and condition.default not in values
+    ]
+    return " · ".join([f"atmanrl {__version__}", *phrases])
 
 
 def _plots_caption(report: Report) -> str:

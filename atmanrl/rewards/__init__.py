@@ -1,6 +1,7 @@
 """Rewards: what a rollout is worth. A plugin point: subclass `Reward` in a module of your own."""
 
 from atmanrl.rewards.base import Reward, RewardOutput
+from atmanrl.rewards.causal_importance import CausalImportanceReward
 from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.format import FormatReward
 from atmanrl.rewards.function import FunctionReward
@@ -13,6 +14,7 @@ from atmanrl.rewards.saliency import SaliencyReward
 from atmanrl.rewards.scores import Scores, fill_abstentions, score
 
 __all__ = [
+    "CausalImportanceReward",
     "FormatReward",
     "FunctionReward",
     "Gate",

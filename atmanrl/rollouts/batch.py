@@ -35,6 +35,8 @@ class Rollout:
         check: the saliency reward by the reference solver and by the probe's own, where the two were compared.
         token_values: what rewards give to single tokens, by the reward's name: one number for each token of the
             completion or of its beginning.
+        metrics: what it adds to each metric of an evaluation, a numerator and a denominator by key; what the samples of a
+            problem add together stands at the first of them.
 
     Example:
         `Rollout(Problem("gsm8k/train/17", "How many ...?", "72"), row=17, sample=0, prompt="How many ...?",
@@ -56,6 +58,7 @@ class Rollout:
     gradients: int = 0
     check: tuple[float, float] | None = None
     token_values: dict[str, list[float]] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
         """Stay where it is: Lightning moves predictions to the CPU, and nothing of a rollout lives on a device."""

@@ -3,7 +3,8 @@
 `problem_id`, `prompt` (the user's turn), `cot`, `answer`, `gold`, `right`, `rewards` by name (null where one
 abstained), `prompt_ids`, `completion_ids`, `logprobs` (a number for each token of the completion, or null), `saliency`
 (a number for each token of the reasoning, or null), and `row`, `sample`, `finished`, `cot_tokens`; `delimiter` where the
-completion was split by another than the default: a text, or an object with the splitter's `class_path`. `atmanrl probe` adds
+completion was split by another than the default: a text, or an object with the splitter's `class_path`. An evaluation adds
+`metrics`: what the rollout adds to each metric, a numerator and a denominator by key. `atmanrl probe` adds
 `line` (of the file that it read), `pieces` (the text of each token of the reasoning), `loss_initial`, `loss_final` and
 `gradients`.
 
@@ -55,8 +56,14 @@ def to_json(rollout: Rollout) -> dict[str, Any]:
         "completion_ids": rollout.completion.ids,
         "logprobs": rollout.completion.logprobs or None,
         "saliency": rollout.saliency,
+        **({"metrics": {key: _finite(pair) for key, pair in rollout.metrics.items()}} if rollout.metrics else {}),
         **rollout.parts.splitter.noted,
     }
+
+
+def _finite(pair: tuple[float, float]) -> list[float | None]:
+    """A numerator and a denominator for JSON, which has no NaN."""
+    return [number if math.isfinite(number) else None for number in pair]
 
 
 def write(rollouts: Iterable[Rollout], path: Path) -> None:

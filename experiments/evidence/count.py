@@ -11,7 +11,8 @@ from pathlib import Path
 
 from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
-from atmanrl.report.words import Words
+from atmanrl.metrics.composition import count_tokens
+from atmanrl.metrics.tagger import build_tagger
 
 FIELDS = ("problem_id", "sample", "correct", "cot_tokens", "words", "numbers", "stop_words", "symbols")
 
@@ -24,12 +25,12 @@ def main() -> None:
     options = parser.parse_args()
 
     rollouts = [line.row for line in jsonl.read(options.rollouts)]
-    counts = Words().counts([rollout["cot"] for rollout in rollouts])
+    docs = build_tagger().pipe((rollout["cot"] for rollout in rollouts), batch_size=64)
     with atomic_write(options.out) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FIELDS)
-        for rollout, classes in zip(rollouts, counts.tolist(), strict=True):
-            words, numbers, stop_words, symbols = classes
+        for rollout, doc in zip(rollouts, docs, strict=True):
+            words, numbers, stop_words, symbols = count_tokens(doc)
             writer.writerow([
                 rollout["problem_id"], rollout["sample"], int(rollout["right"]), rollout["cot_tokens"], words, numbers,
                 stop_words, symbols,

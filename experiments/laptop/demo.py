@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl.__main__ import main as atmanrl
-from atmanrl.report.table1 import load_row, write_json
+from atmanrl.report import load_values, write_json
 
 CONFIGS = {"atmanrl": "configs/laptop.yaml", "baseline": "configs/laptop_baseline.yaml"}
 
@@ -49,7 +49,7 @@ def main() -> None:
         )
     warm = args.out / "warm_start"
     run(console, "test", "--config", CONFIGS["baseline"], f"--trainer.default_root_dir={warm}", *overrides)
-    rows = {name: load_row(args.out / name) for name in CONFIGS}
+    rows = {name: load_values(args.out / name) for name in CONFIGS}
     write_json(rows, args.out / "table1.json")
     folders = [str(args.out / name) for name in ("warm_start", *CONFIGS)]
     run(console, "report", *folders, "--out", str(args.out / "report"), "--title", "The laptop demo")

@@ -17,7 +17,7 @@ def batch(*groups):
     rollouts = [
         SimpleNamespace(
             problem=Problem(str(q), "?", "72"), parts=SimpleNamespace(answer=answer, cot="3 + 4", cot_length=3),
-            correct=answer == "72", completion=SimpleNamespace(finished=True),
+            correct=answer == "72", completion=SimpleNamespace(finished=True), metrics={},
         )
         for q, group in enumerate(groups)
         for answer in group
@@ -51,6 +51,7 @@ def test_values_columns_and_setting_of_all_test_problems_are_written(trainer, mo
     assert written["majority_at_4"] == pytest.approx((1 + 0 + 0.5) / 3)
     assert (written["pass_at_1"], written["tokens_per_cot"], written["finished"]) == (pytest.approx(1 / 3), 3, 1)
     assert written["setting"]["task"] == "WordProblems" and written["setting"]["tagger"] == "lexical rules"
+    assert written["conditions"]["tagger"]["must_agree"] and written["conditions"]["task"]["plural"] == "tasks"
     assert (written["setting"]["top_k"], written["setting"]["stop"]) == (5, ["\n\n"])
     assert list(written["columns"]) == [
         "tokens_per_cot", "pass_at_1", "pass_at_4", "majority_at_4", "numbers_pct", "stop_words_pct", "symbols_pct",

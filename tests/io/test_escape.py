@@ -22,6 +22,8 @@ from atmanrl.callbacks.run_logger import RunLogger
 from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.terminal import say_error, say_note
+from atmanrl.metrics.columns import unrecorded
+from atmanrl.metrics.conditions import TAGGER
 from atmanrl.report import figure2, figure3
 from atmanrl.report.comparisons import Comparison, Side
 from atmanrl.report.curves import Curve
@@ -139,7 +141,8 @@ def test_the_table_in_wandb():
 
 def table1():
     row = {"tokens_per_cot": 10.0, "numbers_pct": 1.0, "stop_words_pct": 2.0, "symbols_pct": 3.0, "pass_at_1": 0.5}
-    return build({text: row for text in TEXTS}, TEXTS[0], tagger=EVERYTHING)
+    conditions = {"tagger": (TAGGER, {EVERYTHING: ["a run"]})}
+    return build({text: row for text in TEXTS}, TEXTS[0], unrecorded(row), conditions=conditions)
 
 
 def test_tables_of_reports():

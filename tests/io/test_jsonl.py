@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from atmanrl.io import jsonl
 from atmanrl.io.jsonl import RowError
 from atmanrl.io.trace_schema import FIELDS, check_fields
-from atmanrl.report.answers import PROBED, read_answers, read_probed
-from atmanrl.report.runs import ReportError, load_row
+from atmanrl.report.rollouts import PROBED, read_rollouts, read_saliencies
+from atmanrl.report.runs import ReportError, load_values
 from atmanrl.rollouts import traces
 from atmanrl.tasks import GSM8K, MMLU
 
@@ -144,7 +144,7 @@ def test_every_reader_takes_a_byte_order_mark(tmp_path):
     assert next(traces.read(write(tmp_path / "traces.jsonl", TRACE))) == (1, TRACE)
     write(tmp_path / "eval" / "test.jsonl", TRACE)
     write(tmp_path / PROBED, TRACE)
-    assert read_answers(tmp_path)[0].length == 1 and read_probed(tmp_path)["a/1", "a"].saliency == [0.5]
+    assert read_rollouts(tmp_path)[0].length == 1 and read_saliencies(tmp_path)["a/1", "a"].saliency == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -156,8 +156,8 @@ def test_every_reader_names_the_line_of_what_cannot_be_used(tmp_path, line):
         "train.jsonl": lambda path: GSM8K(str(path.parent)).problems("train"),
         "test.jsonl": lambda path: MMLU(str(path.parent)).problems("test"),
         "traces.jsonl": lambda path: list(traces.read(path)),
-        "eval/test.jsonl": lambda path: read_answers(path.parent.parent),
-        str(PROBED): lambda path: read_probed(path.parent.parent),
+        "eval/test.jsonl": lambda path: read_rollouts(path.parent.parent),
+        str(PROBED): lambda path: read_saliencies(path.parent.parent),
     }.items():
         first = (
             {"subject": "virology", "choices": ["a"] * 4, "answer": 0, "question": "?"}
@@ -177,10 +177,10 @@ def test_every_reader_names_the_line_of_what_cannot_be_used(tmp_path, line):
         {"prompt": None}, {"problem_id": {}}, {"gold": []},
     ],
 )  # fmt: skip
-def test_a_report_refuses_answers_of_the_wrong_type(tmp_path, change):
+def test_a_report_refuses_rollouts_of_the_wrong_type(tmp_path, change):
     write(tmp_path / "eval" / "test.jsonl", TRACE, {**TRACE, **change})
     with pytest.raises(ReportError, match=f"test.jsonl, line 2: field '{next(iter(change))}'"):
-        read_answers(tmp_path)
+        read_rollouts(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,11 +193,11 @@ def test_a_report_refuses_answers_of_the_wrong_type(tmp_path, change):
 def test_a_report_refuses_saliencies_of_the_wrong_type(tmp_path, change):
     write(tmp_path / PROBED, TRACE, {**TRACE, **change})
     with pytest.raises(ReportError, match="traces.jsonl, line 2: not a line of `atmanrl probe`"):
-        read_probed(tmp_path)
+        read_saliencies(tmp_path)
 
 
 @pytest.mark.parametrize("text", [b"[" * 100_000, b'{"pass_at_1": 1' + b"0" * 400 + b"}", b'{\n"a": }', b"\xff\xff"])
-def test_a_tests_figures_are_read_by_the_same_rules(tmp_path, text):
+def test_a_tests_values_are_read_by_the_same_rules(tmp_path, text):
     write(tmp_path / "eval" / "test.json", text)
     with pytest.raises(ReportError, match="test.json: "):
-        load_row(tmp_path)
+        load_values(tmp_path)

@@ -10,7 +10,7 @@ def rollout(problem="a", answer=None, correct=False, cot="", length=0, finished=
     return SimpleNamespace(
         problem=Problem(problem, "?", gold), correct=correct,
         parts=SimpleNamespace(answer=answer, cot=cot, cot_length=length),
-        completion=SimpleNamespace(finished=finished),
+        completion=SimpleNamespace(finished=finished), metrics={},
     )  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from atmanrl.metrics.base import RolloutMetric
 from atmanrl.metrics.columns import Column
 from atmanrl.metrics.composition import TokenComposition
 from atmanrl.metrics.endings import CotLength
+from atmanrl.metrics.majority import MajorityAtK
+from atmanrl.metrics.ratio import RatioMetric
 from atmanrl.rollouts import RolloutBatch, RolloutDataModule
 from atmanrl.tasks import WordProblems
 
@@ -74,6 +76,27 @@ def test_each_update_and_each_evaluation_begins_anew(module, logged):
         callback.on_validation_batch_end(None, module, None, answered(answers), 0)
         callback.on_validation_epoch_end(None, module)
         assert logged["train/answers"] == logged["val/answers"] == expected
+
+
+def test_an_evaluation_notes_at_each_rollout_what_it_adds(module):
+    """A rollout's own terms stand at it, those of a problem at its first sample; a metric without terms adds nothing."""
+    metrics = {"length": CotLength(), "votes": MajorityAtK(), "composition": TokenComposition(), "own": Answers()}
+    callback = ready(module, samples=2, **metrics)
+    batch = answered(["72", "5"], ["72", "72"])
+    for length, each in enumerate(batch.rollouts):
+        each.parts.cot, each.parts.cot_length = "3 + 4 is 7"[: 2 + 4 * length], length
+    callback.on_test_batch_end(None, module, None, batch, 0)
+    noted = [each.metrics for each in batch.rollouts]
+    assert [each["tokens_per_cot"] for each in noted] == [(0, 1), (1, 1), (2, 1), (3, 1)]
+    assert [each.get("majority_at_2") for each in noted] == [(0.5, 1), None, (1, 1), None]
+    assert [each["numbers_pct"] for each in noted] == [(100, 1), (200, 3), (300, 5), (300, 5)]
+    assert all("answers" not in each for each in noted)
+
+
+def test_training_leaves_rollouts_as_they_are(module):
+    callback, batch = ready(module, composition=TokenComposition()), reasoned("3 + 4")
+    callback.on_train_batch_end(None, module, None, batch, 0)
+    assert batch.rollouts[0].metrics == {}
 
 
 def test_composition_is_counted_where_processes_meet(module, logged):
@@ -151,9 +174,9 @@ class Wrong(Answers):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (3.0, "metrics.mine (Wrong).compute() gave a float"),
-        ({"answers": torch.zeros(2)}, "answers of shape [2]; give a scalar"),
-        ({"other": 1.0}, "gave no answers, for which the metric has a column"),
+        (3.0, "metrics.mine (Wrong).compute() returned a float"),
+        ({"answers": torch.zeros(2)}, "answers of shape [2]; return a scalar"),
+        ({"other": 1.0}, "returned no answers, for which the metric has a column"),
         ({"answers": 1, "columns": 2}, "columns of shape"),
     ],
 )
@@ -162,6 +185,46 @@ def test_what_is_no_value_is_told_by_name(module, given, sentence):
     callback.on_test_batch_end(None, module, None, answered(["72"]), 0)
     with pytest.raises(UserError, match=re.escape(sentence)):
         callback.on_test_epoch_end(None, module)
+
+
+class Contributes(RatioMetric):
+    """A user's ratio, with what it is handed."""
+
+    columns = {"x": Column("x")}
+
+    def __init__(self, contributions):
+        super().__init__()
+        self.handed = contributions
+
+    def contributions(self, batch, policy=None):
+        return self.handed
+
+
+@pytest.mark.parametrize(
+    "handed", [{}, {"x": torch.ones(3)}, {"x": torch.ones(4, 1)}, {"x": (torch.ones(4), torch.ones(()))}]
+)
+def test_contributions_of_no_rollout_are_told_by_name(module, handed):
+    callback = ready(module, mine=Contributes(handed))
+    with pytest.raises(
+        UserError, match=r"Contributes.contributions\(\) must return x, with a number for each of 4"
+    ) as caught:
+        callback.on_test_batch_end(None, module, None, answered(["72", "5"], ["72", "72"]), 0)
+    assert caught.value.__notes__ == ["This happened in metrics.mine, a Contributes."]
+
+
+def test_truth_values_are_counted(module, logged):
+    callback = ready(module, mine=Contributes({"x": torch.tensor([True, False])}))
+    batch = answered(["72", "5"])
+    callback.on_test_batch_end(None, module, None, batch, 0)
+    callback.on_test_epoch_end(None, module)
+    assert logged == {"test/x": 0.5} and [type(n) for r in batch.rollouts for n in r.metrics["x"]] == [int] * 4
+
+
+def test_counts_are_exact_where_float32_is_not():
+    """16,777,217 is no float32, and no sum of ones in float32 gets beyond 16,777,216."""
+    metric = Contributes({"x": (torch.tensor([2**24, 1]), torch.tensor([1, 0]))})
+    metric.update(answered(["72", "5"]))
+    assert metric.counts.tolist() == [[2**24 + 1, 1]]
 
 
 def test_two_metrics_of_one_column_are_refused_before_anything_is_sampled(module):

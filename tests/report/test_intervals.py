@@ -1,71 +1,72 @@
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from atmanrl.report.answers import Answer
 from atmanrl.report.intervals import draws, interval, sums
+from atmanrl.report.rollouts import StoredRollout
+
+PARTS = ("numbers_pct", "stop_words_pct", "symbols_pct")
+KEYS = ("tokens_per_cot", *PARTS, "pass_at_1", "pass_at_4")
 
 
-def answers(rng, problems=40, samples=4, name="p"):
+def rollouts(rng, problems=40, samples=4, name="p"):
+    """Rollouts with what they add to each metric; what a problem's samples add together stands at the first."""
+    stored = []
+    for p in range(problems):
+        correct = rng.random(samples) < (p % 10) / 9
+        for s in range(samples):
+            length = int(rng.integers(10, 90))
+            counts = rng.integers(0, (length - 3) // 4 + 1, size=3)
+            metrics = {"tokens_per_cot": (length, 1)} | {
+                key: (100 * int(count), length - 3) for key, count in zip(PARTS, counts, strict=True)
+            }
+            if s == 0:
+                metrics |= {"pass_at_1": (correct.mean(), 1), "pass_at_4": (float(correct.any()), 1)}
+            stored.append(StoredRollout(f"{name}/{p:03d}", s, "?", "cot", "1", "1", bool(correct[s]), length, metrics))
+    return stored
+
+
+def outcomes(correct, name="p"):
+    """Rollouts of problems of which only pass@1 is known, from a table of what is right."""
     return [
-        Answer(f"{name}/{p:03d}", s, "?", "cot", "1", "1", bool(rng.random() < (p % 10) / 9), int(rng.integers(10, 90)))
-        for p in range(problems)
-        for s in range(samples)
+        StoredRollout(f"{name}/{p:02d}", s, "", "", "", "", bool(right), 1, {"pass_at_1": (float(right), 1)})
+        for p, row in enumerate(correct)
+        for s, right in enumerate(row)
     ]
 
 
-def counts(rng, given):
-    tokens = np.array([answer.length for answer in given]) - 3
-    parts = [rng.integers(0, tokens // 4 + 1) for _ in range(3)]
-    return np.stack([tokens, *parts], axis=1)
-
-
-def by_hand(given, table):
-    """Table 1's figures of some rollouts, one loop each."""
+def by_hand(stored):
+    """The metrics of some rollouts, one loop each."""
     by_problem = {}
-    for answer in given:
-        by_problem.setdefault(answer.problem, []).append(answer.correct)
+    for rollout in stored:
+        by_problem.setdefault(rollout.problem, []).append(rollout.correct)
     share = {k: np.mean([[any(c) for c in combinations(r, k)] for r in by_problem.values()]) for k in (1, 4)}
     return {
-        "tokens_per_cot": np.mean([answer.length for answer in given]),
-        **{
-            key: 100 * table[:, column].sum() / table[:, 0].sum()
-            for column, key in enumerate(("numbers_pct", "stop_words_pct", "symbols_pct"), start=1)
-        },
+        "tokens_per_cot": np.mean([rollout.length for rollout in stored]),
+        **{key: sum(r.metrics[key][0] for r in stored) / sum(r.length - 3 for r in stored) for key in PARTS},
         "pass_at_1": share[1], "pass_at_4": share[4],
     }  # fmt: skip
 
 
-def test_too_few_samples_have_no_pass_at_k():
-    given = answers(np.random.default_rng(0), samples=2)
-    found = sums(given, None).metrics()
-    assert math.isnan(found["pass_at_4"]) and not math.isnan(found["pass_at_1"])
-
-
-def test_figures_are_those_of_the_test():
-    rng = np.random.default_rng(1)
-    given = answers(rng)
-    table = counts(rng, given)
-    assert sums(given, table).metrics() == pytest.approx(by_hand(given, table))
-    assert set(sums(given, None).over) == {"tokens_per_cot", "pass_at_1", "pass_at_4"}
+def test_values_are_those_of_the_test():
+    stored = rollouts(np.random.default_rng(1))
+    assert sums(stored, KEYS).values() == pytest.approx(by_hand(stored))
+    assert set(sums(stored, {"pass_at_4"}).fractions) == {"pass_at_4"}
 
 
 def test_intervals_are_those_of_a_loop_over_problems():
     rng = np.random.default_rng(2)
-    given = answers(rng)
-    table = counts(rng, given)
-    drawn = draws(sums(given, table), resamples=3000)
+    stored = rollouts(rng)
+    drawn = draws(sums(stored, KEYS), resamples=3000)
     looped = {key: [] for key in drawn}
     for _ in range(600):
         chosen = rng.integers(0, 40, size=40)
-        rows = np.concatenate([np.arange(4 * p, 4 * p + 4) for p in chosen])
         # a problem drawn twice is two problems
-        again = [
-            Answer(f"{n // 4}", n % 4, "", "", "", "", given[i].correct, given[i].length) for n, i in enumerate(rows)
-        ]
-        for key, value in by_hand(again, table[rows]).items():
+        again = [replace(stored[4 * p + s], problem=f"{n}") for n, p in enumerate(chosen) for s in range(4)]
+        for key, value in by_hand(again).items():
             looped[key].append(value)
     for key, values in drawn.items():
         spread = np.std(looped[key])
@@ -79,40 +80,33 @@ def test_coverage():
     hits = 0
     for trial in range(300):
         ease = rng.beta(2, 1, size=60)  # the samples of one problem are alike, so rollouts are not independent
-        given = [
-            Answer(f"{trial}/{p}", s, "", "", "", "", bool(rng.random() < ease[p]), 1)
-            for p in range(60)
-            for s in range(4)
-        ]
-        low, high = interval(draws(sums(given, None), resamples=400)["pass_at_1"])
+        stored = outcomes(rng.random((60, 4)) < ease[:, None], str(trial))
+        low, high = interval(draws(sums(stored, KEYS), resamples=400)["pass_at_1"])
         hits += low <= 2 / 3 <= high
     assert 0.90 <= hits / 300 <= 0.985
 
 
 def test_resampling_rollouts_would_be_too_narrow():
-    given = [Answer(f"p/{p:02d}", s, "", "", "", "", p % 2 == 0, 1) for p in range(50) for s in range(4)]
-    low, high = interval(draws(sums(given, None))["pass_at_1"])
+    stored = outcomes([[p % 2 == 0] * 4 for p in range(50)])
+    low, high = interval(draws(sums(stored, KEYS))["pass_at_1"])
     # all samples of a problem agree: 50 independent values and not 200
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 50), rel=0.1)
 
 
 def test_the_same_problems_are_resampled_alike():
-    rng = np.random.default_rng(4)
-    given = answers(rng)
-    longer = [Answer(a.problem, a.sample, "", "", "", "", a.correct, 2 * a.length) for a in given]
-    here, there = (draws(sums(which, None), resamples=200)["tokens_per_cot"] for which in (given, longer))
+    stored = rollouts(np.random.default_rng(4))
+    longer = [replace(r, metrics={"tokens_per_cot": (2 * r.length, 1)}) for r in stored]
+    others = [replace(r, problem=f"q{r.problem}") for r in stored]
+    here, there, elsewhere = (
+        draws(sums(which, KEYS), resamples=200)["tokens_per_cot"] for which in (stored, longer, others)
+    )
     np.testing.assert_allclose(there, 2 * here)
-    other = draws(sums([Answer(f"q{a.problem}", *list(_fields(a))[1:]) for a in given], None), resamples=200)
-    assert abs(np.corrcoef(here, other["tokens_per_cot"])[0, 1]) < 0.3
-
-
-def _fields(answer):
-    return (getattr(answer, name) for name in answer.__dataclass_fields__)
+    assert abs(np.corrcoef(here, elsewhere)[0, 1]) < 0.3
 
 
 def test_seeded():
-    given = answers(np.random.default_rng(5))
-    first, again, other = (draws(sums(given, None), resamples=1500, seed=seed)["pass_at_1"] for seed in (0, 0, 1))
+    stored = rollouts(np.random.default_rng(5))
+    first, again, other = (draws(sums(stored, KEYS), resamples=1500, seed=s)["pass_at_1"] for s in (0, 0, 1))
     assert len(first) == 1500 and (first == again).all() and not (first == other).all()
 
 

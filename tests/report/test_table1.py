@@ -7,9 +7,9 @@ import sys
 import pytest
 from rich.console import Console
 
-from atmanrl.report import ReportError, load_row, render, write_json
+from atmanrl.metrics.columns import unrecorded
+from atmanrl.report import ReportError, build, in_terminal, load_values, write_json
 from atmanrl.report.runs import columns, load_tested
-from atmanrl.report.table1 import build
 from atmanrl.report.table1_formats import as_json, latex, markdown
 
 BASELINE = {
@@ -30,10 +30,13 @@ ATMANRL = {
 }
 
 
-def cells(rows, **kwargs):
+COLUMNS = unrecorded(BASELINE)
+
+
+def cells(rows, baseline="baseline"):
     """The rendered table as a reader sees it: one list of cells per line, the header first."""
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(render(rows, **kwargs))
+    console.print(in_terminal(build(rows, baseline, COLUMNS)))
     lines = [line.replace("┃", "│") for line in console.export_text().splitlines()]
     return [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if "│" in line]
 
@@ -44,9 +47,9 @@ def write(run, content):
     return run
 
 
-def test_load_row_keeps_the_six_figures(tmp_path):
+def test_a_tests_values_are_the_six_metrics(tmp_path):
     run = write(tmp_path, json.dumps({**BASELINE, "pass_at_4": 1, "symbols_pct": None, "problems": 500}))
-    row = load_row(run)
+    row = load_values(run)
     assert math.isnan(row.pop("symbols_pct"))
     assert row == {key: value for key, value in {**BASELINE, "pass_at_4": 1.0}.items() if key != "symbols_pct"}
     assert isinstance(row["pass_at_4"], float)
@@ -54,7 +57,7 @@ def test_load_row_keeps_the_six_figures(tmp_path):
 
 def test_missing_file_says_what_to_run(tmp_path):
     with pytest.raises(ReportError, match=r"eval/test\.json does not exist: run `atmanrl test`"):
-        load_row(tmp_path)
+        load_values(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +75,11 @@ def test_missing_file_says_what_to_run(tmp_path):
 )
 def test_unusable_file_is_named(tmp_path, content, message):
     with pytest.raises(ReportError, match=message) as error:
-        load_row(write(tmp_path, content))
+        load_values(write(tmp_path, content))
     assert "test.json" in str(error.value)
 
 
-def test_render_compares_with_the_baseline():
+def test_the_table_compares_with_the_baseline():
     header, baseline, atmanrl = cells({"baseline": BASELINE, "atmanrl": ATMANRL})
     assert header == ["method", "tokens / CoT", "numbers %", "stop words %", "symbols %", "pass@1 %", "pass@4 %"]
     assert baseline == ["baseline", "50.0", "40.0", "20.0", "0.0", "90.0", "98.0"]
@@ -84,7 +87,7 @@ def test_render_compares_with_the_baseline():
                        "94.0 (-4.0 pts)"]  # fmt: skip
 
 
-def test_render_leaves_the_warm_start_uncompared_and_keeps_the_order():
+def test_the_table_leaves_the_warm_start_uncompared_and_keeps_the_order():
     rows = {"warm start": ATMANRL, "printed": BASELINE, "ours": ATMANRL}
     _, warm_start, printed, ours = cells(rows, baseline="printed")
     assert warm_start[0] == "warm start" and not any("(" in cell for cell in warm_start)
@@ -92,9 +95,9 @@ def test_render_leaves_the_warm_start_uncompared_and_keeps_the_order():
     assert ours[1] == "36.0 (-28 %)"
 
 
-def test_render_needs_its_baseline():
+def test_the_table_needs_its_baseline():
     with pytest.raises(ReportError, match="no row 'baseline'.*: atmanrl"):
-        render({"atmanrl": ATMANRL})
+        build({"atmanrl": ATMANRL}, "baseline", COLUMNS)
 
 
 def test_written_json_reads_back_and_is_strict(tmp_path):
@@ -126,9 +129,9 @@ def test_report_needs_no_torch():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_a_narrow_terminal_cuts_no_figure():
+def test_a_narrow_terminal_cuts_no_value():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(render({"baseline": BASELINE, "atmanrl": ATMANRL}))
+    console.print(in_terminal(build({"baseline": BASELINE, "atmanrl": ATMANRL}, "baseline", COLUMNS)))
     text = console.export_text()
     assert "…" not in text
     assert "(-28" in text and "(-4.0" in text
@@ -145,8 +148,8 @@ def recorded(folder, **more):
 
 def test_recorded_columns_are_the_table(tmp_path):
     runs = load_tested([recorded(tmp_path / "ours"), recorded(tmp_path / "base", mine=0.5)])
-    table = build({run.name: run.row for run in runs}, "base", columns=columns(runs))
-    assert [run.row for run in runs] == [{"mine": 0.25}, {"mine": 0.5}]
+    table = build({run.name: run.values for run in runs}, "base", columns(runs))
+    assert [run.values for run in runs] == [{"mine": 0.25}, {"mine": 0.5}]
     cell = table.rows["ours"]["mine"]
     assert (cell.shown, cell.shown_change) == ("25.0", "-25.0 pts")
     assert r"| method | a \| &lt;b&gt;\_x\_ % |" in markdown(table)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from test_table1 import ATMANRL, BASELINE
+from test_table1 import ATMANRL, BASELINE, COLUMNS
 
 from atmanrl.report.table1 import build
 from atmanrl.report.table1_formats import as_json, latex, markdown
@@ -19,7 +19,10 @@ def drawn(row):
 @pytest.fixture
 def table():
     return build(
-        {HOSTILE: ATMANRL, "baseline": BASELINE}, "baseline", {HOSTILE: drawn(ATMANRL), "baseline": drawn(BASELINE)}
+        {HOSTILE: ATMANRL, "baseline": BASELINE},
+        "baseline",
+        COLUMNS,
+        {HOSTILE: drawn(ATMANRL), "baseline": drawn(BASELINE)},
     )
 
 
@@ -38,11 +41,11 @@ def test_cells(table):
 
 @pytest.mark.parametrize(("value", "shown"), [(50.1, "±0 %"), (49.9, "±0 %"), (55.0, "+10 %"), (32.0, "-36 %")])
 def test_changes_are_printed_as_the_paper_does(value, shown):
-    row = build({"a": {**BASELINE, "tokens_per_cot": value}, "b": BASELINE}, "b").rows["a"]
+    row = build({"a": {**BASELINE, "tokens_per_cot": value}, "b": BASELINE}, "b", COLUMNS).rows["a"]
     assert row["tokens_per_cot"].shown_change == shown and row["pass_at_1"].shown_change == "±0.0 pts"
 
 
-def test_markdown_has_one_cell_a_figure(table):
+def test_markdown_has_one_cell_a_value(table):
     lines = markdown(table).splitlines()
     rows = [re.split(r"(?<!\\)\|", line) for line in lines[:4]]
     assert all(len(row) == 9 for row in rows)
@@ -75,7 +78,7 @@ def test_latex_is_escaped(table):
 
 
 def test_a_line_end_in_a_name_breaks_nothing():
-    table = build({"two\nlines": BASELINE}, None)
+    table = build({"two\nlines": BASELINE}, None, COLUMNS)
     assert "two lines" in markdown(table) and "{two lines}" in latex(table)
     assert len(markdown(table).splitlines()) == 3
 
@@ -85,7 +88,9 @@ def test_json_holds_what_the_table_shows(table):
     assert stored["baseline"] == "baseline" and stored["changes"]["pass_at_1"] == "points"
     for method, row in table.rows.items():
         for key, cell in row.items():
-            found = stored["rows"][method][key]
-            np.testing.assert_equal(found["value"], cell.value)
-            assert ([found["low"], found["high"]] if cell.interval else None) == (cell.interval and list(cell.interval))
-            np.testing.assert_equal(found["change"], cell.change)
+            written = stored["rows"][method][key]
+            np.testing.assert_equal(written["value"], cell.value)
+            assert ([written["low"], written["high"]] if cell.interval else None) == (
+                cell.interval and list(cell.interval)
+            )
+            np.testing.assert_equal(written["change"], cell.change)
