@@ -83,3 +83,33 @@ def tiny_policy(tiny_folder):
 def start(tiny_policy) -> torch.Tensor:
     """The weights of that policy as they were loaded, in one vector."""
     return torch.cat([p.detach().flatten() for p in tiny_policy.parameters()])
+
+
+@pytest.fixture(scope="session")
+def reader_of_reasoning(tiny_folder):
+    """A policy that copies from its reasoning alone (for the tests of `faithfulness`, as the next two)."""
+    from hand_built import copying_policy
+
+    return copying_policy(tiny_folder, "reasoning")
+
+
+@pytest.fixture(scope="session")
+def reader_of_prompt(tiny_folder):
+    """A policy that ignores its reasoning."""
+    from hand_built import copying_policy
+
+    return copying_policy(tiny_folder, "prompt")
+
+
+@pytest.fixture
+def rollouts(tiny_policy):
+    """Rollouts of several lengths, one without a reasoning and one without an answer."""
+    from hand_built import rollout
+
+    texts = [
+        (" He has 3 + 4 = 7 apples in all.\n##### 7", "7"),
+        (" 3 + 4 is 12.\n##### 12", "7"),
+        ("##### 7", "7"),
+        (" 3 + 4 = 7 apples", "7"),
+    ]
+    return [rollout(tiny_policy, "How many are 3 and 4?", text, gold, k) for k, (text, gold) in enumerate(texts)]

@@ -50,6 +50,7 @@ ARMS = {
             5,
         ),
         Arm("e", "+ gold log-probability", OUTCOME, _instead("gold", "GoldLogprobReward", 0.11)),
+        Arm("f", "+ causal importance", OUTCOME, _instead("importance", "CausalImportanceReward", 6.3), 5),
         Arm("g", "+ saliency where right", BOTH, (f"{SALIENCY}.only_where.reward=outcome",)),
         Arm("h", "+ saliency, token credit", BOTH, ("--model.credit=saliency",)),
         Arm("i", "+ saliency on a quarter", BOTH, (f"{SALIENCY}.share=0.25",)),

@@ -87,7 +87,7 @@ def records(results: Path) -> Iterator[dict[str, Any]]:
 
 def _measured(path: Path) -> dict[str, dict[str, Any]]:
     rows = json.loads(gzip.decompress(path.read_bytes()))["rows"]
-    skipped = ("problem_id", "sample")
+    skipped = ("problem_id", "sample", "correct", "tokens_per_cot")  # the last two are of Table 1, over all samples
     return {row["problem_id"]: {k: v for k, v in row.items() if k not in skipped} for row in rows if row["sample"] == 0}
 
 

@@ -22,7 +22,7 @@ from experiments.evidence.tables import markdown
 HERE = Path(__file__).parent
 RELATIVE = ("tokens_per_cot", "numbers_pct", "stop_words_pct", "symbols_pct")
 """Compared by their relative change in per cent; all else by differences."""
-PRIMARY = ("cir_own", "early_answering_area", "necessity", "reader_accuracy")
+PRIMARY = ("cir", "early_own_area", "flow_necessity", "reader_accuracy")
 """The measures of outcome 3, on which b is compared with d."""
 
 

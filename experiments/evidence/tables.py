@@ -27,7 +27,8 @@ def markdown(summary: dict[str, Any], columns: Sequence[str], primary: Sequence[
         "Mean over seeds, with 95 % intervals (hierarchical bootstrap over seeds and problems).",
     ]  # fmt: skip
     if measured:
-        rest = [name for name in measured if name not in primary]
+        # the points of a curve are in the JSON; a table has their area
+        rest = [name for name in measured if name not in primary and "_at_" not in name]
         parts += ["## Measures apart from the reward", _table(arms, [name for name in primary if name in measured])]
         parts += [_transposed(arms, rest)]
     if summary["primary"]:

@@ -38,14 +38,14 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
 
 def test_the_difference_of_a_value_and_itself_is_nothing_at_all():
     made = ratio(np.random.default_rng(3))
-    same = difference("cir_own", made, made)
+    same = difference("cir", made, made)
     assert same["difference"] == same["low"] == same["high"] == 0 and same["p"] == 1
 
 
 def test_arms_of_unequal_seeds_are_compared_on_those_of_both():
     random = np.random.default_rng(4)
     five, three = ratio(random, seeds=5), ratio(random, seeds=3)
-    compared = difference("cir_own", five, three)
+    compared = difference("cir", five, three)
     assert compared["seeds"] == 3
     assert compared["difference"] == pytest.approx(five.first(3).value() - three.value())
 
@@ -70,7 +70,7 @@ def results(tmp_path):
             lines += [f"p/{p},{s},{int((p + s) % 4 > 0)},{length},40,10,5,8" for p in range(20) for s in range(4)]
             (folder / "counts.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
             rows = [
-                {"problem_id": f"p/{p}", "sample": 0, "cir_own": None if p == 3 else importance + random.normal() / 100}
+                {"problem_id": f"p/{p}", "sample": 0, "cir": None if p == 3 else importance + random.normal() / 100}
                 for p in range(20)
             ]
             (folder / "measures.json.gz").write_bytes(gzip.compress(json.dumps({"rows": rows}).encode()))
@@ -84,8 +84,8 @@ def test_the_summary_of_results(results):
     assert made["cot_change_pct"] == pytest.approx(-50) and made["numbers_change_pct"] == pytest.approx(0)
     assert made["seeds"] == 5 and made["pass_at_1"] == pytest.approx(0.75) and made["pass_at_4"] == 1
     assert made["pass_at_4_diff_lower"] == 0
-    primary = made["primary"]["cir_own"]
+    primary = made["primary"]["cir"]
     assert primary["difference"] == pytest.approx(0.2, abs=0.01) and primary["p_holm"] < 0.01
     assert made["seconds"]["b"]["fit"] == 102
-    text = markdown(made, ("tokens_per_cot", "pass_at_4"), ("cir_own",))
+    text = markdown(made, ("tokens_per_cot", "pass_at_4"), ("cir",))
     assert "| b | + saliency (restored) | 5 | 30.0 [30.0, 30.0] | 100.0 [100.0, 100.0] |" in text
