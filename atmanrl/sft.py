@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning import LightningDataModule, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
@@ -193,11 +193,13 @@ class SFTModule(LightningModule):
         """The loss on held-out problems."""
         self.log("val/loss", self.loss(batch), prog_bar=True, batch_size=len(batch["input_ids"]))
 
+    def optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Make AdamW over some parameters."""
+        return torch.optim.AdamW(parameters, lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay)
+
     def configure_optimizers(self):  # type: ignore[no-untyped-def]
         """AdamW with the schedule, which spans the trainer's `max_steps`."""
-        optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=self.lr, betas=(0.9, 0.95), weight_decay=self.weight_decay
-        )
+        optimizer = self.optimizer(self.policy.parameters())
         total = needed_updates(self.trainer, "")
 
         def scale(step: int) -> float:

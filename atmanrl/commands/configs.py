@@ -13,20 +13,20 @@ from atmanrl.shipped import configs, located, needs
 
 
 def main(args: Sequence[str]) -> int:
-    """List or copy; returns the exit status.
+    """List or copy configurations; return the exit status.
 
     Raises:
         UserError: there is no configuration of that name, or the file that would be written exists.
     """
-    given = _parser().parse_args(args)
-    if given.action is None:
+    options = _parser().parse_args(args)
+    if options.action is None:
         print(_listing())
         return 0
-    for target, text, wanted in [_copy(name, given.to) for name in dict.fromkeys(given.names)]:
+    for target, text, paths in [_copy(name, options.to) for name in dict.fromkeys(options.names)]:
         with atomic_write(target) as file:
             file.write(text)
         print(escape.terminal(f"{target} written."))
-        for path in wanted:
+        for path in paths:
             place = located(path)
             missing = "" if Path(place).exists() else " is missing: it comes with the repository alone"
             print(escape.terminal(f"  it names {path}{missing or f', found at {place}'}."))
@@ -50,10 +50,7 @@ def _first_comment(file: Path) -> str:
 
 
 def _copy(name: str, folder: Path) -> tuple[Path, str, list[str]]:
-    """The file to be written, its text, and the shipped paths that it names.
-
-    The copy's comments name the copy.
-    """
+    """Return the file to write, its text, whose comments name that file, and the shipped paths in it."""
     files = configs()
     name = name.removesuffix(".yaml")
     if name not in files:

@@ -45,7 +45,7 @@ _REFUSAL = re.compile(
 
 
 def run(work: Callable[[], int]) -> int:
-    """Run a command; what a user can mend becomes one sentence on standard error.
+    """Run a command; print an error that a user can mend as one sentence on standard error.
 
     Args:
         work: the command; it returns the exit status.
@@ -55,7 +55,7 @@ def run(work: Callable[[], int]) -> int:
         where a signal has ended a run that can go on.
 
     Raises:
-        Exception: all others, with their traceback: they are faults of ours.
+        Exception: any other error, with its traceback: the fault is in this package.
     """
     for stream in (sys.stdout, sys.stderr):
         write_anything(stream)
@@ -66,8 +66,8 @@ def run(work: Callable[[], int]) -> int:
         raise KeyboardInterrupt
 
     before = signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
+    default = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if default:
         signal.signal(signal.SIGINT, interrupt)
     try:
         status = work()
@@ -89,20 +89,20 @@ def run(work: Callable[[], int]) -> int:
         say_error(sentence)
         return 1
     finally:
-        if ours:
+        if default:
             signal.signal(signal.SIGINT, before)
         for stream in (sys.stdout, sys.stderr):
             _flush(stream)
 
 
 def mendable(error: BaseException) -> str | None:
-    """What a user is told about an error, also where a library has wrapped it; None for a fault of ours."""
+    """Return the sentence for an error that a user can mend, even if a library has wrapped it; None for any other."""
     for each in _chain(error):
         if isinstance(each, UserError):
             return str(each)
         if _is_lightnings(each):
             return " ".join(str(each).split())
-        # an error of the disk that something else was made of is not the user's, unless the disk is full
+        # a disk error beneath another error is not the user's, unless the disk is full
         if isinstance(each, OSError) and (each is error or each.errno in (*_FULL, errno.EROFS)):
             return disk_sentence(each)
     if str(error).startswith("Does not validate against any of the Union"):
@@ -113,7 +113,7 @@ def mendable(error: BaseException) -> str | None:
 
 
 def disk_sentence(error: OSError) -> str:
-    """An error of the operating system as a sentence that names the file."""
+    """Return a sentence for an error of the operating system; it names the file."""
     if error.errno is None:  # a library's own, of a download for instance
         return " ".join(str(error).split()) or type(error).__name__
     if error.filename is None and error.errno == errno.ENOENT:
@@ -131,7 +131,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _is_lightnings(error: BaseException) -> bool:
     """Whether Lightning refuses an option: by an error of its own, or by one of Python's in a `raise` of its code.
 
-    It is not imported for that.
+    Lightning is not imported to tell.
     """
     module = sys.modules.get("lightning.fabric.utilities.exceptions")
     if module is not None and isinstance(error, module.MisconfigurationException):
@@ -146,7 +146,7 @@ def _is_lightnings(error: BaseException) -> bool:
 
 
 def _flush(stream: TextIO) -> None:
-    """Write out what is left; where nobody reads it, let the interpreter not complain at its end."""
+    """Write what is left; where nobody reads it, keep the interpreter from complaining at its end."""
     try:
         stream.flush()
     except BrokenPipeError:

@@ -1,4 +1,4 @@
-"""What the libraries beneath may print while a command runs."""
+"""What other libraries print while a command runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 
 def quiet() -> None:
-    """Keep the terminal for what a run has to say: no advertisements, no bars of libraries, no advice on workers."""
+    """Silence advertisements, progress bars and advice of libraries, so that the terminal shows the run."""
     transformers_logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""Options that have another name now: whoever gives the old one is told the new one."""
+"""Options with a new name: an old one is answered by the new."""
 
 from __future__ import annotations
 
@@ -13,17 +13,15 @@ LOSS = (
     "epsilon", "epsilon_high", "beta", "use_bias_correction_kl", "loss_type", "importance_sampling_level",
     "mask_truncated_completions",
 )  # fmt: skip
-"""Options of the model that its loss has now."""
-
-
+"""Options of the model that moved into its loss."""
 RENAMED = {"composition.pipeline": "metrics.composition.pipeline"}
-"""Options of earlier versions with what they are called now."""
+"""Options of earlier versions and their names now."""
 MODULES = {"policy": "atmanrl.models.policy"}
 """Modules of `atmanrl` that earlier configs name in class paths, and where they are now."""
 
 
 def moved(message: str, typed: Sequence[str]) -> str | None:
-    """The new name of an option that was refused, in a sentence; None where it never was one of the model's.
+    """Return a sentence with the new place of a refused option; None if it never was an option of the model.
 
     Args:
         message: the parser's refusal.
@@ -40,7 +38,7 @@ def moved(message: str, typed: Sequence[str]) -> str | None:
 
 
 def renamed(message: str) -> str | None:
-    """The sentence for an option or a class path of an earlier version, where a parser's error says that there is none."""
+    """Return a sentence with the new name of an option or a class path that a parser does not know; None if it has none."""
     module = re.search(r"module 'atmanrl' has no attribute '(\w+)'", message)
     if module is not None and module[1] in MODULES:
         return (
@@ -53,7 +51,7 @@ def renamed(message: str) -> str | None:
 
 
 def _of_the_model(typed: Sequence[str]) -> set[str]:
-    """Names of the options that a command gives the model, typed and by its config files."""
+    """Return the names of the model's options in a command, typed or in its config files."""
     names: set[str] = set()
     for place, argument in enumerate(typed):
         key, equals, text = argument.partition("=")
@@ -65,11 +63,11 @@ def _of_the_model(typed: Sequence[str]) -> set[str]:
 
 
 def _in_file(path: Path) -> Iterator[str]:
-    """Names of the model's options in a config file, at its top or under a command's name."""
+    """Yield the names of the model's options in a config file, at its top or under a command's name."""
     try:
         config: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return  # which the parser has told, or will tell
+        return  # the parser reports that
     for part in (config, *(config.values() if isinstance(config, dict) else ())):
         model = part.get("model") if isinstance(part, dict) else None
         options = model.get("init_args") if isinstance(model, dict) else None

@@ -17,19 +17,19 @@ from atmanrl.shipped import config_file
 
 
 def brief(message: str) -> str:
-    """One sentence out of a parser's nested error: where, and what is wrong."""
+    """Return one sentence of a parser's nested error: where it is, and what is wrong."""
     where: list[str] = []
     structure = re.compile(r"Does not validate|Subtypes:|Errors:|Expected a <class 'NoneType'>|Given value|^- $")
     for line in (line.strip().removeprefix("- ") for line in message.splitlines()):
-        if found := re.match(r'(?:Parser key|Parser key:) "?([\w.]+)"?:?(.*)', line):
-            where.append(found[1])
-            line = found[2].strip()
-        elif found := re.match(r"Problem with given class_path '([\w.]+)':(.*)", line):
-            where.append(found[1].rsplit(".", 1)[-1])
-            line = found[2].strip()
+        if match := re.match(r'(?:Parser key|Parser key:) "?([\w.]+)"?:?(.*)', line):
+            where.append(match[1])
+            line = match[2].strip()
+        elif match := re.match(r"Problem with given class_path '([\w.]+)':(.*)", line):
+            where.append(match[1].rsplit(".", 1)[-1])
+            line = match[2].strip()
         if line and not structure.search(line):
-            given = re.search(r"Given value: (.+)", message)  # told apart from the error, where several types would do
-            line += f". Got value: {given[1]}" if given and "Got value" not in line else ""
+            value = re.search(r"Given value: (.+)", message)  # which stands apart where several types would do
+            line += f". Got value: {value[1]}" if value and "Got value" not in line else ""
             return f"{' > '.join(where)}: {line}" if where else line
     return message
 
@@ -37,7 +37,7 @@ def brief(message: str) -> str:
 class ConfigFile(ActionConfigFile):
     """The option `--config`: a file, the name of a shipped configuration, or YAML itself.
 
-    Its `metrics` are added to those known before it; other mappings take the place of older ones.
+    Its `metrics` are added to those of earlier files; its other mappings take the place of theirs.
     """
 
     @staticmethod
@@ -51,10 +51,10 @@ class ConfigFile(ActionConfigFile):
 
 
 class RunParser(LightningArgumentParser):
-    """A parser whose errors are one sentence, and whose config files run no code (see `cli_trust`).
+    """A parser whose errors are one sentence, and whose config files run no code (see `commands.trust`).
 
     Attributes:
-        typed: the arguments of the command that is parsed; the parser of a subcommand is another one, and shares them.
+        typed: the command's arguments, shared with the parsers of its subcommands.
     """
 
     typed: ClassVar[Sequence[str]] = ()
@@ -76,7 +76,7 @@ class RunParser(LightningArgumentParser):
         return config
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Say what is wrong and exit with status 2."""
+        """Print what is wrong and exit with status 2."""
         say_error(moved(message, RunParser.typed) or renamed(message) or brief(message))
         print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
         sys.exit(2)

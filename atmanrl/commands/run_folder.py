@@ -17,7 +17,7 @@ from atmanrl.checkpoint.resume import note_changes
 from atmanrl.commands.errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write, remove, remove_leftovers
-from atmanrl.io.folders import check_fillable, check_replaceable, is_marked, locked, mark, mark_path
+from atmanrl.io.folders import check_fillable, check_replaceable, is_marked, lock_path, locked, mark, mark_path
 from atmanrl.notes import say
 
 COMMAND = "fit"
@@ -58,8 +58,11 @@ class RunFolder(SaveConfigCallback):
             command = TrainerFn(stage).value
             try:
                 if command == COMMAND:
+                    if not lock_path(self.folder, COMMAND).exists():
+                        self._check()  # so that a folder that is refused is left without a lock
                     self._lock.enter_context(locked(self.folder, COMMAND))
                     self._check()
+                    self._remove_leftovers()
                 elif not is_marked(self.folder, COMMAND):
                     check_fillable(self.folder, command, EVALUATIONS[command])
             except (UserError, OSError) as error:
@@ -137,7 +140,9 @@ class RunFolder(SaveConfigCallback):
                 f"{self.folder} already holds a run ({(left or [config])[0].relative_to(self.folder)}); choose another "
                 "--trainer.default_root_dir, or go on with that run by --ckpt_path=last."
             )
-        # the lock is ours, so whoever was writing these is dead
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process was writing that is dead now, since the lock is this one's."""
         remove_leftovers(
             self.folder, self.config_filename, "metrics.csv", "policy", mark_path(self.folder, COMMAND).name
         )

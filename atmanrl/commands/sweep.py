@@ -13,65 +13,71 @@ from rich.console import Console
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
-from atmanrl.io.terminal import say_end
+from atmanrl.io.terminal import print_whole, say_end
 from atmanrl.shipped import config_file
 from atmanrl.sweep.space import Sweep, SweepError, load
 
 PATIENCE = 10.0
-"""Seconds that a killed sweep's process may take to end."""
+"""Seconds within which a killed sweep's process ends."""
 
 
 def main(args: Sequence[str]) -> int:
-    """Run a sweep, or go on with one; returns the exit status."""
+    """Run a sweep, or go on with one; return the exit status."""
     own, more = list(args), []
     if "--" in own:
         own, more = own[: own.index("--")], own[own.index("--") + 1 :]
-    given = _parser().parse_args(own)
+    options = _parser().parse_args(own)
     try:
-        return _run(load(given.file), given, more)
+        return _run(load(options.file), options, more)
     except KeyboardInterrupt:
         say_end("interrupted; the same command goes on.")
         return 130
 
 
-def _run(sweep: Sweep, given: argparse.Namespace, more: list[str]) -> int:
-    if given.jobs < 1 or (given.trials is not None and given.trials < 1):
+def _run(sweep: Sweep, options: argparse.Namespace, more: list[str]) -> int:
+    if options.jobs < 1 or (options.trials is not None and options.trials < 1):
         raise SweepError("--jobs and --trials must be at least 1.")
     if find_spec("optuna") is None:
         raise SweepError("sweeps need Optuna: pip install 'atmanrl[sweep]'.")
-    from atmanrl.io.terminal import print_whole
     from atmanrl.sweep import results
-    from atmanrl.sweep.study import Options, Study, rows
+    from atmanrl.sweep.study import Options, Study, check_folder
     from atmanrl.sweep.trial import COMMAND
 
     console = Console()
-    folder = given.out or Path("runs") / "sweeps" / given.file.stem
-    for key in sweep.ignored:
-        console.print(escape.terminal(f"{sweep.path}: {key} has no effect here."), markup=False)
+    folder = options.out or Path("runs") / "sweeps" / options.file.stem
 
     def say(line: str) -> None:
-        console.print(escape.terminal(line), markup=False, highlight=False)
-        results.write_csv(folder / "sweep.csv", rows(study))
+        console.print(escape.terminal(line), markup=False, highlight=False, soft_wrap=True)
 
+    def ended(line: str) -> None:
+        say(line)
+        results.write_csv(folder / "sweep.csv", results.rows(study))
+
+    for key in sweep.ignored:
+        say(f"{sweep.path}: {key} has no effect here.")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # trials are ended as on Ctrl-C
+    check_folder(folder)  # before a lock is left there
     with locked(folder, COMMAND, PATIENCE):
         study = Study(
-            sweep, Options(folder, given.jobs, given.trials, given.seed, not given.skip_test, tuple(more)), say
+            sweep,
+            Options(folder, options.jobs, options.trials, options.seed, not options.skip_test, tuple(more)),
+            ended,
         )
         study.run()
-        found, best = rows(study), study.best()
-        results.write_csv(folder / "sweep.csv", found)
-    number = None if best is None else best.number
-    print_whole(console, results.table(sweep, found, number))
-    if best is None:
+        trials, best = results.rows(study), study.best()
+        results.write_csv(folder / "sweep.csv", trials)
+    numbers = {trial.number for trial in best}
+    print_whole(console, results.table(sweep, trials, numbers))
+    if not best:
         raise SweepError(f"no trial of {folder} has succeeded; the trials' folders hold their logs, trial.log.")
-    drawn = results.draw(folder / "sweep.png", sweep, found, number)
-    told = ", ".join(f"{name}={value}" for name, value in study.values(best).items())
-    winner = escape.terminal(f"Best: {study.folder(best.number)}, {told}.")
-    console.print(winner, markup=False, highlight=False, soft_wrap=True)
+    drawn = results.draw(folder / "sweep.png", sweep, trials, numbers)
+    if len(best) > 1:
+        say(f"{len(best)} trials tie:")
+    for trial in best:
+        point = ", ".join(f"{name}={value}" for name, value in study.values(trial).items())
+        say(f"Best: {study.folder(trial.number)}, {point}.")
     plot = f" and {folder / 'sweep.png'}" if drawn else "; for a plot: pip install 'atmanrl[figures]'"
-    files = escape.terminal(f"All trials: {folder / 'sweep.csv'}{plot}")
-    console.print(files, markup=False, highlight=False, soft_wrap=True)
+    say(f"All trials: {folder / 'sweep.csv'}{plot}")
     return 0
 
 

@@ -1,8 +1,8 @@
-"""What a config file may not do: run code that nobody has allowed in this very command.
+"""Keep config files from running code that this very command has not allowed.
 
-A run's folder may come from a stranger, its `config.yaml` with it. So options that allow code count when they are typed,
-never when a file says so, and a `class_path` names a class, whose base jsonargparse checks: a function would be called
-with arguments of the file's choice before anybody looks at what it returns.
+A run's folder may come from a stranger, and its `config.yaml` with it. So options that allow code count only where they are
+typed, and a `class_path` must name a class, whose base jsonargparse checks: a function would be called with arguments of the
+file's choice before anyone looks at what it returns.
 """
 
 from __future__ import annotations
@@ -25,25 +25,23 @@ CODE = {
     "weights_only": (False, "a pickled checkpoint may run code while it is read"),
 }
 """Options that allow code: the value that does, and why it matters."""
-
-
 COMMANDS = ("fit", "validate", "test", "predict")
 """Their names stand before the names of their options."""
 
 
 def keep_data_as_data() -> None:
-    """Let what stands where any value may (the arguments of a reward function) make no object of a class that it names.
+    """Instantiate no class that is named where any value may stand, as in the arguments of a reward function.
 
-    The list, empty as it is, has jsonargparse refuse the paths that it knows for running code (`os`, `subprocess`, ...).
+    Even an empty denylist has jsonargparse refuse paths that are known for running code (`os`, `subprocess`, ...).
     """
     parsing_settings(instantiate_subclass_spec_in_any=False, import_path_denylist=[])
 
 
 def check_code(config: Any, typed: Sequence[str]) -> None:
-    """Check a parsed configuration before any object is made of it.
+    """Check a parsed configuration before anything of it is instantiated.
 
     Args:
-        config: as jsonargparse gives it.
+        config: parsed by jsonargparse.
         typed: the arguments of this command.
 
     Raises:
@@ -64,7 +62,7 @@ def check_code(config: Any, typed: Sequence[str]) -> None:
 
 
 def _leaves(node: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value that holds no others, behind its keys; places in a list are no keys."""
+    """Yield every value that holds no others, with its keys; indices of lists are left out."""
     if isinstance(node, Namespace | dict):
         for key, inner in (vars(node) if isinstance(node, Namespace) else node).items():
             yield from _leaves(inner, (*path, str(key)))

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from atmanrl.metrics.base import RolloutMetric, Stage
+from atmanrl.metrics.ratio import RatioMetric
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
@@ -18,10 +18,10 @@ Answer = Literal["own", "gold"]
 """Whose answer is asked about: the one that the policy gave, or the right one."""
 
 
-class RolloutMeasure(RolloutMetric):
+class RolloutMeasure(RatioMetric):
     """Measures each rollout by itself; its values are means over the rollouts for which they are defined.
 
-    The values of single rollouts, which `measure` gives, are what intervals over problems are made of.
+    The values of single rollouts, which `measure` returns, are what intervals over problems are drawn from.
 
     Args:
         stages: when it runs; see `RolloutMetric`.
@@ -30,15 +30,7 @@ class RolloutMeasure(RolloutMetric):
         keys: the names of its values.
     """
 
-    keys: tuple[str, ...]
-    total: Tensor
-    count: Tensor
-
-    def __init__(self, stages: Sequence[Stage] | None = None) -> None:
-        super().__init__(stages)
-        # float32, not 64: Apple's MPS has no float64
-        self.add_state("total", default=torch.zeros(len(self.keys)), dist_reduce_fx="sum")
-        self.add_state("count", default=torch.zeros(len(self.keys), dtype=torch.long), dist_reduce_fx="sum")
+    keys: tuple[str, ...] = ()
 
     @abstractmethod
     def can_measure(self, rollout: Rollout, policy: Policy | None) -> bool:
@@ -67,13 +59,8 @@ class RolloutMeasure(RolloutMetric):
                     measured[key][i] = float(value)
         return measured
 
-    def update(self, batch: RolloutBatch, policy: Policy | None = None) -> None:
-        """Measure a batch."""
+    def contributions(self, batch: RolloutBatch, policy: Policy | None = None) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return each rollout's numbers; a rollout for which one is not defined adds nothing to it."""
         measured = self.measure(batch.rollouts, policy)
-        numbers = torch.tensor([measured[key] for key in self.keys], dtype=torch.float64)
-        self.total += numbers.nansum(dim=1).to(self.total)
-        self.count += (~numbers.isnan()).sum(dim=1).to(self.count)
-
-    def compute(self) -> dict[str, Tensor]:
-        """The mean over the rollouts for which a value is defined; NaN where it is for none."""
-        return dict(zip(self.keys, (self.total / self.count).unbind(), strict=True))
+        numbers = {key: torch.tensor(values, dtype=torch.float64) for key, values in measured.items()}
+        return {key: (values.where(~values.isnan(), 0.0), ~values.isnan()) for key, values in numbers.items()}

@@ -19,6 +19,11 @@ def mark_path(folder: Path, command: str) -> Path:
     return folder / f".atmanrl-{command}"
 
 
+def lock_path(folder: Path, command: str) -> Path:
+    """The file that a process of `atmanrl COMMAND` locks while it is at work in a folder."""
+    return folder / f".atmanrl-{command}.lock"
+
+
 def is_marked(folder: Path, command: str) -> bool:
     """Return whether `atmanrl COMMAND` has marked a folder as its own."""
     return mark_path(folder, command).is_file()
@@ -73,7 +78,7 @@ def locked(folder: Path, command: str, patience: float = 0.0) -> Iterator[None]:
         FileError: another process holds it, and still does after `patience` seconds.
     """
     writable_folder(folder).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{mark_path(folder, command)}.lock")
+    lock = FileLock(lock_path(folder, command))
     try:
         lock.acquire(timeout=patience)
     except Timeout:

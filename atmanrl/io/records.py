@@ -50,6 +50,18 @@ def parse_record(text: bytes, schema: type[T], where: str, advice: str) -> T:
         raise RecordError(f"{where}{_fault(error)}; {advice}.") from error
 
 
+def check_record(value: object, schema: type[T], where: str, advice: str) -> T:
+    """Check a value that is read already, as `read_record` checks a file.
+
+    Raises:
+        RecordError: it is not of the schema.
+    """
+    try:
+        return TypeAdapter(schema).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise RecordError(f"{where}{_fault(error)}; {advice}.") from error
+
+
 def _fault(error: ValidationError) -> str:
     """The first fault: which field, and what is wrong with it."""
     fault: Any = error.errors(include_url=False)[0]
@@ -58,5 +70,8 @@ def _fault(error: ValidationError) -> str:
         return f" is not JSON that can be read ({fault['ctx']['error']})"
     if fault["type"] == "missing":
         return f" lacks the field {field}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
+    if fault["type"] == "extra_forbidden":
+        return f" has a field {field}, which is not known here"
+    text = fault["msg"].removeprefix("Value error, ")
+    message = text[0].lower() + text[1:]
     return f": {f'field {field}: ' if field else ''}{message}, and not {fault['input']!r:.60}"

@@ -1,1 +1,1 @@
-"""What a run takes, in memory, time and GPU-hours, before a machine is rented for it."""
+"""Plans: memory, time and GPU-hours of a run, before a machine is rented for it."""

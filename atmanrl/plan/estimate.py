@@ -18,15 +18,23 @@ USABLE = 0.92
 
 @dataclass
 class Plan:
-    """What was found; bytes and seconds are for one device.
+    """What a run takes; bytes and seconds are those of one device.
 
     Attributes:
-        memory_by_part: bytes; they are not all there at the same time.
-        peak_by_phase: bytes at the worst moment of each phase, all of `resident` counted.
-        resident: bytes that are there all the time.
+        model: the shape that was planned for.
+        settings: of the run.
+        hardware: that it runs on.
+        lengths: that are assumed.
+        memory_by_part: bytes; the parts are not all held at the same time.
+        peak_by_phase: bytes at the worst moment of each phase, `resident` included.
+        resident: bytes that are held all the time.
         seconds_by_phase: of one update.
         updates: of the whole run, None if not known.
         tokens_per_update: prompts and completions, over all devices.
+
+    Example:
+        `Plan(model, settings, hardware, lengths, memory_by_part={"weights": 3.6e6}, peak_by_phase={"update": 8.0e8},
+        resident=3.6e6, seconds_by_phase={"sampling": 0.7, "update": 2.1}, updates=100, tokens_per_update=14400.0)`
     """
 
     model: ModelShape
@@ -47,26 +55,26 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether that is within what can be used of a device."""
+        """Whether the peak is within the usable memory of a device."""
         return self.peak <= USABLE * self.hardware.memory_bytes
 
     @property
     def update_seconds(self) -> float:
-        """Of one update, evaluation shared out."""
+        """Seconds of one update, with its part of the evaluations."""
         return sum(self.seconds_by_phase.values())
 
     @property
     def run_seconds(self) -> float | None:
-        """Of the whole run."""
+        """Seconds of the whole run; None if its updates are not known."""
         return None if self.updates is None else self.updates * self.update_seconds
 
     @property
     def gpu_hours(self) -> float | None:
-        """Of the whole run, over all devices."""
+        """Device-hours of the whole run; None if its updates are not known."""
         return None if self.run_seconds is None else self.run_seconds / 3600 * self.hardware.devices
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return everything for JSON."""
         return {
             "model": self.model.as_dict(),
             "devices": self.hardware.devices,
@@ -89,12 +97,10 @@ class Plan:
 
 
 def plan(model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths) -> Plan:
-    """Memory and time of a run.
-
-    Memory is that of the longest completions that may come, time that of the average ones.
+    """Plan a run: its memory for the longest completions that may come, its time for average ones.
 
     Raises:
-        UserError: what `fit` would refuse: too few problems for so many devices, a warm start on more than one.
+        UserError: `fit` would refuse the run: too few problems for so many devices, or a warm start on more than one.
     """
     if not settings.reinforcement and hardware.devices > 1:
         raise UserError("the supervised warm start runs on one process; give --devices 1.")
@@ -104,52 +110,39 @@ def plan(model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: 
             "to answer. Give more of them, or take fewer devices."
         )
     parts, peaks, resident = memory_by_phase(model, settings, hardware, lengths)
-    updates = _updates(settings, hardware.devices)
+    updates = settings.updates(hardware.devices)
     tokens = hardware.devices * settings.rollouts * (lengths.prompt + lengths.completion)
     seconds = seconds_by_phase(model, settings, hardware, lengths)
     return Plan(model, settings, hardware, lengths, parts, peaks, resident, seconds, updates, tokens)
 
 
-def _updates(settings: RunSettings, devices: int) -> int | None:
-    """By `max_steps`, or by epochs where the number of problems is known; the earlier of both."""
-    found = [settings.max_steps] if settings.max_steps >= 0 else []
-    if settings.max_epochs >= 0 and settings.problems is not None:
-        per_epoch = settings.problems // (settings.queries * devices)
-        if per_epoch == 0:
-            raise UserError(
-                f"{devices} devices with {settings.queries} queries each need {devices * settings.queries} problems for an "
-                f"update; there are {settings.problems}."
-            )
-        found.append(settings.max_epochs * per_epoch)
-    return min(found, default=None)
-
-
 def advice(plan: Plan) -> list[str]:
-    """What to change where it does not fit, the most helpful first."""
+    """Return what to change where a run does not fit, the most helpful first."""
     if plan.fits:
         return []
     settings, parts = plan.settings, plan.memory_by_part
     limit = USABLE * plan.hardware.memory_bytes
-    found = []
+    hints = []
     if plan.resident > limit:
         if not settings.sharded and plan.hardware.devices > 1:
-            found.append("shard weights, gradients and optimizer: trainer.strategy: atmanrl.distributed.FSDP2Strategy")
+            hints.append("shard weights, gradients and optimizer: trainer.strategy: atmanrl.distributed.FSDP2Strategy")
         elif settings.sharded:
-            found.append("take more devices: each holds a smaller slice")
+            hints.append("take more devices: each holds a smaller shard")
         if settings.lora is None:
-            found.append("train adapters alone: model.policy.lora")
+            hints.append("train adapters alone: model.policy.lora")
     worst = max(plan.peak_by_phase, key=lambda phase: plan.peak_by_phase[phase])
     if worst == "update":
         if not settings.checkpointing and parts["activations of the update"] > parts["logits of the update"]:
-            found.append("model.policy.activation_checkpointing: true")
+            hints.append("model.policy.activation_checkpointing: true")
         if settings.micro_batch_tokens > plan.lengths.prompt + settings.max_new_tokens:
-            found.append(f"a smaller model.micro_batch_tokens (now {settings.micro_batch_tokens})")
+            hints.append(f"a smaller model.micro_batch_tokens (now {settings.micro_batch_tokens})")
         elif not settings.reinforcement:
-            found.append(f"a smaller data.batch_size (now {settings.queries})")
+            hints.append(f"a smaller data.batch_size (now {settings.queries})")
     if worst == "sampling":
-        found.append(f"fewer data.queries_per_device (now {settings.queries}), or a smaller data.max_new_tokens")
-    if worst == "probing" and settings.probe is not None:
-        if settings.probe.batch_tokens > settings.max_new_tokens:
-            found.append(f"a smaller batch_tokens of the probe (now {settings.probe.batch_tokens})")
-        found.append("a smaller data.max_new_tokens: masks grow with its square")
-    return found or [f"devices with more memory: {plan.peak / USABLE / 1e9:.0f} GB each"]
+        hints.append(f"fewer data.queries_per_device (now {settings.queries}), or a smaller data.max_new_tokens")
+    if worst == "probing":
+        tokens = max(probe.batch_tokens for probe in settings.probes)
+        if tokens > settings.max_new_tokens:
+            hints.append(f"a smaller batch_tokens of the probe (now {tokens})")
+        hints.append("a smaller data.max_new_tokens: masks grow with its square")
+    return hints or [f"devices with more memory: {plan.peak / USABLE / 1e9:.0f} GB each"]

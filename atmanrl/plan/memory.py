@@ -21,9 +21,6 @@ TAUGHT_LOGITS_COPIES = 3
 """fp32 copies of the logits at the worst moment of the warm start: log-softmax, its gradient, that of the logits."""
 SAMPLED_LOGITS_COPIES = 4
 """fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
-SOLVER_COPIES = {"PaperSolver": 5, "AdaptiveSolver": 16}
-"""Vectors of the mask's length: values, gradient, two moments and a gradient being built; the adaptive solver keeps two
-states of three vectors, parts of both, two knots, a turn, a gradient and its parts."""
 
 
 def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:
@@ -37,8 +34,8 @@ def gradients_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> fl
     return model.trainable_parameters * width / shards
 
 
-def optimizer_bytes(model: ModelShape, bytes_per_weight: int, shards: int, moments: int) -> float:
-    """AdamW keeps two moments for each parameter that learns, SGD none, with momentum one."""
+def optimizer_bytes(model: ModelShape, bytes_per_weight: int, shards: int, moments: float) -> float:
+    """Return the bytes of `moments` tensors for each parameter that learns: AdamW keeps two, SGD none, with momentum one."""
     return moments * gradients_bytes(model, bytes_per_weight, shards)
 
 

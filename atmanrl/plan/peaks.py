@@ -13,10 +13,10 @@ from atmanrl.plan.shape import ModelShape
 def memory_by_phase(
     model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths
 ) -> tuple[dict[str, float], dict[str, float], float]:
-    """Bytes on one device, for the longest completions that may come: by part, at the worst of each phase, and always.
+    """Return the bytes of one device for the longest completions: by part, at the peak of each phase, and all the time.
 
-    Gradients are there in the update alone, and so is what autocast casts for it; the copy of the weights that sampling
-    and the probe read is there in those alone.
+    Only the update holds gradients and the weights that autocast has cast; only sampling and the probe hold the copy of
+    the weights that they read.
     """
     shards = hardware.devices if settings.sharded else 1
     weight, compute = settings.weight_bytes, settings.compute_bytes
@@ -52,10 +52,13 @@ def memory_by_phase(
         parts["caches of sampling"] = memory.sampling_cache_bytes(model, rows, longest, compute, settings.static_cache)
         parts["logits of sampling"] = memory.logits_bytes(model, rows, compute, memory.SAMPLED_LOGITS_COPIES)
         peaks["sampling"] = resident + copy + parts["caches of sampling"] + parts["logits of sampling"]
-    if settings.probe is not None:
+    if settings.probes:
         tail = longest - lengths.prompt
-        parts["masks and their solver"] = _mask_bytes(settings, settings.probe, tail, lengths)
-        parts["activations of the probe"] = _probe_bytes(model, settings, settings.probe, tail, lengths)
+        # one reward probes after the other
+        parts["masks and their solver"] = max(_mask_bytes(settings, probe, tail, lengths) for probe in settings.probes)
+        parts["activations of the probe"] = max(
+            _probe_bytes(model, settings, probe, tail, lengths) for probe in settings.probes
+        )
         peaks["probing"] = resident + copy + parts["masks and their solver"] + parts["activations of the probe"]
     return parts, peaks, resident
 
@@ -63,7 +66,7 @@ def memory_by_phase(
 def _mask_bytes(settings: RunSettings, probe: ProbeSettings, tail: float, lengths: Lengths) -> float:
     after = lengths.delimiter + lengths.answer
     entries = memory.mask_entries(max(tail - after, 0), after)
-    return memory.mask_bytes(entries, settings.rollouts, memory.SOLVER_COPIES.get(probe.solver, 5))
+    return memory.mask_bytes(entries, settings.rollouts * probe.share, probe.mask_copies)
 
 
 def _probe_bytes(

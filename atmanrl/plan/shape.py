@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import copy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from atmanrl.errors import UserError, first_line
-from atmanrl.models.adapters import is_adapter, with_adapters
+from atmanrl.models.adapter_folder import Adapter
+from atmanrl.models.adapters import LoRA, is_adapter, with_adapters
+from atmanrl.models.building import unfilled_model
+from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import usual_layers
-from atmanrl.models.loading import context_length
-from atmanrl.shipped import located
+from atmanrl.models.loading import Source, context_length, load_config
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What memory and time depend on.
+    """The sizes of a model that memory and time depend on.
 
     Attributes:
         name: class of the model.
@@ -35,6 +38,11 @@ class ModelShape:
         trainable_parameters: those that learn: all, or the adapters.
         adapter_parameters: of the adapters, which are in none of the parts above; 0 without.
         context: the longest sequence, in tokens.
+
+    Example:
+        `ModelShape("LlamaForCausalLM", layers=4, hidden=128, heads=4, kv_heads=4, head_dim=32, intermediate=352,
+        vocabulary=768, embedding_parameters=98304, layer_parameters=803840, head_parameters=0, other_parameters=128,
+        trainable_parameters=902272)`
     """
 
     name: str
@@ -74,47 +82,54 @@ class ModelShape:
         return 3 * self.hidden * self.intermediate
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return everything for JSON."""
         return {**asdict(self), "parameters": self.parameters}
 
 
-def read_config(path: str | None, model_config: Path | None, revision: str | None, trust_remote_code: bool) -> Any:
-    """A model's configuration: from a file, a folder or the hub.
+def read_config(source: Source, model_config: Path | None = None) -> Any:
+    """Read a model's configuration from a file, a folder or the hub; no weights are loaded.
+
+    Args:
+        source: of the model.
+        model_config: a `config.json` in place of the source's.
 
     Raises:
         UserError: there is none, or it cannot be had offline.
     """
-    from transformers import AutoConfig
-
-    source = str(model_config) if model_config is not None else None if path is None else located(path)
-    if model_config is not None and not model_config.exists():
-        raise UserError(f"--model_config: there is no file {model_config}.")
+    if model_config is not None:
+        if not model_config.exists():
+            raise UserError(f"--model_config: there is no file {model_config}.")
+        source = Source(str(model_config))
     try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+        if model_config is None and (adapter := Adapter.at(source.path, source.revision)) is not None:
+            source = replace(source, path=adapter.base, revision=None)
+        return load_config(source)
+    except PolicyError as error:
         raise UserError(
-            f"the configuration of {source!r} cannot be read ({first_line(error)}); without the network or a licence, give "
-            "the model's config.json by --model_config FILE."
+            f"{str(error).removesuffix('.')}; without the network or a licence, give the model's config.json by "
+            "--model_config FILE."
         ) from error
 
 
-def shape_of(config: Any, lora: Any = None) -> ModelShape:
-    """The shape of the causal language model of a configuration, with adapters if options of them are given.
+def shape_of(config: Any, lora: LoRA | None = None, trust_remote_code: bool = False) -> ModelShape:
+    """Measure the causal language model of a configuration, built on the meta device.
 
     Args:
         config: of transformers.
-        lora: `policy.LoRA`, or None.
+        lora: adapters that are put into it, or None.
+        trust_remote_code: whether code that comes with the model may run.
 
     Raises:
-        UserError: no causal language model has such a configuration, or it is not built of layers of the usual kind.
+        UserError: no causal language model has such a configuration, it is not built of layers of the usual kind, or has
+            no place for the adapters.
     """
-    from transformers import AutoModelForCausalLM
-
+    path = str(getattr(config, "_name_or_path", "") or type(config).__name__)
     try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
-    except (ValueError, AttributeError, ImportError) as error:
-        raise UserError(f"no causal language model can be made of this configuration: {error}") from error
+        model = unfilled_model(
+            Source(path, trust_remote_code=trust_remote_code), copy.deepcopy(config), "meta", generates=False
+        )
+    except (PolicyError, AttributeError) as error:
+        raise UserError(f"no causal language model can be made of this configuration: {first_line(error)}") from error
     own = {id(p): p.numel() for p in model.parameters()}
     text = config.get_text_config()
     layers = usual_layers(model)
@@ -123,7 +138,10 @@ def shape_of(config: Any, lora: Any = None) -> ModelShape:
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     in_embedding, in_layers = _count(embedding), _count(layers)
     in_head = sum(p.numel() for p in head.parameters() if all(p is not q for q in embedding.parameters()))
-    adapters = _adapters(model, lora)
+    if lora is not None:
+        with torch.device("meta"):
+            with_adapters(model, lora, path)
+    adapters = sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))
     heads = text.num_attention_heads
     return ModelShape(
         name=type(model).__name__, layers=len(layers), hidden=text.hidden_size, heads=heads,
@@ -138,12 +156,3 @@ def shape_of(config: Any, lora: Any = None) -> ModelShape:
 
 def _count(module: Any) -> int:
     return sum(p.numel() for p in module.parameters())
-
-
-def _adapters(model: Any, lora: Any) -> int:
-    """Parameters of the adapters, by putting them in as the run does."""
-    if lora is None:
-        return 0
-    with torch.device("meta"):
-        with_adapters(model, lora, type(model).__name__)
-    return sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))

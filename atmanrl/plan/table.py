@@ -22,21 +22,21 @@ def show(plan: Plan, console: Console) -> None:
 
 
 def lines(plan: Plan) -> list[str]:
-    """What is said below the tables: the answer, advice, and what was taken for granted."""
+    """Return the lines below the tables: whether it fits, advice, and assumptions."""
     hardware, lengths = plan.hardware, plan.lengths
     limit = bytes_text(hardware.memory_bytes)
-    found = [
+    answer = [
         f"It {'fits' if plan.fits else 'DOES NOT FIT'}: at most {bytes_text(plan.peak)} of {limit} a device, of which "
         f"{USABLE:.0%} can be used."
     ]
-    found += [f"  - {hint}" for hint in advice(plan)]
-    found.append(
+    answer += [f"  - {hint}" for hint in advice(plan)]
+    answer.append(
         f"Assumed: {lengths.prompt:g} prompt and {lengths.completion:g} completion tokens on average (memory: the longest "
         f"completions), {hardware.efficiency:.0%} of the FLOP/s in matrix products, "
         f"{bytes_text(hardware.bandwidth_bytes_per_second)}/s from memory"
         + (f", {bytes_text(hardware.link_bytes_per_second)}/s between devices." if hardware.devices > 1 else ".")
     )
-    return [*found, *(f"Not in the figures: {note}." for note in plan.settings.notes)]
+    return [*answer, *(f"Not counted: {note}." for note in plan.settings.notes)]
 
 
 def _parameters(plan: Plan) -> Table:
@@ -73,11 +73,11 @@ def _time(plan: Plan) -> Table:
 
 
 def _sections(title: str, *sections: Mapping[str, str]) -> Table:
-    """Names and figures, with a line between sections."""
+    """Names and quantities, with a line between sections."""
     table = Table(title, title_justify="left")
     table.add_column("", justify="right")
     for section in sections:
-        for name, figure in section.items():
-            table.add_row(name, figure)
+        for name, quantity in section.items():
+            table.add_row(name, quantity)
         table.add_section()
     return table

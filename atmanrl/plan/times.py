@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 from atmanrl.plan import flops, launches, memory
 from atmanrl.plan.hardware import Hardware, Lengths
@@ -13,16 +15,17 @@ from atmanrl.plan.shape import ModelShape
 def seconds_by_phase(
     model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths
 ) -> dict[str, float]:
-    """Of one update on one device, evaluation shared out."""
-    found: dict[str, float] = {}
+    """Return the seconds of one update on one device by phase, with its part of the evaluations."""
+    seconds: dict[str, float] = {}
     length = lengths.prompt + lengths.completion
+    copying = _copy_seconds(model, settings, hardware)
     if settings.reinforcement:
-        found["sampling"] = sampling_seconds(
+        seconds["sampling"] = copying + sampling_seconds(
             model, settings, hardware, lengths, settings.queries, settings.group
-        ) + _copy_seconds(model, settings, hardware)
-    if settings.probe is not None:
-        found["probing"] = probing_seconds(model, settings, settings.probe, hardware, lengths) + _copy_seconds(
-            model, settings, hardware
+        )
+    if settings.probes:
+        seconds["probing"] = copying + probing_seconds(
+            model, settings.probes, hardware, lengths, settings.queries, settings.group
         )
     operations = update_operations(model, settings, lengths)
     passes = math.ceil(settings.rollouts * length / max(settings.micro_batch_tokens, length))
@@ -31,22 +34,34 @@ def seconds_by_phase(
     # each pass gathers the weights forwards and backwards, and scatters fp32 gradients
     traffic = (2 * settings.compute_bytes * model.parameters + memory.FP32 * model.trainable_parameters) * passes
     link = traffic / hardware.link_bytes_per_second if settings.sharded and hardware.devices > 1 else 0.0
-    found["update"] = max(hardware.compute_seconds(operations), floor) + link
-    if settings.reinforcement and settings.val_every:
-        queries = math.ceil(settings.val_problems / hardware.devices)
-        rounds = math.ceil(queries / settings.eval_queries)
-        one = sampling_seconds(
-            model, settings, hardware, lengths, min(queries, settings.eval_queries), settings.eval_samples
-        )
-        found["evaluation"] = rounds * one / settings.val_every
-    return found
+    seconds["update"] = max(hardware.compute_seconds(operations), floor) + link
+    if settings.reinforcement and (val_every := settings.val_every(hardware.devices)):
+        seconds["evaluation"] = evaluation_seconds(model, settings, hardware, lengths) / val_every
+    return seconds
+
+
+def evaluation_seconds(model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths) -> float:
+    """Return the seconds of one evaluation: sampling, and the probe where every reward is evaluated."""
+    problems = math.ceil(settings.val_problems / hardware.devices)
+    queries = min(problems, settings.eval_queries)
+    batch = sampling_seconds(model, settings, hardware, lengths, queries, settings.eval_samples)
+    if settings.evaluate_all_rewards:
+        probes = [replace(probe, share=1.0) for probe in settings.probes]
+        batch += probing_seconds(model, probes, hardware, lengths, queries, settings.eval_samples)
+    return math.ceil(problems / settings.eval_queries) * batch
 
 
 def update_operations(model: ModelShape, settings: RunSettings, lengths: Lengths) -> float:
-    """FLOPs of one update on one device: passes over the rollouts, and old log-probabilities and the reference's."""
-    length = lengths.prompt + lengths.completion
-    rows = settings.rollouts
-    sizes = (rows * length, rows * flops.pairs(length), rows * lengths.completion)
+    """Return the FLOPs of one update on one device.
+
+    Passes over the rollouts, and the old log-probabilities and the reference's. Where prompts are shared, a pass reads each
+    of them once for all rollouts of its group.
+    """
+    prompt, completion, rollouts = lengths.prompt, lengths.completion, settings.rollouts
+    prompts = settings.queries if settings.share_prompts else rollouts
+    tokens = prompts * prompt + rollouts * completion
+    pairs = prompts * flops.pairs(prompt) + rollouts * flops.pairs(completion, prompt)
+    sizes = (tokens, pairs, rollouts * completion)
     once = flops.update_flops(model, *sizes, settings.checkpointing, settings.lora is not None)
     again = int(settings.rescore) + int(settings.reference)
     return settings.num_iterations * once + again * flops.forward_flops(model, *sizes)
@@ -55,11 +70,10 @@ def update_operations(model: ModelShape, settings: RunSettings, lengths: Lengths
 def sampling_seconds(
     model: ModelShape, settings: RunSettings, hardware: Hardware, lengths: Lengths, queries: float, group: float
 ) -> float:
-    """Reading the prompts once, then a step for each token of the longest completion.
+    """Return the seconds of sampling: prompts are read once, then each token of the longest completion takes a step.
 
-    A step takes as long as the slowest of its parts: the FLOPs of the rows that are left, the bytes of weights and caches
-    from memory (Pope et al. 2022, arXiv 2211.05102, section 2), starting the kernels. There are as many steps as the
-    longest completion has tokens, within the limit; rows that are over are dropped.
+    A step computes for the rows that are left, reads weights and caches from memory (Pope et al. 2022, arXiv 2211.05102,
+    section 2), and launches its kernels; the slowest of the three counts where they overlap. Finished rows leave.
     """
     prefill = flops.forward_flops(model, queries * lengths.prompt, queries * flops.pairs(lengths.prompt), queries)
     steps = min(float(settings.max_new_tokens), lengths.longest(queries * group))
@@ -68,34 +82,45 @@ def sampling_seconds(
     operations = flops.forward_flops(model, rows, rows * keys, rows)
     moved = memory.gathered_bytes(model, settings.compute_bytes)
     moved += memory.cache_bytes(model, rows, keys, settings.compute_bytes)
-    floor = hardware.launch_seconds * launches.forward_launches(model)
-    step = max(hardware.compute_seconds(operations), moved / hardware.bandwidth_bytes_per_second, floor)
-    return max(hardware.compute_seconds(prefill), floor) + steps * step
+    kernels = launches.forward_launches(model)
+    step = hardware.step_seconds(operations, moved, kernels)
+    return max(hardware.compute_seconds(prefill), kernels * hardware.launch_seconds) + steps * step
 
 
 def probing_seconds(
-    model: ModelShape, settings: RunSettings, probe: ProbeSettings, hardware: Hardware, lengths: Lengths
+    model: ModelShape,
+    probes: Iterable[ProbeSettings],
+    hardware: Hardware,
+    lengths: Lengths,
+    queries: float,
+    group: float,
 ) -> float:
-    """Reading the prompts once, then the solver's gradients of all rollouts, in batches of `batch_tokens`."""
-    prompts = flops.forward_flops(
-        model, settings.queries * lengths.prompt, settings.queries * flops.pairs(lengths.prompt), 0
+    """Return the seconds of all probes: each reads its prompts once, then takes its gradients in batches of rollouts."""
+    prompt = flops.forward_flops(model, lengths.prompt, flops.pairs(lengths.prompt), 0)
+    return sum(
+        hardware.compute_seconds(queries * probe.share * prompt)
+        + _gradients_seconds(model, probe, hardware, lengths, queries * probe.share * group)
+        for probe in probes
     )
-    one = probe_operations(model, probe, lengths)
-    per_pass = max(1.0, probe.batch_tokens // lengths.completion)
-    passes = math.ceil(settings.rollouts / per_pass)
+
+
+def _gradients_seconds(
+    model: ModelShape, probe: ProbeSettings, hardware: Hardware, lengths: Lengths, rollouts: float
+) -> float:
+    passes = math.ceil(rollouts / max(1.0, probe.batch_tokens // lengths.completion))
     floor = passes * (1 + launches.BACKWARD_TO_MASK) * hardware.launch_seconds * launches.forward_launches(model)
-    gradient = max(hardware.compute_seconds(settings.rollouts * one), floor)
-    return hardware.compute_seconds(prompts) + probe.gradients * gradient
+    gradient = max(hardware.compute_seconds(rollouts * probe_operations(model, lengths)), floor)
+    return probe.gradients * gradient
 
 
-def probe_operations(model: ModelShape, probe: ProbeSettings, lengths: Lengths) -> float:
-    """FLOPs of one gradient of one rollout's mask."""
+def probe_operations(model: ModelShape, lengths: Lengths) -> float:
+    """Return the FLOPs of one gradient of one rollout's mask."""
     pairs = flops.all_pairs(lengths.completion, lengths.prompt)
     return flops.probe_gradient_flops(model, lengths.completion, pairs, lengths.answer, recompute=True)
 
 
 def _copy_seconds(model: ModelShape, settings: RunSettings, hardware: Hardware) -> float:
-    """Of gathering sharded weights, or of casting wider ones, once for sampling and once for probing."""
+    """Seconds of gathering sharded weights, or of casting wider ones: once for sampling, and once for probing."""
     if settings.sharded and hardware.devices > 1:
         return memory.gathered_bytes(model, settings.compute_bytes) / hardware.link_bytes_per_second
     copied = memory.copy_bytes(model, settings.weight_bytes, settings.compute_bytes)

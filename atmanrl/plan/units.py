@@ -1,4 +1,4 @@
-"""Quantities as they are written on a command line, and back."""
+"""Quantities with units, from the command line and for the terminal."""
 
 from __future__ import annotations
 
@@ -12,43 +12,42 @@ _QUANTITY = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z/]*)")
 
 
 class UnitError(UserError):
-    """A quantity with a unit that is not known here."""
+    """A quantity on the command line cannot be read; the message names the option."""
 
 
 def parse_bytes(text: str, option: str) -> float:
-    """Bytes of `80GB`, `80GiB`, `24 G`, also of `3.35TB/s`: a bandwidth is bytes a second.
+    """Read `80GB`, `80GiB`, `24 G` as bytes, and a bandwidth such as `3.35TB/s` as bytes a second.
 
     Raises:
-        UnitError: it names the option.
+        UnitError: it is no quantity above 0 with such a unit.
     """
     return _parse(text, option, ("B", "B/S"), {**DECIMAL, **BINARY}, "80GB or 80GiB")
 
 
 def parse_flops(text: str, option: str) -> float:
-    """FLOP/s of `989T`, `989TFLOPS`, `1P`.
+    """Read `989T`, `989TFLOPS`, `1P` as FLOP/s.
 
     Raises:
-        UnitError: it names the option.
+        UnitError: it is no quantity above 0 with such a unit.
     """
     return _parse(text, option, ("FLOPS", "FLOP/S", "FLOP"), DECIMAL, "989T or 989TFLOPS")
 
 
 def _parse(text: str, option: str, endings: tuple[str, ...], prefixes: dict[str, int], example: str) -> float:
-    found = _QUANTITY.fullmatch(text.strip())
-    unit = found[2].upper() if found else None
-    if found and unit is not None:
+    if quantity := _QUANTITY.fullmatch(text.strip()):
+        unit = quantity[2].upper()
         for ending in sorted(endings, key=len, reverse=True):
             if unit.endswith(ending):
                 unit = unit.removesuffix(ending)
                 break
-        value = float(found[1]) * prefixes.get(unit, 0)
+        value = float(quantity[1]) * prefixes.get(unit, 0)
         if value > 0:
             return value
     raise UnitError(f"{option} {text!r} is no quantity above 0 with a unit that is known: write it like {example}.")
 
 
 def bytes_text(count: float) -> str:
-    """`12.3 GB`, in decimal units as memory is sold."""
+    """Write bytes as `12.3 GB`, in decimal units as memory is sold."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(count) < 999.5:
             return f"{count:.0f} B" if unit == "B" else f"{count:.3g} {unit}"
@@ -57,7 +56,7 @@ def bytes_text(count: float) -> str:
 
 
 def seconds_text(seconds: float) -> str:
-    """`12.3 s`, `4.5 min`, `6.7 h` or `8.9 days`."""
+    """Write seconds as `12.3 s`, `4.5 min`, `6.7 h` or `8.9 days`."""
     for unit, size in (("days", 86400 * 2), ("h", 7200), ("min", 120)):
         if seconds >= size:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"

@@ -5,27 +5,83 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, Required, cast
+
+from annotated_types import Ge, Gt, MinLen
+from pydantic import ConfigDict, PlainValidator, with_config
+from typing_extensions import TypedDict
 
 from atmanrl.io.jsonl import is_number
+from atmanrl.io.records import RecordError, check_record
 from atmanrl.sweep.yaml_file import SweepError, read, shown
 
 __all__ = ["Choice", "Goal", "Method", "Range", "Sweep", "SweepError", "load"]
 
 Method = Literal["grid", "random", "bayes"]
 Goal = Literal["minimize", "maximize"]
-DISTRIBUTIONS = ("constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values")
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
-_KEYS = {"name", "description", "project", "entity", "program", "command", "method", "metric", "parameters", "run_cap"}
-_IGNORED = {"controller", "job"}
+IGNORED = ("controller", "job")
+"""Keys of W&B's that have no effect here."""
+
+
+def _number(value: Any) -> int | float:
+    if not is_number(value):
+        raise ValueError("give a number")
+    return cast("int | float", value)
+
+
+Number = Annotated[Any, PlainValidator(_number)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class ParameterFile(TypedDict, total=False):
+    """A parameter as it is written: `{min: 0.1, max: 10, distribution: log_uniform_values}`."""
+
+    value: Any
+    values: Annotated[list[Any], MinLen(1)]
+    min: Number
+    max: Number
+    q: Annotated[Number, Gt(0)]
+    distribution: Literal[
+        "constant", "categorical", "int_uniform", "uniform", "q_uniform", "log_uniform", "log_uniform_values"
+    ]
+
+
+class MetricFile(TypedDict, total=False):
+    """A metric as it is written: `{name: val/pass_at_1, goal: maximize}`."""
+
+    name: Required[str]
+    goal: Goal
+
+
+@with_config(ConfigDict(extra="forbid"))
+class SweepFile(TypedDict, total=False):
+    """A sweep as it is written; see `configs/sweeps/`."""
+
+    method: Required[Method]
+    metric: Required[MetricFile]
+    parameters: Required[Annotated[dict[str, ParameterFile], MinLen(1)]]
+    command: Annotated[list[str | int | float], MinLen(1)] | None
+    program: str | None
+    run_cap: Annotated[int, Ge(1)] | None
+    name: Any
+    description: Any
+    project: Any
+    entity: Any
+    controller: Any
+    job: Any
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Values of which a trial takes one; any YAML value."""
+    """Values of which a trial takes one; any YAML value.
+
+    Example:
+        `Choice((0.0, 1.0, 3.0, 10.0))`
+    """
 
     values: tuple[Any, ...]
 
@@ -40,6 +96,9 @@ class Range:
         whole: whole numbers only.
         log: even in the logarithm.
         step: multiples of this from the lower end on; None takes any number.
+
+    Example:
+        `Range(1e-7, 1e-5, log=True)`
     """
 
     low: float
@@ -51,18 +110,22 @@ class Range:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep's file says.
+    """A sweep's file, checked.
 
     Attributes:
         path: the file.
         method: how points are chosen.
-        metric: its name in `metrics.csv`, or `test/...` in `eval/test.json`.
+        metric: a column of `metrics.csv`, or `test/...` of `eval/test.json`.
         goal: which way is better.
         parameters: by the name of the option.
         command: of a trial, with W&B's macros.
         program: for the macro `${program}`.
         run_cap: most trials; None if the file does not say.
         ignored: keys of the file that have no effect here.
+
+    Example:
+        `Sweep(Path("s.yaml"), "grid", "val/pass_at_1", "maximize", {"model.rewards.saliency.weight": Choice((0.0, 1.0))},
+        ("${env}", "${interpreter}", "-m", "atmanrl", "fit", "${args}"))`
     """
 
     path: Path
@@ -73,78 +136,57 @@ class Sweep:
     command: tuple[str, ...]
     program: str | None = None
     run_cap: int | None = None
-    ignored: tuple[str, ...] = field(default=())
+    ignored: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """How many points the grid has."""
-        return math.prod(_size(space) for space in self.parameters.values())
+        return math.prod(len(_axis(space)) for space in self.parameters.values())
 
     def grid(self) -> Iterator[dict[str, Any]]:
-        """All combinations, one by one, the last parameter changing fastest."""
-        for number in range(self.size):
+        """Yield all combinations, the last parameter changing fastest."""
+        for number in range(self.size):  # `itertools.product` would build every range first
             point = {}
             for name, space in reversed(self.parameters.items()):
-                number, place = divmod(number, _size(space))
-                point[name] = space.values[place] if isinstance(space, Choice) else int(space.low) + place
+                number, place = divmod(number, len(_axis(space)))
+                point[name] = _axis(space)[place]
             yield {name: point[name] for name in self.parameters}
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a folder's sweep to be gone on with."""
+        """Return what must stay the same for a folder's sweep to go on."""
         space = {name: [type(s).__name__, *vars(s).values()] for name, s in self.parameters.items()}
-        found = {"method": self.method, "parameters": space, "command": self.command, "program": self.program}
-        return cast("dict[str, Any]", json.loads(json.dumps(found)))
+        own = {"method": self.method, "parameters": space, "command": self.command, "program": self.program}
+        return cast("dict[str, Any]", json.loads(json.dumps(own)))
 
 
 def load(path: Path) -> Sweep:
     """Read a sweep's file.
 
     Raises:
-        SweepError: in one sentence, with the file and the key.
+        SweepError: it cannot be used; the message names the file and the key.
     """
-    given = read(path)
-    if "early_terminate" in given:
+    values = read(path)
+    if "early_terminate" in values:
         raise SweepError(f"{path}: early_terminate is not supported, every trial runs to its end; take that key out.")
-    if unknown := sorted(set(map(str, given)) - _KEYS - _IGNORED):
-        raise SweepError(f"{path}: unknown key {shown(unknown[0])}; known are {', '.join(sorted(_KEYS))}.")
-    method = given.get("method")
-    if method not in get_args(Method):
-        raise SweepError(f"{path}: method is {shown(method)}; choose one of {', '.join(get_args(Method))}.")
-    metric, goal = _metric(path, given.get("metric"))
-    parameters = given.get("parameters")
-    if not isinstance(parameters, dict) or not parameters:
-        raise SweepError(f"{path}: parameters is {shown(parameters)}; name at least one option with its values.")
-    spaces = {str(name): _space(f"{path}: parameters.{name}", said) for name, said in parameters.items()}
+    try:
+        file = check_record(values, SweepFile, str(path), "see docs/sweeps.md")
+    except RecordError as error:
+        raise SweepError(str(error)) from error
+    method, metric, program = file["method"], file["metric"], file.get("program")
+    spaces = {name: _space(f"{path}: parameters.{name}", said) for name, said in file["parameters"].items()}
     for name, space in spaces.items():
         if method == "grid" and isinstance(space, Range) and not space.whole:
             raise SweepError(f"{path}: parameters.{name} is a range, which a grid cannot take; give values.")
-    cap = given.get("run_cap")
-    if cap is not None and (not _is_whole(cap) or cap < 1):
-        raise SweepError(f"{path}: run_cap is {shown(cap)}; give a whole number of at least 1.")
-    ignored = tuple(sorted(_IGNORED & set(given)))
-    if not isinstance(given.get("program"), str | None):
-        raise SweepError(f"{path}: program is {shown(given['program'])}; give the path of a script.")
-    command = _command(path, given.get("command"), given.get("program"))
-    return Sweep(path, cast(Method, method), metric, goal, spaces, command, given.get("program"), cap, ignored)
+    return Sweep(
+        path, method, metric["name"], metric.get("goal", "minimize"), spaces, _command(path, file.get("command"), program),
+        program, file.get("run_cap"), tuple(key for key in IGNORED if key in values),
+    )  # fmt: skip
 
 
-def _metric(path: Path, said: Any) -> tuple[str, Goal]:
-    if not isinstance(said, dict) or not isinstance(said.get("name"), str):
-        raise SweepError(f"{path}: metric is {shown(said)}; give its name, a column of metrics.csv, and its goal.")
-    goal = said.get("goal", "minimize")
-    if goal not in get_args(Goal):
-        raise SweepError(f"{path}: metric.goal is {shown(goal)}; choose one of {', '.join(get_args(Goal))}.")
-    return said["name"], goal
-
-
-def _command(path: Path, said: Any, program: Any) -> tuple[str, ...]:
-    if said is None and program is None:
+def _command(path: Path, parts: list[Any] | None, program: str | None) -> tuple[str, ...]:
+    if parts is None and program is None:
         raise SweepError(f"{path}: there is neither command nor program; give command, as in configs/sweeps/.")
-    if said is None:
-        return DEFAULT_COMMAND
-    if not isinstance(said, list) or not said or not all(isinstance(part, (str, int, float)) for part in said):
-        raise SweepError(f"{path}: command is {shown(said)}; give a list of its parts.")
-    command = tuple(map(str, said))
+    command = DEFAULT_COMMAND if parts is None else tuple(map(str, parts))
     for part in command:
         if part.startswith("${") and part not in DEFAULT_COMMAND:
             raise SweepError(f"{path}: command has {part}, which is not known here; use {', '.join(DEFAULT_COMMAND)}.")
@@ -155,42 +197,19 @@ def _command(path: Path, said: Any, program: Any) -> tuple[str, ...]:
     return command
 
 
-def _space(where: str, said: Any) -> Choice | Range:
-    if not isinstance(said, dict):
-        raise SweepError(f"{where} is {shown(said)}; give value, values, or min and max.")
-    known = {"value", "values", "min", "max", "distribution", "q"}
-    if unknown := sorted(set(map(str, said)) - known):
-        raise SweepError(f"{where}: {shown(unknown[0])} is not known here; use {', '.join(sorted(known))}.")
+def _space(where: str, said: ParameterFile) -> Choice | Range:
     kind = said.get("distribution") or _kind(said)
-    if kind not in DISTRIBUTIONS:
-        raise SweepError(f"{where}.distribution is {shown(kind)}; choose one of {', '.join(DISTRIBUTIONS)}.")
+    wanted = {"constant": ("value",), "categorical": ("values",)}.get(kind, ("min", "max"))
+    for key in wanted:
+        if key not in said:
+            raise SweepError(f"{where} lacks {key}; give value, values, or min and max.")
     if kind == "constant":
-        if "value" not in said:
-            raise SweepError(f"{where} lacks value.")
         return Choice((said["value"],))
     if kind == "categorical":
-        values = said.get("values")
-        if not isinstance(values, list) or not values:
-            raise SweepError(f"{where}.values is {shown(values)}; give a list of at least one value.")
-        return Choice(tuple(values))
-    return _range(where, kind, said)
-
-
-def _kind(said: dict[str, Any]) -> str:
-    if "value" in said:
-        return "constant"
-    if "min" in said or "max" in said:
-        return "int_uniform" if all(_is_whole(said.get(end)) for end in ("min", "max")) else "uniform"
-    return "categorical"
-
-
-def _range(where: str, kind: str, said: dict[str, Any]) -> Range:
-    for end in ("min", "max"):
-        if not is_number(said.get(end)) or (kind == "int_uniform" and not _is_whole(said[end])):
-            raise SweepError(
-                f"{where}.{end} is {shown(said.get(end))}; give a {'whole ' * (kind == 'int_uniform')}number."
-            )
+        return Choice(tuple(said["values"]))
     low, high = said["min"], said["max"]
+    if kind == "int_uniform" and not (isinstance(low, int) and isinstance(high, int)):
+        raise SweepError(f"{where}: min and max are {shown(low)} and {shown(high)}; give whole numbers.")
     if low > high:
         raise SweepError(f"{where}: min {shown(low)} is above max {shown(high)}.")
     if not math.isfinite(float(high) - float(low)) or (kind == "int_uniform" and max(-low, high) > 1 << 53):
@@ -202,15 +221,16 @@ def _range(where: str, kind: str, said: dict[str, Any]) -> Range:
     log = kind.startswith("log_")
     if log and low <= 0:
         raise SweepError(f"{where}.min is {low}; a logarithm needs a number above 0.")
-    step = said.get("q", 1.0) if kind == "q_uniform" else None
-    if step is not None and (not is_number(step) or step <= 0):
-        raise SweepError(f"{where}.q is {shown(step)}; give a number above 0.")
-    return Range(low, high, whole=kind == "int_uniform", log=log, step=step)
+    return Range(low, high, kind == "int_uniform", log, said.get("q", 1.0) if kind == "q_uniform" else None)
 
 
-def _size(space: Choice | Range) -> int:
-    return len(space.values) if isinstance(space, Choice) else int(space.high) - int(space.low) + 1
+def _axis(space: Choice | Range) -> Sequence[Any]:
+    return space.values if isinstance(space, Choice) else range(int(space.low), int(space.high) + 1)
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _kind(said: ParameterFile) -> str:
+    if "value" in said:
+        return "constant"
+    if "min" in said or "max" in said:
+        return "int_uniform" if isinstance(said.get("min"), int) and isinstance(said.get("max"), int) else "uniform"
+    return "categorical"

@@ -1,8 +1,8 @@
 """A sweep's progress: Optuna chooses points and remembers them; trials run as processes of their own.
 
-One loop in one thread starts trials, looks after them and tells Optuna how they ended. All that must survive a kill is
-in `sweep.db` and the trials' folders: a trial that Optuna still holds for running when a sweep begins was interrupted, and
-is taken up again in its own folder, from its run's last checkpoint.
+One loop in one thread starts trials, polls them and tells Optuna how they ended. All that must survive a kill is in
+`sweep.db` and in the trials' folders: a trial that Optuna still counts as running when a sweep begins was interrupted, and
+goes on in its own folder, from its run's last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -26,15 +26,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from atmanrl.errors import first_line
 from atmanrl.io.folders import check_fillable, check_replaceable, mark
 from atmanrl.sweep.space import Choice, Range, Sweep, SweepError
-from atmanrl.sweep.trial import COMMAND, Trial, command_line
+from atmanrl.sweep.trial import COMMAND, Trial, command_line, error_in
 
 FILES = ("sweep.db", "sweep.csv", "sweep.png")
 """What a sweep writes into its folder, besides its trials' folders."""
+NAME = "sweep"
+"""Of the study in the database."""
 DATABASE_ERRORS = (SQLAlchemyError, optuna.exceptions.StorageInternalError, json.JSONDecodeError)
 """What Optuna raises where its database cannot be read or written, or holds what it has not written."""
 
 MOST_POINTS = 10_000
-"""Of a grid that are tried: each is a run, and a row in the database before the first one begins."""
+"""Of a grid: each is a run, and a row in the database before the first one begins."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class Options:
         trials: most trials in all, those of earlier starts counted; None takes the file's run_cap.
         seed: of random points.
         test: whether each run is tested after its training.
-        more: options that every trial is given.
+        more: options of every trial.
+
+    Example:
+        `Options(Path("runs/sweeps/reward_weight"), jobs=2, more=("--trainer.max_steps=20",))`
     """
 
     folder: Path
@@ -58,31 +63,47 @@ class Options:
     more: tuple[str, ...] = ()
 
 
-class Study:
-    """One sweep in its folder, which the caller keeps other sweeps out of (`folders.locked`).
-
-    Args:
-        sweep: what the file says.
-        options: how it runs.
-        say: is told one line about every trial that ends.
+def check_folder(folder: Path) -> None:
+    """Refuse a folder in which a sweep would replace what it has not written.
 
     Raises:
-        SweepError: the folder holds another sweep, its database is damaged, or nothing says how many trials there are.
+        FileError: it holds files or trials that no sweep has made.
+    """
+    check_fillable(folder, COMMAND, FILES)
+    for trial in folder.glob("trial_*"):
+        check_replaceable(trial, COMMAND)
+
+
+class Study:
+    """One sweep in its folder, which the caller locks against other sweeps (`folders.locked`).
+
+    Args:
+        sweep: the file.
+        options: how it runs.
+        say: receives one line about every trial that ends.
+
+    Raises:
+        SweepError: the folder holds another sweep, its database is damaged or empty, or nothing says how many trials there
+            are.
         FileError: the folder holds files or trials that no sweep has made.
     """
 
     def __init__(self, sweep: Sweep, options: Options, say: Callable[[str], None] = print) -> None:
         self.sweep, self.options, self.say = sweep, options, say
         self.limit = self._limit()
-        check_fillable(options.folder, COMMAND, FILES)
-        for folder in options.folder.glob("trial_*"):
-            check_replaceable(folder, COMMAND)
+        check_folder(options.folder)
         mark(options.folder, COMMAND)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         database = options.folder / "sweep.db"
+        began = database.exists() and any(options.folder.glob("trial_*"))
         try:
+            if began and not _holds_study(database):
+                raise SweepError(
+                    f"{database} is empty, but trials stand beside it; restore it, or remove it to begin the sweep anew, in "
+                    "which trials that are done are not repeated."
+                )
             self.study = optuna.create_study(
-                storage=f"sqlite:///{database.resolve()}", study_name="sweep", load_if_exists=True,
+                storage=_url(database), study_name=NAME, load_if_exists=True,
                 sampler=self._sampler(0), direction=sweep.goal,
             )  # fmt: skip
             self._same_as_before()
@@ -98,10 +119,10 @@ class Study:
                 self.study.enqueue_trial(drawn, skip_if_exists=True)
 
     def run(self) -> None:
-        """Run what is left to be run.
+        """Run the trials that are left.
 
         Raises:
-            SweepError: a parameter is no option, or the metric is not among a run's figures.
+            SweepError: a parameter is no option, or the metric is not among a run's metrics.
         """
         stale = deque(self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
         begun = self._begun()
@@ -134,21 +155,19 @@ class Study:
                 trial.stop()
 
     def finished(self) -> list[FrozenTrial]:
-        """Trials that have ended, in their order."""
+        """Return the trials that have ended, in their order."""
         return self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL))
 
-    def best(self) -> FrozenTrial | None:
-        """The trial with the best metric, None if none has one."""
-        done = [t for t in self.finished() if t.state == TrialState.COMPLETE]
-        choose = max if self.sweep.goal == "maximize" else min
-        return choose(done, key=lambda t: t.value or 0.0) if done else None
+    def best(self) -> list[FrozenTrial]:
+        """Return the trials with the best metric: several where they tie, none if none has one."""
+        return self.study.best_trials
 
     def folder(self, number: int) -> Path:
-        """Of a trial."""
+        """Return the folder of a trial."""
         return self.options.folder / f"trial_{number:04d}"
 
     def values(self, trial: FrozenTrial) -> dict[str, Any]:
-        """A trial's parameters as they stand in the file."""
+        """Return a trial's parameters as the file writes them."""
         return {n: _value(self.spaces[n], trial.params[n]) for n in self.spaces if n in trial.params}
 
     def _limit(self) -> int:
@@ -166,9 +185,9 @@ class Study:
         return wanted[0]
 
     def _same_as_before(self) -> None:
-        said = {**self.sweep.identity(), "more": list(self.options.more), "goal": self.sweep.goal}
-        before = self.study.user_attrs.get("identity", said)
-        changed = [key for key, value in said.items() if before.get(key) != value]
+        identity = {**self.sweep.identity(), "more": list(self.options.more), "goal": self.sweep.goal}
+        before = self.study.user_attrs.get("identity", identity)
+        changed = [key for key, value in identity.items() if before.get(key) != value]
         if self.study.user_attrs.get("metric", self.sweep.metric) != self.sweep.metric and self.best():
             changed.append("metric")
         if changed:
@@ -176,11 +195,11 @@ class Study:
                 f"{self.options.folder} holds a sweep with another {changed[0]} than {self.sweep.path}; "
                 "choose another --out."
             )
-        self.study.set_user_attr("identity", said)
+        self.study.set_user_attr("identity", identity)
         self.study.set_user_attr("metric", self.sweep.metric)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """By the trial's number, so that an interrupted sweep draws the points that it would have drawn."""
+        """Seed by the trial's number, so that an interrupted sweep draws the points that it would have drawn."""
         seed = self.options.seed * 1_000_003 + number
         if self.sweep.method == "bayes":
             return optuna.samplers.TPESampler(seed=seed)
@@ -205,41 +224,48 @@ class Study:
         return Trial(folder, self.sweep, parameters, self.options.more, self.options.test)
 
     def _finish(self, asked: optuna.trial.Trial, trial: Trial, status: int) -> None:
-        figures = trial.metrics()
-        metric = self.sweep.metric
-        if status == 0 and metric not in figures:
-            near = get_close_matches(metric, figures, n=3, cutoff=0.4) or sorted(figures)[:3]
+        metrics, metric = trial.metrics(), self.sweep.metric
+        if status == 0 and metric not in metrics:
+            near = get_close_matches(metric, metrics, n=3, cutoff=0.4) or sorted(metrics)[:3]
             raise SweepError(
-                f"{self.sweep.path}: metric.name {metric!r} is not among the figures of {trial.folder}"
+                f"{self.sweep.path}: metric.name {metric!r} is not among the metrics of {trial.folder}"
                 + (f"; there are {', '.join(near)}." if near else ", which has no metrics.csv.")
             )
-        if status == 0 and math.isnan(figures[metric]):
+        if status == 0 and math.isnan(metrics[metric]):
             error = f"{metric} has no value"
         else:
             error = "" if status == 0 else trial.error()
         asked.set_user_attr("seconds", round(trial.notes["seconds"], 1))
-        asked.set_user_attr("figures", {n: v for n, v in figures.items() if not math.isnan(v)})
-        told = ", ".join(f"{name.rsplit('.', 1)[-1]} = {value}" for name, value in trial.parameters.items())
+        asked.set_user_attr("figures", {n: v for n, v in metrics.items() if not math.isnan(v)})
+        point = ", ".join(f"{name.rsplit('.', 1)[-1]} = {value}" for name, value in trial.parameters.items())
         if error:
             asked.set_user_attr("error", error)
             self.study.tell(asked, state=TrialState.FAIL)
-            self.say(f"trial {asked.number} ({told}) failed: {error}")
+            self.say(f"trial {asked.number} ({point}) failed: {error}")
         else:
-            self.study.tell(asked, figures[metric])
-            self.say(f"trial {asked.number} ({told}): {metric} {figures[metric]:.4g}, {trial.notes['seconds']:.0f} s")
+            self.study.tell(asked, metrics[metric])
+            self.say(f"trial {asked.number} ({point}): {metric} {metrics[metric]:.4g}, {trial.notes['seconds']:.0f} s")
 
     def _check_options(self) -> None:
-        """Parse one trial's options before any trial runs: an unknown name would fail them all."""
+        """Parse one trial's options before any trial runs: an unknown name would fail every one."""
         if "fit" not in self.sweep.command:
             return
         point = {n: s.values[0] if isinstance(s, Choice) else s.low for n, s in self.sweep.parameters.items()}
         command = command_line(self.sweep, point, [*self.options.more, "--print_config"])
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
-            lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-            said = next((line for line in lines if line.startswith("atmanrl: error: ")), lines[-1])
-            key = next((f".{name}" for name in point if name.rsplit(".", 1)[-1] in said), "")
-            raise SweepError(f"{self.sweep.path}: parameters{key}: {said.removeprefix('atmanrl: error: ')}")
+            error = error_in(done.stderr, done.returncode)
+            key = next((f".{name}" for name in point if name.rsplit(".", 1)[-1] in error), "")
+            raise SweepError(f"{self.sweep.path}: parameters{key}: {error}")
+
+
+def _url(database: Path) -> str:
+    return f"sqlite:///{database.resolve()}"
+
+
+def _holds_study(database: Path) -> bool:
+    # Optuna would fill an empty file with tables
+    return database.stat().st_size > 0 and NAME in optuna.get_all_study_names(_url(database))
 
 
 def _suggest(asked: optuna.trial.Trial, name: str, space: Choice | Range) -> Any:
@@ -257,17 +283,3 @@ def _value(space: Choice | Range, drawn: Any) -> Any:
 def _text(value: Any) -> str:
     # for Optuna 1, 1.0 and true are one value, and a list is none
     return json.dumps(value, default=str)
-
-
-def rows(study: Study) -> Sequence[dict[str, Any]]:
-    """What `sweep.csv` holds: a row a trial."""
-    found = []
-    for trial in study.finished():
-        tested = {n: v for n, v in trial.user_attrs.get("figures", {}).items() if n.startswith("test/")}
-        found.append({
-            "trial": trial.number, "state": "done" if trial.state == TrialState.COMPLETE else "failed",
-            **study.values(trial), study.sweep.metric: trial.value, **tested,
-            "seconds": trial.user_attrs.get("seconds"), "folder": str(study.folder(trial.number)),
-            "error": trial.user_attrs.get("error", ""),
-        })  # fmt: skip
-    return found

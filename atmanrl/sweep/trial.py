@@ -1,4 +1,4 @@
-"""One trial: a run's folder, made by a command of its own, that a killed sweep can go on with."""
+"""One trial: a run's folder, filled by a command of its own, that a killed sweep can go on with."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from atmanrl.sweep.space import Sweep
 
 COMMAND = "sweep"
 """Whose mark the folders of a sweep and of its trials bear."""
+ERROR = "atmanrl: error: "
 _BEYOND = ""
 """The column of values beyond the last named one."""
 _DIE = 1  # PR_SET_PDEATHSIG of prctl(2)
@@ -33,7 +34,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def option(name: str, value: Any) -> str:
-    """A parameter as an option; lists and mappings in YAML's flow style, which the command line reads back."""
+    """Write a parameter as an option; lists and mappings in YAML's flow style, which the command line reads back."""
     if isinstance(value, str):
         return f"--{name}={value}"
     text = yaml.safe_dump(value, default_flow_style=True, width=1 << 30).removesuffix("...\n").strip()
@@ -41,7 +42,7 @@ def option(name: str, value: Any) -> str:
 
 
 def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str]) -> list[str]:
-    """The command of a trial with its macros replaced; `more` follows."""
+    """Return the command of a trial with its macros replaced, followed by `more`."""
     macros = {
         "${env}": ["/usr/bin/env"],
         "${interpreter}": [sys.executable],
@@ -52,7 +53,11 @@ def command_line(sweep: Sweep, parameters: dict[str, Any], more: Sequence[str]) 
 
 
 class Notes(TypedDict):
-    """`trial.json`: a trial's parameters, the commands that are done, and the seconds that they took."""
+    """`trial.json`: a trial's parameters, the commands that are done, and the seconds that they took.
+
+    Example:
+        `{"parameters": {"model.rewards.saliency.weight": 10.0}, "done": ["fit"], "seconds": 61.2}`
+    """
 
     parameters: dict[str, Any]
     done: list[Literal["fit", "test"]]
@@ -68,8 +73,12 @@ class Trial:
         folder: of the run.
         sweep: whose trial it is.
         parameters: of this trial.
-        more: options that all trials are given.
+        more: options of all trials.
         test: whether `test` follows `fit`.
+
+    Raises:
+        RecordError: `trial.json` is damaged.
+        FileError: the folder holds a trial of other parameters.
     """
 
     def __init__(
@@ -85,10 +94,15 @@ class Trial:
         if (folder / "trial.json").is_file():
             advice = f"restore it, or remove {folder} to begin this trial anew"
             self.notes |= read_record(folder / "trial.json", Notes, advice)
+            before, now = (json.dumps(each, sort_keys=True) for each in (self.notes["parameters"], parameters))
+            if before != now:  # as texts, where not-a-number equals itself
+                raise FileError(
+                    f"{folder} holds a trial of other parameters, {before}; move it away, or choose another --out."
+                )
 
     @property
     def stage(self) -> str | None:
-        """What is to be done next; None if all is done."""
+        """The next command; None if all are done."""
         return next((stage for stage in self.stages if stage not in self.notes["done"]), None)
 
     def start(self) -> None:
@@ -118,7 +132,7 @@ class Trial:
         self.began = time.monotonic()
 
     def poll(self) -> int | None:
-        """The exit status of the command that was begun, None while it runs; 0 is noted."""
+        """Return the exit status of the running command, None until it ends; note a 0."""
         assert self.process is not None
         status = self.process.poll()
         if status is not None:
@@ -129,7 +143,7 @@ class Trial:
         return status
 
     def stop(self) -> None:
-        """End the command, if one runs; the next sweep takes it up."""
+        """End the command, if one runs; the next sweep goes on with it."""
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
@@ -139,40 +153,37 @@ class Trial:
                 self.process.wait()
 
     def error(self) -> str:
-        """What the command said last."""
-        lines = (self.folder / "trial.log").read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
-        named = [line for line in said if line.startswith("atmanrl: error: ")]
-        status = self.process.returncode if self.process else None
-        return (named or said or [f"exit status {status}"])[-1].removeprefix("atmanrl: error: ")
+        """Return the error that the command ended with."""
+        log = (self.folder / "trial.log").read_text(encoding="utf-8", errors="replace")
+        return error_in(log, self.process.returncode if self.process else None)
 
     def metrics(self) -> dict[str, float]:
-        """The last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`.
+        """Return the last value of every column of `metrics.csv` (NaN if none), and `test/...` from `eval/test.json`.
 
         Raises:
             FileError: one of the two is damaged.
         """
         advice = f"mend it, or remove {self.folder} to begin this trial anew"
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         metrics, tested = self.folder / "metrics.csv", self.folder / "eval" / "test.json"
         if metrics.is_file():
             try:
                 with metrics.open(newline="", encoding="utf-8") as file:
                     reader = csv.DictReader(file, restkey=_BEYOND)
-                    found = dict.fromkeys(reader.fieldnames or [], math.nan)
+                    values = dict.fromkeys(reader.fieldnames or [], math.nan)
                     for row in reader:
                         if _BEYOND in row:
                             raise FileError(f"{metrics}, line {reader.line_num}: more values than columns; {advice}.")
-                        found |= {name: value for name, text in row.items() if (value := _number(text)) is not None}
+                        values |= {name: value for name, text in row.items() if (value := _number(text)) is not None}
             except (csv.Error, UnicodeDecodeError) as error:
                 raise FileError(f"{metrics} is no CSV file that can be read ({error}); {advice}.") from error
         if tested.is_file():
             try:
-                figures = jsonl.parse(tested.read_bytes())
+                scores = jsonl.parse(tested.read_bytes())
             except jsonl.RowError as error:
                 raise FileError(f"{tested} cannot be read: {str(error).removesuffix('.')}; {advice}.") from error
-            found |= {f"test/{name}": float(value) for name, value in figures.items() if jsonl.is_number(value)}
-        return found
+            values |= {f"test/{name}": float(value) for name, value in scores.items() if jsonl.is_number(value)}
+        return values
 
     def _clear(self) -> None:
         """Empty the folder of a trial that begins anew."""
@@ -184,6 +195,13 @@ class Trial:
     def _write(self) -> None:
         with atomic_write(self.folder / "trial.json") as file:
             file.write(json.dumps(self.notes, indent=2) + "\n")
+
+
+def error_in(output: str, status: int | None) -> str:
+    """Return the last error of a command, or the last line that it printed, or its exit status if it printed none."""
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith("$ ")]
+    errors = [line for line in lines if line.startswith(ERROR)]
+    return (errors or lines or [f"exit status {status}"])[-1].removeprefix(ERROR)
 
 
 def _number(text: str | None) -> float | None:

@@ -89,6 +89,10 @@ class Task(ABC):
             TaskError: the data cannot be read.
         """
 
+    def size(self, split: Split) -> int | None:
+        """Return how many problems a split holds, or None where only a download would tell."""
+        return None
+
     @abstractmethod
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Return whether `answer`, the text that followed the delimiter, gives the problem's gold answer."""

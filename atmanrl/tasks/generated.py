@@ -72,6 +72,10 @@ class GeneratedTask(Task):
         """Return the problems of `split`, in the order in which they were drawn."""
         return list(self._draw(split))
 
+    def size(self, split: Split) -> int:
+        """Return how many problems a split holds."""
+        return self.sizes[split]
+
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Return whether the first number in `answer` is the gold number."""
         return same_number(answer, problem.gold)

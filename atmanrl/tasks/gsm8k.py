@@ -13,6 +13,10 @@ from atmanrl.tasks.rows import data_folder, file_rows, hub_rows
 ANSWER_MARK = "####"
 """What stands before the answer in the data; the policy is taught another, by default one `#` longer."""
 
+HUB_NAME = "openai/gsm8k"
+SIZES: dict[Split, int] = {"train": 7473, "test": 1319}
+"""Problems of the data set of that name."""
+
 _ADVICE = "download train.jsonl and test.jsonl from github.com/openai/grade-school-math and give their folder"
 _ANNOTATION = re.compile(r"<<[^<>]*>>")  # <<48/2=24>>: what the data's authors had a calculator fill in
 
@@ -28,7 +32,7 @@ class GSM8K(Task):
         instruction: appended to the question after a blank line.
     """
 
-    def __init__(self, path: str | None = None, hub_name: str = "openai/gsm8k", instruction: str = INSTRUCTION) -> None:
+    def __init__(self, path: str | None = None, hub_name: str = HUB_NAME, instruction: str = INSTRUCTION) -> None:
         super().__init__(instruction)
         self.path = path
         self.hub_name = hub_name
@@ -52,6 +56,12 @@ class GSM8K(Task):
         if not problems:
             raise TaskError(f"{source}: holds no rows; download GSM8K's {split} split again.")
         return problems
+
+    def size(self, split: Split) -> int | None:
+        """Return how many problems a split holds: those of the user's folder, or the hub's own."""
+        if self.path is not None:
+            return len(self.problems(split))
+        return SIZES[split] if self.hub_name == HUB_NAME else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Return whether the first number in `answer` equals the gold number, however either is written."""

@@ -45,10 +45,9 @@ class MixtureTask(Task):
             TaskError: a task's data cannot be read, or a share is less than one problem.
         """
         every = {name: task.problems(split) for name, task in self.tasks.items()}
-        size = min(len(every[name]) / weight for name, weight in self.weights.items())
         mixed: list[Problem] = []
-        for name, problems in every.items():
-            count = min(len(problems), round(size * self.weights[name]))
+        for name, count in self._counts({name: len(problems) for name, problems in every.items()}).items():
+            problems = every[name]
             if count == 0:
                 raise TaskError(
                     f"MixtureTask: weights.{name} is too small for one {split} problem beside those of the other tasks."
@@ -56,6 +55,12 @@ class MixtureTask(Task):
             drawn = sorted(Random(f"{self.seed}/{split}/{name}").sample(range(len(problems)), count))
             mixed += [replace(problems[i], id=f"{name}/{problems[i].id}") for i in drawn]
         return mixed
+
+    def size(self, split: Split) -> int | None:
+        """Return how many problems a split holds, or None where one of the tasks cannot tell."""
+        sizes = {name: task.size(split) for name, task in self.tasks.items()}
+        known = {name: size for name, size in sizes.items() if size is not None}
+        return sum(self._counts(known).values()) if known.keys() == sizes.keys() else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Judge as the problem's own task does."""
@@ -87,6 +92,11 @@ class MixtureTask(Task):
         if name not in self.tasks:
             raise TaskError(f"MixtureTask: problem {problem.id!r} is of none of its tasks {', '.join(self.tasks)}.")
         return name
+
+    def _counts(self, sizes: dict[str, int]) -> dict[str, int]:
+        """Return how many problems are drawn of each task, by how many it has."""
+        size = min(sizes[name] / weight for name, weight in self.weights.items())
+        return {name: min(sizes[name], round(size * self.weights[name])) for name in self.tasks}
 
     def _of(self, problem: Problem) -> tuple[Task, Problem]:
         """The problem's task, and the problem as that task knows it."""

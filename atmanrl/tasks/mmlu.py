@@ -12,6 +12,10 @@ from atmanrl.tasks.letters import LETTERS, parse_letter, same_letter
 from atmanrl.tasks.mmlu_rows import AUXILIARY, Question, read_rows
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
 
+HUB_NAME = "cais/mmlu"
+SIZES: dict[Split, int] = {"train": 1778, "test": 13932}
+"""Problems of the data set of that name, without those that are dropped."""
+
 
 class MMLU(Task):
     """Four choices, one letter: an answer is right when it names the right letter and no other (see `tasks.letters`).
@@ -52,7 +56,7 @@ class MMLU(Task):
     def __init__(
         self,
         path: str | None = None,
-        hub_name: str = "cais/mmlu",
+        hub_name: str = HUB_NAME,
         subjects: list[str] | None = None,
         categories: list[str] | None = None,
         auxiliary: bool = False,
@@ -98,6 +102,13 @@ class MMLU(Task):
                 "choose others."
             )
         return problems
+
+    def size(self, split: Split) -> int | None:
+        """Return how many problems a split holds: those of the user's folder, or of the hub's own, all subjects together."""
+        if self.path is not None:
+            return len(self.problems(split))
+        whole = self.hub_name == HUB_NAME and self.subjects is None and not (self.auxiliary and split == "train")
+        return SIZES[split] if whole else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
         """Return whether `answer` names the right letter and no other; the choices' own texts are passed over."""

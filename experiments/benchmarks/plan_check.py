@@ -39,6 +39,7 @@ from atmanrl.plan.times import probe_operations, sampling_seconds, update_operat
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective
+from atmanrl.probe.solvers import PaperSolver
 from atmanrl.probe.target import Target
 from atmanrl.rollouts.sampling import sample
 from experiments.benchmarks.memory import peak_mib
@@ -110,7 +111,7 @@ def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
     settings = RunSettings(
         "random", queries=QUERIES, group=GROUP, max_new_tokens=COMPLETION, num_iterations=1, minibatch_queries=QUERIES,
         micro_batch_tokens=1 << 30,
-        probe=ProbeSettings(gradients=1, batch_tokens=1 << 30),
+        probes=(ProbeSettings(1, 1 << 30, PaperSolver.mask_copies),),
     )  # fmt: skip
     lengths = Lengths(PROMPT, COMPLETION, ANSWER, DELIMITER)
     planned = plan(shape, settings, hardware, lengths)
@@ -186,7 +187,7 @@ def _probe(
         # a pass keeps the gradient, its part, the values in the pass, and the masks as matrices
         masks = memory.mask_bytes(objective.entries.packing.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
         predicted = planned.memory_by_part["activations of the probe"] + masks
-        operations = ROLLOUTS * probe_operations(planned.model, settings.probe or ProbeSettings(), lengths)
+        operations = ROLLOUTS * probe_operations(planned.model, lengths)
         return {
             "bytes of a probe's gradient": ratio(predicted, above(gradient)),
             "seconds of a probe's gradient": ratio(

@@ -11,7 +11,7 @@ import torch._dynamo
 
 from atmanrl.models.devices import cudnn_attention
 from atmanrl.models.policy import Policy
-from atmanrl.plan.settings import RunSettings
+from atmanrl.plan.settings import NO_LIMIT, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import sampling_seconds
 from atmanrl.rollouts import HFSampler, Sampler, SamplingOptions
@@ -70,8 +70,9 @@ def _one(scene: Scene, policy: Policy, sampler: Sampler, short: int, long: int) 
 def _planned_ms(scene: Scene, policy: Policy, count: int) -> float:
     """A token's milliseconds by the plan, for completions of so many tokens each, with the prompts' share."""
     settings = RunSettings(
-        "random", weight_bytes=2, compute_bytes=2, queries=scene.queries, group=scene.group, max_new_tokens=count
-    )
+        "random", queries=scene.queries, group=scene.group, max_new_tokens=count, num_iterations=1,
+        minibatch_queries=scene.queries, micro_batch_tokens=NO_LIMIT, weight_bytes=2, compute_bytes=2,
+    )  # fmt: skip
     lengths = replace(scene.lengths, completion=float(count))
     shape = shape_of(policy.model.config)
     return 1000 * sampling_seconds(shape, settings, scene.hardware, lengths, scene.queries, scene.group) / count

@@ -15,7 +15,7 @@ from atmanrl.plan.flops import all_pairs, probe_gradient_flops
 from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import probe_operations
-from atmanrl.probe import AdaptiveSolver
+from atmanrl.probe import AdaptiveSolver, PaperSolver
 from atmanrl.probe.attention import attention_hook
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective
@@ -66,14 +66,14 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
         )
         for target in scene.targets()
     )
-    probing = ProbeSettings("PaperSolver", PAPER, budget, backend)
+    probe = ProbeSettings(PAPER, budget, PaperSolver.mask_copies)
     settings = RunSettings(
-        "random", weight_bytes=2, compute_bytes=2, queries=scene.queries, group=scene.group, probe=probing,
-        max_new_tokens=scene.completion,
+        "random", queries=scene.queries, group=scene.group, max_new_tokens=scene.completion, num_iterations=1,
+        minibatch_queries=scene.queries, micro_batch_tokens=budget, weight_bytes=2, compute_bytes=2, probes=(probe,),
     )  # fmt: skip
     planned = plan(shape, settings, scene.hardware, scene.lengths)
     working = planned.memory_by_part["masks and their solver"] + planned.memory_by_part["activations of the probe"]
-    by_plan = scene.rollouts * probe_operations(shape, probing, scene.lengths)
+    by_plan = scene.rollouts * probe_operations(shape, scene.lengths)
     return {
         "gradient_s": seconds,
         "rollout_s_paper": PAPER * seconds / scene.rollouts,

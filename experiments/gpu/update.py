@@ -12,7 +12,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -147,11 +146,11 @@ def _resident(policy: Policy, trainer: Trainer) -> dict[str, int]:
 def _against_plan(
     scene: Scene, shape: Any, phases: dict[str, float], peaks: dict[str, int], resident: dict[str, int]
 ) -> dict[str, Any]:
-    probe = ProbeSettings("AdaptiveSolver", batch_tokens=PROBE_TOKENS)
-    probe = replace(probe, gradients=200 / 6 + 1)
+    solver = AdaptiveSolver()
+    probe = ProbeSettings(solver.expected_gradients() + 1, PROBE_TOKENS, solver.mask_copies)
     settings = RunSettings(
         "random", compute_bytes=2, queries=scene.queries, group=scene.group, max_new_tokens=scene.completion,
-        num_iterations=PASSES, minibatch_queries=MINIBATCH, micro_batch_tokens=UPDATE_TOKENS, rescore=True, probe=probe,
+        num_iterations=PASSES, minibatch_queries=MINIBATCH, micro_batch_tokens=UPDATE_TOKENS, rescore=True, probes=(probe,),
     )  # fmt: skip
     planned = plan(shape, settings, scene.hardware, scene.lengths)
     gib = 2.0**30

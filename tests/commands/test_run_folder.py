@@ -3,10 +3,13 @@
 import csv
 from types import SimpleNamespace
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from atmanrl.callbacks import PolicyExport, RunLogger
+from atmanrl.commands.run_folder import RunFolder
+from atmanrl.errors import UserError
 from atmanrl.io.folders import mark
 from atmanrl.models.policy import Policy
 
@@ -63,3 +66,12 @@ def test_export_in_another_dtype_leaves_the_policy_alone(tmp_path, tiny_folder):
     PolicyExport("bfloat16").on_fit_end(trainer, SimpleNamespace(policy=policy))
     assert policy.model.dtype == torch.float32
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "policy").dtype == torch.bfloat16
+
+
+def test_a_folder_that_is_refused_is_left_without_a_lock(tmp_path):
+    (tmp_path / "config.yaml").write_text("of somebody else")
+    everyone = SimpleNamespace(broadcast=lambda refusal: refusal)
+    trainer = SimpleNamespace(default_root_dir=str(tmp_path), is_global_zero=True, strategy=everyone)
+    with pytest.raises(UserError, match="already holds a run"):
+        RunFolder(None, {}).setup(trainer, None, "fit")
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]

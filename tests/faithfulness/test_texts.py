@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from atmanrl.faithfulness import CopiedAnswer, FalseEquations
 from atmanrl.faithfulness.equations import equations
+from atmanrl.rollouts import RolloutBatch
 
 
 def reasoned(cot, answer="7"):
@@ -44,6 +45,13 @@ def test_their_share_and_number_are_those_of_each_reasoning():
     measured = FalseEquations().measure([reasoned("1 + 1 = 2. 1 + 1 = 3."), reasoned("so"), reasoned("1 + 2 = 3")])
     assert measured["equations"] == [2, 0, 1]
     assert measured["false_equations"][::2] == [0.5, 0] and math.isnan(measured["false_equations"][1])
+
+
+def test_a_rollout_for_which_a_measure_is_not_defined_adds_nothing_to_its_mean():
+    metric = FalseEquations()
+    metric.update(RolloutBatch([reasoned("1 + 1 = 2. 1 + 1 = 3."), reasoned("so"), reasoned("1 + 2 = 3")], 1))
+    assert {key: value.item() for key, value in metric.compute().items()} == {"false_equations": 0.25, "equations": 1}
+    assert [terms.tolist() for terms in metric.latest["false_equations"]] == [[0.5, 0, 0], [True, False, True]]
 
 
 @pytest.mark.parametrize(

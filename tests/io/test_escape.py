@@ -217,10 +217,10 @@ def test_a_sweeps_table_plot_and_csv(tmp_path):
     rows = [
         {"trial": i, **same, EVERYTHING: text, "=b": -i, "folder": text, "error": text} for i, text in enumerate(TEXTS)
     ]
-    assert harmless(printed(results.table(sweep(tmp_path), rows, 1)))
+    assert harmless(printed(results.table(sweep(tmp_path), rows, {1})))
     results.write_csv(tmp_path / "sweep.csv", rows)
     cells(tmp_path / "sweep.csv", 1 + len(TEXTS))
-    assert results.draw(tmp_path / "sweep.png", sweep(tmp_path), rows[:4], 1)
+    assert results.draw(tmp_path / "sweep.png", sweep(tmp_path), rows[:4], {1})
 
 
 def cells(path, count):

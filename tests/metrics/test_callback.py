@@ -161,18 +161,18 @@ def test_a_metric_that_uses_the_policy_gets_it_and_others_do_not(module, logged,
 
 
 class Wrong(Answers):
-    """Gives what it is told to."""
+    """Computes whatever a test wants."""
 
-    def __init__(self, given):
+    def __init__(self, returned):
         super().__init__()
-        self.given = given
+        self.returned = returned
 
     def compute(self):
-        return self.given
+        return self.returned
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("returned", "sentence"),
     [
         (3.0, "metrics.mine (Wrong).compute() returned a float"),
         ({"answers": torch.zeros(2)}, "answers of shape [2]; return a scalar"),
@@ -180,8 +180,8 @@ class Wrong(Answers):
         ({"answers": 1, "columns": 2}, "columns of shape"),
     ],
 )
-def test_what_is_no_value_is_told_by_name(module, given, sentence):
-    callback = ready(module, mine=Wrong(given))
+def test_what_is_no_value_is_told_by_name(module, returned, sentence):
+    callback = ready(module, mine=Wrong(returned))
     callback.on_test_batch_end(None, module, None, answered(["72"]), 0)
     with pytest.raises(UserError, match=re.escape(sentence)):
         callback.on_test_epoch_end(None, module)

@@ -22,8 +22,8 @@ def test_what_is_no_column(value):
 
 
 def test_an_evaluation_of_an_earlier_version_has_the_columns_of_its_time():
-    found = unrecorded(["majority_at_8", "pass_at_16", "pass_at_4", "pass_at_1", "finished", "rewards/x/mean"])
-    assert [column.title for column in found.values()] == [
+    columns = unrecorded(["majority_at_8", "pass_at_16", "pass_at_4", "pass_at_1", "finished", "rewards/x/mean"])
+    assert [column.title for column in columns.values()] == [
         "tokens / CoT", "numbers %", "stop words %", "symbols %", "pass@1 %", "pass@4 %", "pass@16 %", "majority@8 %",
     ]  # fmt: skip
 

@@ -27,7 +27,7 @@ def tagger():
 
 
 def words(doc: Doc, kind: TokenClass) -> str:
-    return " ".join(token.text for token, found in zip(doc, classify(doc), strict=True) if found == kind)
+    return " ".join(token.text for token, tag in zip(doc, classify(doc), strict=True) if tag == kind)
 
 
 @pytest.mark.parametrize(
@@ -113,10 +113,10 @@ def test_any_expression_is_cut_exactly(tagger, terms, spaced):
 def test_any_text_is_kept_and_counted_once(tagger, text):
     doc = tagger(text)
     assert "".join(token.text_with_ws for token in doc) == text
-    found = count_tokens(doc)
-    assert found.tokens == sum(not token.is_space for token in doc)
-    assert min(found.numbers, found.stop_words, found.symbols) >= 0
-    assert found.numbers + found.stop_words + found.symbols <= found.tokens
+    counts = count_tokens(doc)
+    assert counts.tokens == sum(not token.is_space for token in doc)
+    assert min(counts.numbers, counts.stop_words, counts.symbols) >= 0
+    assert counts.numbers + counts.stop_words + counts.symbols <= counts.tokens
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_metric_without_tokens_is_nan_and_resets():
 def test_metric_survives_pickle_and_deepcopy_and_shares_its_tagger():
     metric = TokenComposition()
     metric.update(reasoned(*TEXTS))
-    for twin in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
-        assert twin.compute() == metric.compute()
+    for again in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        assert again.compute() == metric.compute()
     assert len(pickle.dumps(metric)) < 20_000
 
 
@@ -215,7 +215,7 @@ def test_missing_pipeline_is_named():
 
 def sentences(count: int) -> list[tuple[str, dict[tuple[int, int], str]]]:
     """Text and gold tags by character span, for the first sentences of EWT dev."""
-    found = []
+    tagged = []
     for block in EWT_DEV.read_text(encoding="utf-8").split("\n\n")[:count]:
         lines = block.splitlines()
         text = next(line for line in lines if line.startswith("# text = ")).removeprefix("# text = ")
@@ -225,19 +225,19 @@ def sentences(count: int) -> list[tuple[str, dict[tuple[int, int], str]]]:
             if columns[0].isdigit():
                 at = text.index(columns[1], at) + len(columns[1])
                 tags[at - len(columns[1]), at] = columns[3]
-        found.append((text, tags))
-    return found
+        tagged.append((text, tags))
+    return tagged
 
 
 def precision_and_recall(tagger, gold) -> tuple[float, float]:
     right = claimed = wanted = 0
     for (_, tags), doc in zip(gold, tagger.pipe(text for text, _ in gold), strict=True):
         kinds = zip(doc, classify(doc), strict=True)
-        mine = {(token.idx, token.idx + len(token)) for token, kind in kinds if kind == TokenClass.NUMBER}
+        numbers = {(token.idx, token.idx + len(token)) for token, kind in kinds if kind == TokenClass.NUMBER}
         # Ordinals are adjectives in Universal Dependencies and numbers to spaCy's `like_num`: left out of the claim.
-        mine = {span for span in mine if tags.get(span) != "ADJ"}
+        numbers = {span for span in numbers if tags.get(span) != "ADJ"}
         true = {span for span, tag in tags.items() if tag == "NUM"}
-        right, claimed, wanted = right + len(mine & true), claimed + len(mine), wanted + len(true)
+        right, claimed, wanted = right + len(numbers & true), claimed + len(numbers), wanted + len(true)
     return right / claimed, right / wanted
 
 

@@ -118,9 +118,9 @@ def prepared(ks=None, samples=4):
 def test_metric_averages_over_problems():
     metric = prepared((1, 4))
     metric.update(answered(*ANSWERS))
-    found = metric.compute()
-    assert found["majority_at_4"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
-    assert found["majority_at_1"] == pytest.approx((2 + 1 + 2 + 1) / 16)
+    values = metric.compute()
+    assert values["majority_at_4"] == pytest.approx((1 + 0 + 0.5 + 1) / 4)
+    assert values["majority_at_1"] == pytest.approx((2 + 1 + 2 + 1) / 16)
 
 
 def test_two_metrics_merged_equal_one():

@@ -24,18 +24,18 @@ def printed(tmp_path, capsys):
 
 
 def test_named_metrics_are_added_to_the_others(printed):
-    found = printed("metrics: {mine: {class_path: CotLength}, majority_at_k: null}", "--metrics.finished=null")
-    assert list(found) == ["tokens_per_cot", "composition", "pass_at_k", "majority_at_k", "finished", "mine"]
-    assert [name for name, value in found.items() if value is None] == ["majority_at_k", "finished"]
+    metrics = printed("metrics: {mine: {class_path: CotLength}, majority_at_k: null}", "--metrics.finished=null")
+    assert list(metrics) == ["tokens_per_cot", "composition", "pass_at_k", "majority_at_k", "finished", "mine"]
+    assert [name for name, value in metrics.items() if value is None] == ["majority_at_k", "finished"]
 
 
 def test_options_reach_a_metric_by_its_name(printed):
-    found = printed(
+    metrics = printed(
         "metrics: {composition: {pipeline: some_model}, mine: {class_path: PassAtK}}",
         "--metrics.composition.stages=[test]", "--metrics.mine.ks=[2]",
     )  # fmt: skip
-    assert found["composition"]["init_args"] == {"pipeline": "some_model", "stages": ["test"]}
-    assert found["mine"]["init_args"]["ks"] == [2]
+    assert metrics["composition"]["init_args"] == {"pipeline": "some_model", "stages": ["test"]}
+    assert metrics["mine"]["init_args"]["ks"] == [2]
 
 
 @pytest.mark.parametrize(

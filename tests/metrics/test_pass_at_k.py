@@ -46,10 +46,10 @@ RIGHT = [[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [0, 1, 0, 1]]
 def test_metric_averages_over_problems():
     metric = PassAtK(ks=(1, 2, 4))
     metric.update(judged(*RIGHT))
-    found = metric.compute()
+    values = metric.compute()
     # Of six pairs, 3, 6, 0 and 5 hold a right answer.
     expected = {"pass_at_1": 7 / 16, "pass_at_2": (3 + 6 + 0 + 5) / 24, "pass_at_4": 3 / 4}
-    assert {key: value.item() for key, value in found.items()} == pytest.approx(expected)
+    assert {key: value.item() for key, value in values.items()} == pytest.approx(expected)
     assert [column.title for column in metric.columns.values()] == ["pass@1 %", "pass@2 %", "pass@4 %"]
 
 
@@ -90,10 +90,10 @@ def test_each_task_of_a_mixture_has_a_mean_of_its_own():
     rollouts = [rollout(name, correct=bool(right)) for name, group in rights.items() for right in group]
     metric.update(RolloutBatch(rollouts[:4], 2))
     metric.update(RolloutBatch(rollouts[4:], 2))
-    found = {key: value.item() for key, value in metric.compute().items()}
-    assert (found["easy/pass_at_1"], found["easy/pass_at_2"]) == (1, 1)
-    assert (found["hard/pass_at_1"], found["hard/pass_at_2"]) == (0.25, 0.5)
-    assert found["pass_at_1"] == 0.5 and math.isnan(found["idle/pass_at_1"])
+    values = {key: value.item() for key, value in metric.compute().items()}
+    assert (values["easy/pass_at_1"], values["easy/pass_at_2"]) == (1, 1)
+    assert (values["hard/pass_at_1"], values["hard/pass_at_2"]) == (0.25, 0.5)
+    assert values["pass_at_1"] == 0.5 and math.isnan(values["idle/pass_at_1"])
 
 
 @pytest.mark.parametrize("ks", [(), (0, 1), (4, 4)])

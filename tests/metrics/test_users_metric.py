@@ -67,8 +67,8 @@ def test_tables_and_reports_show_a_users_metric_without_importing_it(runs, tmp_p
     page = (tmp_path / "report/index.html").read_text()
     assert f'data-label="self-checks %"><b>{100 * value:.1f}</b>' in page
     assert 'title="higher is better">self-checks %</th>' in page
-    made = json.loads((tmp_path / "report/table1.json").read_text())
-    assert made["higher_is_better"]["checks"] is True and made["units"]["checks"] == "%"
+    table1 = json.loads((tmp_path / "report/table1.json").read_text())
+    assert table1["higher_is_better"]["checks"] is True and table1["units"]["checks"] == "%"
     assert "self-checks %" in (tmp_path / "report/table1.md").read_text()
     assert r"self-checks \%" in (tmp_path / "report/table1.tex").read_text()
     assert "checks" not in sys.modules

@@ -71,7 +71,7 @@ def test_notes_are_on_the_page(make, tmp_path):
 def test_what_marked_the_answers_is_told(make, tmp_path, marked, name):
     runs = make("a"), make("b", setting={"delimiter": marked}), make("c", setting={"delimiter": marked})
     assert any(f"different delimiters (#####: a; {name}: b)" in note for note in gather(runs[:2]).notes)
-    for which, told in ((runs[:1], False), (runs[1:], True)):
+    for which, said in ((runs[:1], False), (runs[1:], True)):
         assert report(tmp_path / "out", *which) == 0
         page = (tmp_path / "out/index.html").read_text()
-        assert ("answers marked by" in page) == (f"answers marked by {html.escape(name)}" in page) == told
+        assert ("answers marked by" in page) == (f"answers marked by {html.escape(name)}" in page) == said

@@ -101,7 +101,7 @@ def test_the_table_needs_its_baseline():
 
 
 def test_written_json_reads_back_and_is_strict(tmp_path):
-    path = tmp_path / "made" / "table1.json"
+    path = tmp_path / "new" / "table1.json"
     write_json({"baseline": BASELINE, "atmanrl": ATMANRL}, path)
     text = path.read_text()
     assert json.loads(text) == {"baseline": BASELINE, "atmanrl": {**ATMANRL, "stop_words_pct": None}}

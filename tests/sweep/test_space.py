@@ -72,26 +72,41 @@ def test_kinds_without_a_distribution(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"method": "hyperband"}, "method is 'hyperband'; choose one of grid, random, bayes"),
-        ({"method": ...}, "method is None"),
-        ({"metric": ...}, "metric is None"),
-        ({"metric": {"name": "x", "goal": "up"}}, "metric.goal is 'up'"),
-        ({"parameters": {}}, "parameters is {}"),
-        ({"parameters": {"a": {"values": []}}}, "parameters.a.values is []"),
-        ({"parameters": {"a": {}}}, "parameters.a.values is None"),
-        ({"parameters": {"a": 3}}, "parameters.a is 3"),
-        ({"parameters": {"a": {"value": 1, "vaules": [2]}}}, "parameters.a: 'vaules'"),
+        ({"method": "hyperband"}, "field method: input should be 'grid', 'random' or 'bayes', and not 'hyperband'"),
+        ({"method": ...}, "lacks the field method"),
+        ({"metric": ...}, "lacks the field metric"),
+        (
+            {"metric": {"name": "x", "goal": "up"}},
+            "field metric.goal: input should be 'minimize' or 'maximize'",
+        ),
+        ({"parameters": {}}, "field parameters: dictionary should have at least 1 item"),
+        ({"parameters": {"a": {"values": []}}}, "field parameters.a.values: list should have at least 1 item"),
+        ({"parameters": {"a": {}}}, "parameters.a lacks values; give value, values, or min and max"),
+        ({"parameters": {"a": 3}}, "field parameters.a: input should be a valid dictionary, and not 3"),
+        (
+            {"parameters": {"a": {"value": 1, "vaules": [2]}}},
+            "has a field parameters.a.vaules, which is not known here",
+        ),
         ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a is a range, which a grid cannot take"),
-        ({"parameters": {"a": {"min": 0.0}}}, "parameters.a.max is None"),
-        ({"parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}}, "parameters.a.distribution is 'beta'"),
+        ({"parameters": {"a": {"min": 0.0}}}, "parameters.a lacks max"),
+        (
+            {"parameters": {"a": {"min": 0, "max": 1, "distribution": "beta"}}},
+            "parameters.a.distribution: input should be",
+        ),
         ({"parameters": {"a": {"min": 0, "max": 1, "distribution": "log_uniform_values"}}}, "a logarithm needs"),
         ({"command": ...}, "neither command nor program"),
         ({"command": ["x"]}, "command lacks ${args}"),
         ({"command": ["${args_json}", "${args}"]}, "${args_json}"),
         ({"command": ["${program}", "${args}"]}, "no key program"),
-        ({"run_cap": 0}, "run_cap is 0"),
+        ({"run_cap": 0}, "field run_cap: input should be greater than or equal to 1, and not 0"),
+        ({"run_cap": True}, "field run_cap: input should be a valid integer"),
+        (
+            {"parameters": {"a": {"min": 0, "max": 1, "q": 0, "distribution": "q_uniform"}}},
+            "parameters.a.q: input should",
+        ),
+        ({"parameters": {"a": {"min": 0.5, "max": 1, "distribution": "int_uniform"}}}, "give whole numbers"),
         ({"early_terminate": {"type": "hyperband"}}, "early_terminate is not supported"),
-        ({"paramters": {}}, "unknown key 'paramters'"),
+        ({"paramters": {}}, "has a field paramters, which is not known here"),
     ],
 )
 def test_wrong_files(changes, sentence, tmp_path):
@@ -143,20 +158,23 @@ HEAD = "method: random\nmetric: {name: loss}\ncommand: [a, '${args}']\nparameter
         ("{value: !!binary aGk=}", "of type bytes"),
         ("{values: !!omap [a: 1]}", "of type tuple"),
         ("{values: [{2024-01-01: 1}]}", "the key datetime.date(2024, 1, 1) is no text"),
-        ("{values: &a [*a]}", "the alias *a stands within its own anchor"),
+        ("{values: &a [*a]}", "parameters.x.values: an alias stands within its own anchor"),
         ("{values: !!python/name:os.system x}", "is not YAML"),
         ("{value: 1" + "0" * 5000 + "}", "a value that cannot be read"),
         ("{value: 1" + "0" * 400 + "}", "a number beyond all range"),
         ("{min: 1, max: 1" + "0" * 400 + "}", "a number beyond all range"),
         ("{min: 1, max: 1" + "0" * 300 + "}", "is too far for numbers to be drawn"),
         ("{min: -1e308, max: 1e308}", "is too far for numbers to be drawn"),
-        ("{min: 1e999, max: .inf}", "parameters.x.min is inf"),
+        ("{min: 1, max: .inf}", "parameters.x.max: give a number, and not inf"),
+        ("{values: [1e400, 2]}", "parameters.x.values: 1e400 is a number beyond all range"),
+        ("{value: {deep: [-1e999]}}", "parameters.x.value.deep: -1e999 is a number beyond all range"),
+        ("{min: 1, max: 1e400}", "parameters.x.max: 1e400 is a number beyond all range"),
         ("{min: 1, max: 1e4, distribution: log_uniform}", "beyond all range"),
         ("{value: " + "[" * 3000 + "]" * 3000 + "}", "brackets more than 32 deep"),
         ("{value: '" + "x" * (1 << 20) + "'}", "1048576 are the most"),
         ('{value: "\\ud800"}', "half of a surrogate pair"),
         ('{value: "a\\0b"}', "holds a NUL"),
-        ("{min: '1e-6', max: 1}", "parameters.x.min is '1e-6'; give a number"),
+        ("{min: '1e-6', max: 1}", "parameters.x.min: give a number, and not '1e-6'"),
     ],
 )
 def test_values_that_no_option_can_have(value, sentence, tmp_path):
@@ -168,6 +186,8 @@ def test_aliases_that_repeat_themselves_are_refused_small(tmp_path):
     for one, before in zip("bcdefgh", "abcdefg", strict=True):
         levels.append(f"{one}: &{one} [{', '.join(['*' + before] * 9)}]")
     assert "more than 100000 values" in said(tmp_path / "s.yaml", "\n".join([*levels, "method: *h"]))
+    chain = ["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 2000))]
+    assert "brackets more than 32 deep" in said(tmp_path / "s.yaml", "\n".join(chain))
     path = tmp_path / "s.yaml"
     path.write_text(HEAD + "{values: &v [1, 2]}\n  y: {values: *v}")
     assert load(path).parameters["y"] == Choice((1, 2))

@@ -32,6 +32,10 @@ from atmanrl.probe.packing import Packing
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
 from atmanrl.probe.solvers.knots import Knot, Trend, knot, line
 
+GRADIENTS = 3.3
+"""Gradients of 200 steps by the tolerance's third root, which the error of an interval grows with: three policies took 28 to
+38 at a tolerance of 0.001, and 15 to 22 at 0.007 and 0.008 (`experiments/benchmarks/probe.py`)."""
+
 TOO_FAR = 3.0
 """An interval whose error is this many times the tolerance is walked again in parts."""
 
@@ -75,6 +79,8 @@ class AdaptiveSolver(Solver):
         steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
     """
 
+    mask_copies = 16  # two states of three tensors, parts of both, two gradients, their turn, and one with its parts
+
     def __init__(
         self,
         tolerance: float = 0.001,
@@ -100,6 +106,12 @@ class AdaptiveSolver(Solver):
         self.tolerance, self.first_interval = tolerance, first_interval
         self.max_interval, self.growth = max_interval, growth
         self.agreement = agreement
+
+    def expected_gradients(self) -> float:
+        """Return how many gradients a rollout is likely to take at the present tolerance, with its part of the checks."""
+        gradients = GRADIENTS * self.tolerance ** (-1 / 3) * self.steps / 200
+        gradients = min(self.steps, max(gradients, self.steps / self.max_interval))
+        return gradients if self.calibration is None else gradients * (1 + self.calibration.share)
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize the masks; see `Solver.solve`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Solver(ABC):
         calibration: what holds the solver's `tolerance` against the reference while a policy is trained, and moves it;
             None where there is nothing to move.
         tolerance: of solvers that have one.
+        mask_copies: tensors of the masks' size that are held at once: here values, gradient, two moments and a gradient
+            that is being accumulated.
 
     Args:
         steps: AdamW steps (the paper: 200).
@@ -53,6 +56,7 @@ class Solver(ABC):
 
     calibration: Calibration | None = None
     tolerance: float
+    mask_copies: ClassVar[int] = 5
 
     def __init__(
         self,
@@ -75,6 +79,10 @@ class Solver(ABC):
     @abstractmethod
     def solve(self, objective: Objective, init_value: float) -> Solution:
         """Optimize masks that start at `init_value` (c)."""
+
+    def expected_gradients(self) -> float:
+        """Return how many gradients a rollout is likely to take, for `atmanrl plan`; here, one a step."""
+        return float(self.steps)
 
     def initial(self, objective: Objective, init_value: float) -> Tensor:
         """The values of H at the start, `[P]`: float32, or float64 for a float64 model."""
