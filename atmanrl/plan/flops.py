@@ -11,32 +11,32 @@ from atmanrl.plan.shape import ModelShape
 
 
 def pairs(tokens: float, before: float = 0.0) -> float:
-    """Pairs (query, key) that a causal mask leaves: n new tokens after m others have n m + n (n + 1) / 2."""
+    """Return the pairs (query, key) of a causal mask: n new tokens after m others have n m + n (n + 1) / 2."""
     return tokens * before + tokens * (tokens + 1) / 2
 
 
 def all_pairs(tokens: float, before: float = 0.0) -> float:
-    """Pairs that kernels compute which do not leave out what the mask hides (eager, lean): n (m + n)."""
+    """Return the pairs that kernels compute without regard to the mask (eager, lean): n (m + n)."""
     return tokens * (before + tokens)
 
 
 def matrix_flops(model: ModelShape, tokens: float) -> float:
-    """All matrices of the layers, forwards: 2 x parameters x tokens (adapters included)."""
+    """Return the forward FLOPs of the layers' matrices, adapters included: 2 x parameters x tokens."""
     return 2.0 * (model.layer_parameters + model.adapter_parameters) * tokens
 
 
 def head_flops(model: ModelShape, tokens: float) -> float:
-    """The language-model head, forwards: 2 x vocabulary x hidden x tokens whose logits are asked for."""
+    """Return the forward FLOPs of the language-model head: 2 x vocabulary x hidden x tokens with logits."""
     return 2.0 * model.vocabulary * model.hidden * tokens
 
 
 def attention_flops(model: ModelShape, query_key_pairs: float) -> float:
-    """Scores and sums of values in all layers, forwards: 4 x width x pairs x layers."""
+    """Return the forward FLOPs of attention, scores and sums of values: 4 x width x pairs x layers."""
     return 4.0 * model.query_width * model.layers * query_key_pairs
 
 
 def forward_flops(model: ModelShape, tokens: float, query_key_pairs: float, logits: float) -> float:
-    """A forward pass over `tokens`, with `logits` positions at the head."""
+    """Return the FLOPs of a forward pass over `tokens`, with `logits` positions at the head."""
     return (
         matrix_flops(model, tokens) + attention_flops(model, query_key_pairs) + head_flops(model, logits)
     )  # fmt: skip
@@ -45,11 +45,11 @@ def forward_flops(model: ModelShape, tokens: float, query_key_pairs: float, logi
 def update_flops(
     model: ModelShape, tokens: float, query_key_pairs: float, logits: float, checkpointing: bool, frozen: bool
 ) -> float:
-    """Forward and backward pass: a backward pass costs a gradient of the inputs and one of the weights, twice a forward.
+    """Return the FLOPs of a forward and a backward pass.
 
-    With frozen weights and adapters (`frozen`) the weights' gradients are not computed: once a forward. Attention has no
-    weights, its backward costs twice its forward in any case. With activation checkpointing the layers, not the head, are
-    computed once more (Chen et al. 2016, arXiv 1604.06174).
+    Backwards, a matrix costs twice a forward pass: a gradient of its inputs and one of its weights. With adapters
+    (`frozen`) the latter is left out. Attention has no weights, but two inputs, and costs twice in any case. Activation
+    checkpointing computes the layers, not the head, once more (Chen et al. 2016, arXiv 1604.06174).
     """
     layers, head = matrix_flops(model, tokens), head_flops(model, logits)
     attention = attention_flops(model, query_key_pairs)
@@ -60,14 +60,14 @@ def update_flops(
 def probe_gradient_flops(
     model: ModelShape, rows: float, query_key_pairs: float, answer: float, recompute: bool
 ) -> float:
-    """One gradient of a mask: forward, and backward to the mask alone.
+    """Return the FLOPs of one gradient of a mask: forward, and backward to the mask alone.
 
-    The weights are frozen, so a matrix costs as much backwards as forwards. Above the first layer's attention nothing
-    needs a gradient; the last layer's feed-forward part is computed at the answer alone. Attention's backward costs twice
-    its forward, and half a forward more where the probabilities are computed again (`recompute`, lean and flash).
+    The weights are frozen, so a matrix costs as much backwards as forwards. The last layer's feed-forward part is computed
+    at the answer alone. Attention costs twice as much backwards, and half a forward pass more where its probabilities are
+    computed again (`recompute`, lean and flash).
 
     Args:
-        model: its shape.
+        model: the model's shape.
         rows: reasoning, delimiter and answer tokens.
         query_key_pairs: of these rows with all keys.
         answer: tokens of the gold answer.

@@ -1,4 +1,4 @@
-"""Bytes of everything that stands in a device's memory, each by a formula of its own.
+"""Bytes of everything in a device's memory, each by a formula of its own.
 
 Counts of activations are those of tensors that PyTorch keeps for the backward pass of a layer as transformers writes it
 for Llama (norm, attention, norm, gated feed-forward part); Korthikanti et al. 2022 (arXiv 2205.05198), section 4, count the
@@ -24,12 +24,12 @@ SAMPLED_LOGITS_COPIES = 4
 
 
 def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:
-    """Weights as they are kept, and adapters, which are fp32, in equal slices over `shards` devices."""
+    """Return the bytes of the weights as they are stored, and of fp32 adapters, on one of `shards` devices."""
     return (model.parameters * bytes_per_weight + model.adapter_parameters * FP32) / shards
 
 
 def gradients_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:
-    """A gradient for each parameter that learns, in its own dtype."""
+    """Return the bytes of the gradients: one for each trainable parameter, in its own dtype."""
     width = FP32 if model.adapter_parameters else bytes_per_weight
     return model.trainable_parameters * width / shards
 
@@ -40,27 +40,27 @@ def optimizer_bytes(model: ModelShape, bytes_per_weight: int, shards: int, momen
 
 
 def gathered_bytes(model: ModelShape, compute_bytes: int) -> float:
-    """All weights on one device in the dtype of computation, for sampling and probing a sharded model."""
+    """Return the bytes of an unsharded copy in the dtype of computation, for sampling and probing."""
     return float(compute_bytes * (model.parameters + model.adapter_parameters))
 
 
 def gathered_layers_bytes(model: ModelShape, compute_bytes: int) -> float:
-    """What FSDP2 gathers at once in an update: two layers (the next is fetched ahead), embedding and head."""
+    """Return the bytes that FSDP2 gathers at once in an update: two layers (one is prefetched), embedding and head."""
     layer = (model.layer_parameters + model.adapter_parameters) / model.layers
     return compute_bytes * (2 * layer + model.embedding_parameters + model.head_parameters)
 
 
 def copy_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> float:
-    """Weights, and adapters, which are fp32, in the dtype of computation where it is narrower, for sampling and probing.
+    """Return the bytes of the copy that sampling and probing read (see `distributed.inference_copy`).
 
-    See `distributed.inference_copy`: what is narrow already is shared.
+    It holds weights, and fp32 adapters, in the dtype of computation; those that are as narrow already are shared.
     """
     weights = model.parameters if weight_bytes > compute_bytes else 0
     return float(compute_bytes * (weights + (model.adapter_parameters if compute_bytes < FP32 else 0)))
 
 
 def cast_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> float:
-    """Of an update's pass: the cast matrices that learn are kept until it is over; norms and embedding are not cast."""
+    """Return the bytes of the matrices that autocast keeps until a pass is over; norms and the embedding are not cast."""
     if weight_bytes == compute_bytes or model.adapter_parameters:
         return float(compute_bytes * model.adapter_parameters if model.adapter_parameters else 0)
     head = model.head_parameters or model.vocabulary * model.hidden
@@ -68,12 +68,12 @@ def cast_bytes(model: ModelShape, weight_bytes: int, compute_bytes: int) -> floa
 
 
 def cache_bytes(model: ModelShape, rows: float, tokens: float, compute_bytes: int) -> float:
-    """Keys and values of `rows` sequences: 2 x layers x width x tokens."""
+    """Return the bytes of the keys and values of `rows` sequences: 2 x layers x width x tokens."""
     return 2.0 * model.layers * model.kv_width * tokens * rows * compute_bytes
 
 
 def sampling_cache_bytes(model: ModelShape, rows: int, tokens: float, compute_bytes: int, static: bool) -> float:
-    """The sampler's buffers at their longest, for `rows` completions that reach `tokens` positions, the prompt's counted.
+    """Return the bytes of the sampler's cache when `rows` sequences have reached `tokens` positions, prompts included.
 
     A dynamic cache grows by `rollouts.preallocated.ROOM` positions. A static one has a multiple of
     `rollouts.static_decoding.COLUMNS` for all of its rows, of which there is a power of two.
@@ -84,7 +84,7 @@ def sampling_cache_bytes(model: ModelShape, rows: int, tokens: float, compute_by
 
 
 def layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:
-    """Kept of one token by one layer for the backward pass of an update.
+    """Return the bytes that a layer keeps of one token for the backward pass of an update.
 
     Both norms keep their input and what they multiply by their weight in fp32 (4 h); matrices keep their inputs: 2 h, the
     attention's output q, the product f; attention keeps queries, keys, values and output (2 q + 2 k); the feed-forward part
@@ -96,12 +96,12 @@ def layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:
 
 
 def layer_input_bytes(model: ModelShape) -> float:
-    """Kept of one token by one layer under activation checkpointing: its input, in fp32."""
+    """Return the bytes that a layer keeps of one token under activation checkpointing: its input, in fp32."""
     return float(FP32 * model.hidden)
 
 
 def update_activation_bytes(model: ModelShape, tokens: float, compute_bytes: int, checkpointing: bool) -> float:
-    """Of `tokens` in one forward pass; with checkpointing, inputs of all layers and the activations of one."""
+    """Return the bytes kept of `tokens`; with checkpointing, the inputs of all layers and the activations of one."""
     layer = layer_activation_bytes(model, compute_bytes)
     if checkpointing:
         return tokens * (model.layers * layer_input_bytes(model) + layer)
@@ -109,7 +109,7 @@ def update_activation_bytes(model: ModelShape, tokens: float, compute_bytes: int
 
 
 def probe_layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float:
-    """Kept of one token by one layer for a gradient of the mask alone.
+    """Return the bytes that a layer keeps of one token for a gradient of the mask alone.
 
     Frozen matrices and norms need not keep what they multiply: norms keep their input in fp32 (2 h), attention its queries,
     keys, values and output (2 q + 2 k), the feed-forward part gate, activated gate and up (3 f).
@@ -119,7 +119,7 @@ def probe_layer_activation_bytes(model: ModelShape, compute_bytes: int) -> float
 
 
 def probe_activation_bytes(model: ModelShape, sequences: float, rows: float, keys: float, compute_bytes: int) -> float:
-    """Of `sequences` rollouts of `rows` tokens that attend to `keys`: kept activations, and one layer's attention.
+    """Return the bytes of `sequences` rollouts of `rows` tokens that attend to `keys`, and of one layer's attention.
 
     The attention works on scores in fp32, and holds three of them at once; the bias is one more for all heads.
     """
@@ -129,17 +129,17 @@ def probe_activation_bytes(model: ModelShape, sequences: float, rows: float, key
 
 
 def mask_entries(cot: float, delimiter_and_answer: float) -> float:
-    """Trainable entries of a rollout's full mask: T (T + 1) / 2 + T (D + N), see `probe.mask`."""
+    """Return the trainable entries of a rollout's full mask: T (T + 1) / 2 + T (D + N), see `probe.mask`."""
     return cot * (cot + 1) / 2 + cot * delimiter_and_answer
 
 
 def mask_bytes(entries: float, rollouts: float, copies: int) -> float:
-    """All masks of a device's rollouts in fp32, with what their solver keeps."""
+    """Return the bytes of `copies` fp32 tensors of the size of all masks of a device's rollouts."""
     return entries * rollouts * FP32 * copies
 
 
 def scored_logits_bytes(model: ModelShape, positions: float, compute_bytes: int) -> float:
-    """Of an update's pass over `positions` of completions: what `forward.scores_at` holds at a time.
+    """Return the bytes of the logits that `models.logits.scores_at` holds at a time, of `positions` of completions.
 
     In fp32 the logits are their own scaled copy.
     """
@@ -148,5 +148,5 @@ def scored_logits_bytes(model: ModelShape, positions: float, compute_bytes: int)
 
 
 def logits_bytes(model: ModelShape, positions: float, compute_bytes: int, fp32_copies: int) -> float:
-    """Logits of `positions` in the dtype of computation, and copies of them in fp32."""
+    """Return the bytes of the logits of `positions`, and of copies of them in fp32."""
     return positions * model.vocabulary * (compute_bytes + fp32_copies * FP32)

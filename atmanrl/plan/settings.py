@@ -233,7 +233,7 @@ def _common(
 
 
 def _max_epochs(trainer: Trainer) -> int:
-    """Lightning's: 1000 where nothing else ends a run."""
+    """Return Lightning's limit, which is 1000 where nothing else ends a run."""
     if trainer.max_epochs is not None:
         return trainer.max_epochs
     ends = trainer.max_steps != -1 or any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
@@ -241,7 +241,7 @@ def _max_epochs(trainer: Trainer) -> int:
 
 
 def _moments(module: GRPOModule | SFTModule, precision: str, notes: list[str]) -> float:
-    """What the optimizer keeps for a weight, by a step on a small matrix."""
+    """Return how many tensors of the weights' size the optimizer keeps, by a step on a small matrix."""
     weight = nn.Parameter(torch.zeros(64, 64))
     weight.grad = torch.ones_like(weight)
     with refusals("optimizer"):
@@ -263,7 +263,7 @@ def _probes(rewards: dict[str, Reward]) -> tuple[ProbeSettings, ...]:
 
 
 def _notes(rewards: dict[str, Reward], data: RolloutDataModule) -> list[str]:
-    """What of rewards and rollouts the plan leaves out."""
+    """Return what the plan leaves out of rewards and rollouts."""
     notes = []
     for name, reward in rewards.items():
         if not isinstance(reward, SaliencyReward):

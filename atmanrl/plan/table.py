@@ -73,7 +73,7 @@ def _time(plan: Plan) -> Table:
 
 
 def _sections(title: str, *sections: Mapping[str, str]) -> Table:
-    """Names and quantities, with a line between sections."""
+    """Return a table of names and quantities, with a line between sections."""
     table = Table(title, title_justify="left")
     table.add_column("", justify="right")
     for section in sections:

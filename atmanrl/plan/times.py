@@ -120,7 +120,7 @@ def probe_operations(model: ModelShape, lengths: Lengths) -> float:
 
 
 def _copy_seconds(model: ModelShape, settings: RunSettings, hardware: Hardware) -> float:
-    """Seconds of gathering sharded weights, or of casting wider ones: once for sampling, and once for probing."""
+    """Return the seconds of gathering sharded weights, or of casting wider ones: once for sampling, and once for probing."""
     if settings.sharded and hardware.devices > 1:
         return memory.gathered_bytes(model, settings.compute_bytes) / hardware.link_bytes_per_second
     copied = memory.copy_bytes(model, settings.weight_bytes, settings.compute_bytes)

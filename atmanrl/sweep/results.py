@@ -66,11 +66,11 @@ def metric_names(sweep: Sweep, rows: Rows) -> list[str]:
 def table(sweep: Sweep, rows: Rows, best: Collection[int]) -> Table:
     """Return the trials as a table; a star marks the best, or all of them that tie."""
     shown = metric_names(sweep, rows)
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1))
+    trials = Table(box=SIMPLE_HEAD, padding=(0, 1))
     parameters = [parameter.rsplit(".", 1)[-1] for parameter in sweep.parameters]
     for name in ("trial", *parameters, *shown, "seconds"):
         # a title cut short would not tell pass@1 from pass@4
-        table.add_column(
+        trials.add_column(
             Text(escape.terminal(name).replace("/", "/\n").replace("_", " ")), justify="right", overflow="fold"
         )
     for row in rows:
@@ -81,11 +81,11 @@ def table(sweep: Sweep, rows: Rows, best: Collection[int]) -> Table:
             cells.append(missing if value is None else f"{value:.4g}")
         if row["trial"] in best:
             cells[1 + len(parameters)] += " *"
-        table.add_row(
+        trials.add_row(
             *(Text(escape.terminal(cell)) for cell in (*cells, str(row["seconds"]))),
             style="bold" if row["trial"] in best else None,
         )
-    return table
+    return trials
 
 
 def draw(path: Path, sweep: Sweep, rows: Rows, best: Collection[int]) -> bool:
@@ -124,16 +124,10 @@ def _scatter(axes: Any, rows: Rows, sweep: Sweep, parameter: str, name: str, bes
     if len(groups) <= MOST_LINES:
         for number, (others, heights) in enumerate(groups.items()):
             places = sorted(heights)
-            means = [mean(heights[place]) for place in places]
             axes.plot(
-                places,
-                means,
-                color="tab:blue",
-                linestyle=DASHES[number],
-                linewidth=1,
-                zorder=1,
-                label=escape.figure(others),
-            )
+                places, [mean(heights[place]) for place in places], color="tab:blue", linestyle=DASHES[number], linewidth=1,
+                zorder=1, label=escape.figure(others),
+            )  # fmt: skip
         if len(groups) > 1:
             axes.legend(fontsize=7, frameon=False)
     if not numeric:

@@ -112,10 +112,9 @@ class Study:
             raise SweepError(
                 f"{database} cannot be used ({first_line(error)}); restore it, or choose another --out."
             ) from error
-        self.spaces: dict[str, Choice | Range] = dict(sweep.parameters)
         if sweep.method == "grid":
             for point in islice(sweep.grid(), self.limit):
-                drawn = {n: _text(v) if isinstance(self.spaces[n], Choice) else v for n, v in point.items()}
+                drawn = {n: _text(v) if isinstance(sweep.parameters[n], Choice) else v for n, v in point.items()}
                 self.study.enqueue_trial(drawn, skip_if_exists=True)
 
     def run(self) -> None:
@@ -168,7 +167,7 @@ class Study:
 
     def values(self, trial: FrozenTrial) -> dict[str, Any]:
         """Return a trial's parameters as the file writes them."""
-        return {n: _value(self.spaces[n], trial.params[n]) for n in self.spaces if n in trial.params}
+        return {n: _value(space, trial.params[n]) for n, space in self.sweep.parameters.items() if n in trial.params}
 
     def _limit(self) -> int:
         wanted = [n for n in (self.options.trials or self.sweep.run_cap,) if n is not None]
@@ -219,7 +218,9 @@ class Study:
         return self.study.ask()
 
     def _trial(self, asked: optuna.trial.Trial) -> Trial:
-        parameters = {name: _value(space, _suggest(asked, name, space)) for name, space in self.spaces.items()}
+        parameters = {
+            name: _value(space, _suggest(asked, name, space)) for name, space in self.sweep.parameters.items()
+        }
         folder = self.folder(asked.number)
         return Trial(folder, self.sweep, parameters, self.options.more, self.options.test)
 

@@ -213,6 +213,6 @@ def _number(text: str | None) -> float | None:
 
 
 def _die_with_parent() -> None:
-    """A trial must not outlive a sweep that is killed: its next run would write into the same folder."""
+    """End with a sweep that is killed: the next one would write into the same folder."""
     if _LIBC is not None:
         _LIBC.prctl(_DIE, signal.SIGKILL)
