@@ -9,8 +9,9 @@ from collections.abc import Callable
 
 from atmanrl import __version__
 from atmanrl.commands.errors import run
-from atmanrl.errors import UserError, say_error
+from atmanrl.errors import UserError
 from atmanrl.io.jsonl import is_text
+from atmanrl.io.terminal import say_error
 
 COMMANDS = {
     "fit": "train: GRPOModule by default, SFTModule for a warm start, as the config says",

@@ -1,12 +1,9 @@
-"""The one base class of everything that a user can mend, and how the command line says it."""
+"""The one base class of everything that a user can mend. It imports nothing of the package."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from atmanrl.io import escape
 
 
 class UserError(ValueError):
@@ -17,7 +14,7 @@ class UserError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of its message, or its name where it has none."""
+    """Return the first line of an error's message, or the error's name where it has none."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -41,22 +38,3 @@ class Interrupted(Exception):
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
-
-
-def say_error(error: BaseException | str) -> None:
-    """Print an error to standard error. Whatever text of models and data it quotes, no terminal obeys it."""
-    _say(f"atmanrl: error: {error}")
-
-
-def say_note(note: object) -> None:
-    """Print a note to standard error, as `say_error` does."""
-    _say(f"atmanrl: note: {note}")
-
-
-def say_end(reason: object) -> None:
-    """Print to standard error why a command has ended that nothing is wrong with, as `say_error` does."""
-    _say(f"atmanrl: {reason}")
-
-
-def _say(line: str) -> None:
-    print(escape.terminal(line), file=sys.stderr, flush=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from atmanrl.errors import say_note
+from atmanrl.io.terminal import say_note
 
 
 @rank_zero_only
 def say(line: str) -> None:
-    """A note to whoever watches the run."""
+    """Print a note for whoever watches the run, from one of its processes."""
     say_note(line)

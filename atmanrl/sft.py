@@ -16,8 +16,10 @@ from torch.utils.data import DataLoader, Sampler
 from atmanrl.distributed import build, processes
 from atmanrl.errors import UserError
 from atmanrl.horizon import batches_done, check_interval, needed_updates
-from atmanrl.models.logits import logits_at, positions, token_logprobs
+from atmanrl.models.batching import positions
+from atmanrl.models.logits import logits_at
 from atmanrl.models.policy import Policy
+from atmanrl.models.token_scores import token_logprobs
 from atmanrl.rollouts.order import digest
 from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER, Task

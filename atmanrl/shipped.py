@@ -18,13 +18,13 @@ _NAME = re.compile(r"\w[\w-]*(/\w[\w-]*)?")
 
 
 def root() -> Path:
-    """The folder that holds the shipped paths: in the installed package, or the clone."""
+    """Return the folder that holds the shipped paths: in the installed package, or the clone."""
     installed = Path(__file__).parent / "shipped_files"
     return installed if installed.is_dir() else Path(__file__).parents[1]
 
 
 def located(path: str) -> str:
-    """Where a file or folder lies: here, or among what is shipped.
+    """Return where a file or folder lies: here, or among what is shipped.
 
     Args:
         path: as a user or a configuration names it.
@@ -44,12 +44,12 @@ def located(path: str) -> str:
 
 
 def config_file(name: str) -> str:
-    """The file of a configuration: a path, or the name of a shipped one.
+    """Return the file of a configuration: a path, or the name of a shipped one.
 
     A file in the current folder comes before a shipped one of the same name, also where its `.yaml` is left out.
 
     Args:
-        name: `mine.yaml`, `laptop`, `sweeps/reward_weight`, `configs/laptop.yaml`, ...
+        name: `own.yaml`, `laptop`, `sweeps/reward_weight`, `configs/laptop.yaml`, ...
 
     Returns:
         The path of the file; `name` itself where there is none, as the reader of the file will say.
@@ -67,14 +67,14 @@ def config_file(name: str) -> str:
 
 
 def configs() -> dict[str, Path]:
-    """The shipped configurations by their names."""
+    """Return the shipped configurations by their names."""
     folder = root() / "configs"
     files = sorted(folder.rglob("*.yaml"), key=lambda file: (len(file.parts), file))
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
 def needs(file: Path) -> list[str]:
-    """The shipped paths that a configuration names, in order, each once; comments name none."""
+    """Return the shipped paths that a configuration names, in order, each once; comments name none."""
     lines = [line.split("#")[0] for line in file.read_text(encoding="utf-8").splitlines()]
     named = re.findall(rf"\b(?:{'|'.join(map(re.escape, PATHS))})\b[\w./-]*", "\n".join(lines))
     return list(dict.fromkeys(named))

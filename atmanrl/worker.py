@@ -42,13 +42,16 @@ class FunctionTimeoutError(Exception):
 
 
 @dataclass
-class Answer:
-    """What a call gave.
+class CallResult:
+    """What a call returned and logged.
 
     Attributes:
         value: what the function returned.
         extras: lists by column, given to `log_extra`.
         metrics: lists of numbers by name, given to `log_metric`.
+
+    Example:
+        `CallResult([1.0, None], extras={"words": [12, 40]}, metrics={"mean_words": [26.0]})`
     """
 
     value: Any
@@ -57,17 +60,17 @@ class Answer:
 
 
 def load(path: str, options: Mapping[str, Any] | None) -> Callable[..., Any]:
-    """The function at a dotted path, or what the function there makes of `options`.
+    """Return the function at a dotted path, or what the function there returns for `options`.
 
     Raises:
         LoadError: there is no such module or function, or it does not take `options`.
     """
     module, _, name = path.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-        if {module.split(".")[0], _home(found)} & sys.stdlib_module_names:
+        named = getattr(importlib.import_module(module), name)
+        if {module.split(".")[0], _home(named)} & sys.stdlib_module_names:
             raise LoadError("it belongs to Python itself and is no reward function")
-        function: Callable[..., Any] = found if options is None else found(**options)
+        function: Callable[..., Any] = named if options is None else named(**options)
     except LoadError:
         raise
     except Exception as error:
@@ -83,7 +86,7 @@ def _home(function: object) -> str:
     return str(getattr(function, "__module__", "") or "").split(".")[0] if named else ""
 
 
-def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answer:
+def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> CallResult:
     """Call a function, or a coroutine function, with what TRL's trainer gives its rewards to log with.
 
     Raises:
@@ -106,7 +109,7 @@ def call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Answer:
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         raise FunctionError(f"{type(error).__name__}: {error} ({frame.filename}, line {frame.lineno})") from error
-    return Answer(value, dict(extras), dict(metrics))
+    return CallResult(value, dict(extras), dict(metrics))
 
 
 def _plain(value: Any) -> Any:
@@ -129,7 +132,7 @@ class Worker:
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
 
-    def __call__(self, arguments: Mapping[str, Any], seconds: float) -> Answer:
+    def __call__(self, arguments: Mapping[str, Any], seconds: float) -> CallResult:
         """Call the function there.
 
         Raises:
@@ -157,19 +160,19 @@ class Worker:
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
-        pipe, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, self.path, self.options), daemon=True)
+        pipe, far_end = context.Pipe()
+        process = context.Process(target=_serve, args=(far_end, self.path, self.options), daemon=True)
         process.start()
         self.process, self.pipe = process, pipe
         Finalize(None, process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
-        theirs.close()
+        far_end.close()
         try:
             self._received(START_SECONDS)
         except FunctionError as error:
             self.stop()
             raise LoadError(str(error)) from error
 
-    def _received(self, seconds: float) -> Answer:
+    def _received(self, seconds: float) -> CallResult:
         assert self.pipe is not None
         try:
             if not self.pipe.poll(seconds):
@@ -184,7 +187,7 @@ class Worker:
             raise FunctionError(f"its process ended with status {code}") from error
         if isinstance(answer, str):
             raise FunctionError(answer)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, CallResult)
         return answer
 
 
@@ -197,7 +200,7 @@ def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> No
     except LoadError as error:
         pipe.send(str(error))
         return
-    pipe.send(Answer(None))
+    pipe.send(CallResult(None))
     while True:
         try:
             arguments = pipe.recv()

@@ -13,8 +13,7 @@ from torch import nn
 
 from atmanrl.errors import UserError, first_line
 from atmanrl.io.files import disks_own_errors
-from atmanrl.models.errors import UNSAFE
-from atmanrl.models.layers import difference
+from atmanrl.models.weights import UNSAFE, difference
 
 
 class CheckpointError(UserError):

@@ -15,6 +15,7 @@ from lightning import LightningModule, Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
 from atmanrl.checkpoint.reading import CheckpointError
+from atmanrl.models.adapters import is_adapter
 from atmanrl.models.policy import Policy
 from atmanrl.notes import say
 
@@ -206,7 +207,7 @@ def digest_of_weights(module: LightningModule) -> str:
     for name, weight in sorted(policy.model.named_parameters()):
         if type(weight.data) is not torch.Tensor:
             return ""
-        if "lora_" not in name:
+        if not is_adapter(name):
             values = weight.detach().flatten()
             digest.update(torch.cat([values[:32], values[-32:]]).to("cpu", torch.float32).numpy().tobytes())
     return f"{policy.dtype_name}:{digest.hexdigest()}"

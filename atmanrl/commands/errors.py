@@ -14,8 +14,8 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
-from atmanrl.errors import Interrupted, UserError, say_end, say_error
-from atmanrl.io.terminal import write_anything
+from atmanrl.errors import Interrupted, UserError
+from atmanrl.io.terminal import say_end, say_error, write_anything
 
 INTERRUPTED = 130
 """The status of a command that Ctrl-C has ended: 128 and SIGINT's number."""

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.commands.moved import moved, renamed
 from atmanrl.commands.trust import check_code, keep_data_as_data
-from atmanrl.errors import say_error
+from atmanrl.io.terminal import say_error
 from atmanrl.shipped import config_file
 
 

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from atmanrl.commands.table import add_runs
-from atmanrl.errors import say_note
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
-from atmanrl.io.terminal import print_whole
+from atmanrl.io.terminal import print_whole, say_note
 
 
 def main(args: Sequence[str]) -> int:

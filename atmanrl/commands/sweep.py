@@ -10,11 +10,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from atmanrl.errors import say_end
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
-from atmanrl.io.terminal import print_whole
+from atmanrl.io.terminal import print_whole, say_end
 from atmanrl.shipped import config_file
 from atmanrl.sweep.space import Sweep, SweepError, load
 

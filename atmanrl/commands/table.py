@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from atmanrl.errors import say_note
 from atmanrl.io.files import user_path
-from atmanrl.io.terminal import print_whole
+from atmanrl.io.terminal import print_whole, say_note
 from atmanrl.report.runs import BASELINE_RULE, baseline_of, columns, comparable, load_tested
 from atmanrl.report.table1 import build, in_terminal, write_json
 

@@ -13,7 +13,8 @@ from lightning import Callback, LightningModule, Trainer
 from torch.distributed.distributed_c10d import _abort_process_group, _get_default_store
 
 from atmanrl.distributed.collectives import Processes, processes
-from atmanrl.errors import UserError, say_error
+from atmanrl.errors import UserError
+from atmanrl.io.terminal import say_error
 
 PERIOD = 0.5
 """Seconds between two looks at the store."""

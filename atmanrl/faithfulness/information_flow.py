@@ -13,8 +13,11 @@ from atmanrl.faithfulness.base import Answer, RolloutMeasure
 from atmanrl.faithfulness.divergences import js, kl
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
-from atmanrl.models.logits import LOGITS_AT_ONCE, cheapest_batches, logits_at, positions, widened
+from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.logits import logits_at
+from atmanrl.models.numerics import widened
 from atmanrl.models.policy import Policy
+from atmanrl.models.token_scores import LOGITS_AT_ONCE
 from atmanrl.probe.attention import Bias, attention_bias, attention_hook, choose_backend
 from atmanrl.probe.guard import check
 from atmanrl.probe.module import frozen

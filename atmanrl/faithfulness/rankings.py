@@ -12,7 +12,7 @@ from torch import Tensor
 from atmanrl.faithfulness.answers import Question
 from atmanrl.faithfulness.base import Answer
 from atmanrl.faithfulness.information_flow import hooked
-from atmanrl.models.logits import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, positions
 from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.module import MaskProbe

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from atmanrl.distributed import is_sharded, processes
-from atmanrl.models.logits import cheapest_batches, positions, scores_at
+from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.layers import takes_positions
 from atmanrl.models.policy import Policy
-from atmanrl.models.prompts import SharedPrompts, can_share
+from atmanrl.models.prompts import SharedPrompts
+from atmanrl.models.token_scores import scores_at
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 
@@ -62,7 +64,7 @@ class Scorer:
             model: to score with; None is the policy's own.
         """
         model = self.policy.model if model is None else model
-        if self.share_prompts and can_share(model) and all(len(batch.rollouts[i].prompt_ids) > 1 for i in rows):
+        if self.share_prompts and takes_positions(model) and all(len(batch.rollouts[i].prompt_ids) > 1 for i in rows):
             yield from self._with_shared_prompts(batch, rows, model)
         else:
             yield from self._full_sequences(batch, rows, model)

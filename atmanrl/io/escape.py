@@ -29,46 +29,46 @@ _FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 def visible(text: str) -> str:
     r"""Show what does not print as its escape (`\x1b`, `\u202e`, `\ud800`); line ends and tabs stay."""
-    return _UNSEEN.sub(lambda found: _escape(found[0]), text.replace("\r\n", "\n"))
+    return _UNSEEN.sub(lambda match: _escape(match[0]), text.replace("\r\n", "\n"))
 
 
 def terminal(text: str) -> str:
-    """Text for a terminal: escape sequences are shown, not obeyed."""
+    """Escape a text for a terminal: escape sequences are shown, not obeyed."""
     return visible(text)
 
 
 def line(text: str) -> str:
-    """Text that stays on one line, wherever that is."""
+    """Escape a text so that it stays on one line, wherever that is."""
     return visible(text).replace("\n", " ").replace("\t", " ")
 
 
 def is_line(text: str) -> bool:
-    """Whether a text can be a name as it stands: in a column's head, in a table, in a file of one line each."""
+    """Return whether a text can be a name as it stands: in a column's head, in a table, in a file of one line each."""
     return bool(text.strip()) and line(text) == text
 
 
 def html(text: str) -> Markup:
-    """Text for an element or an attribute of HTML and XML."""
+    """Escape a text for an element or an attribute of HTML and XML."""
     return escape(visible(text))
 
 
 def figure(text: str) -> str:
-    """Text for matplotlib, which takes dollars for mathematics and writes control characters into its SVG."""
+    """Escape a text for matplotlib, which takes dollars for mathematics and writes control characters into its SVG."""
     return visible(text).replace("\t", " ").replace("$", r"\$")
 
 
 def latex(text: str) -> str:
-    """Text for a line of LaTeX: no command, comment or column of its own."""
+    """Escape a text for a line of LaTeX: no command, comment or column of its own."""
     return "".join(_LATEX.get(character, character) for character in line(text))
 
 
 def markdown(text: str) -> str:
-    """Text for a cell of a Markdown table: no markup, HTML or column of its own."""
+    """Escape a text for a cell of a Markdown table: no markup, HTML or column of its own."""
     return re.sub(r"([\\`*_{}\[\]|#~])", r"\\\1", line(text).translate({38: "&amp;", 60: "&lt;", 62: "&gt;"}))
 
 
 def csv_cell(value: Any) -> Any:
-    """A cell of a CSV file: a text that a spreadsheet would calculate is kept from it by an apostrophe; numbers stay."""
+    """Escape a cell of a CSV file: an apostrophe keeps a spreadsheet from calculating a text; numbers stay."""
     if not isinstance(value, str):
         return value
     return visible(f"'{value}" if value.startswith(_FORMULA) and not _is_number(value) else value)

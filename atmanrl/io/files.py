@@ -29,17 +29,17 @@ class FileError(UserError):
 
 
 def user_path(text: str) -> Path:
-    """A path that a user has typed; `~` is the home folder also where the shell has left it."""
+    """Return a path that a user has typed; `~` is the home folder also where the shell has left it."""
     return Path(os.path.expanduser(text))  # which, unlike Path's own, leaves an unknown user's alone
 
 
 def temporary_path(path: Path) -> Path:
-    """A name in the same folder for what will become `path`: of ours, and of nobody else."""
+    """Return a new name in the same folder for what will become `path`; nobody else has names of that kind."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{_short(path.name)}")
 
 
 def final_path(path: Path) -> Path:
-    """What a temporary path stands for, to be named in an error; any other path is itself."""
+    """Return what a temporary path stands for, to be named in an error; any other path is itself."""
     match = _TEMPORARY_NAME.fullmatch(path.name)
     return path.with_name(match[1]) if match else path
 
@@ -51,10 +51,10 @@ def remove_leftovers(folder: Path, *targets: str) -> None:
         folder: whose files nobody else writes at present.
         targets: names of files and folders that were to be written; without any, all of them.
     """
-    ends = set(map(_short, targets))
+    names = set(map(_short, targets))
     for path in folder.glob(f"{TEMPORARY}*"):
         match = _TEMPORARY_NAME.fullmatch(path.name)
-        if match and (not ends or match[1] in ends):
+        if match and (not names or match[1] in names):
             remove(path)
 
 
@@ -121,7 +121,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def writable_file(path: Path) -> Path:
-    """Where a file is really written: the end of a link.
+    """Return where a file is really written: the end of a link.
 
     Raises:
         FileError: `path` is a folder, or a link that leads nowhere.
@@ -133,7 +133,7 @@ def writable_file(path: Path) -> Path:
 
 
 def writable_folder(path: Path) -> Path:
-    """Where a folder is really filled: the end of a link.
+    """Return where a folder is really filled: the end of a link.
 
     Raises:
         FileError: `path` is a file, or a link that leads nowhere.

@@ -15,7 +15,7 @@ from atmanrl.io.files import FileError, atomic_write, writable_folder
 
 
 def mark_path(folder: Path, command: str) -> Path:
-    """The file by which `atmanrl COMMAND` knows a folder of its own."""
+    """Return the file by which `atmanrl COMMAND` knows a folder of its own."""
     return folder / f".atmanrl-{command}"
 
 
@@ -25,7 +25,7 @@ def lock_path(folder: Path, command: str) -> Path:
 
 
 def is_marked(folder: Path, command: str) -> bool:
-    """Whether `atmanrl COMMAND` has marked a folder as its own."""
+    """Return whether `atmanrl COMMAND` has marked a folder as its own."""
     return mark_path(folder, command).is_file()
 
 

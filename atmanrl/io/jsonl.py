@@ -44,7 +44,7 @@ class Line:
 
 
 def read(path: Path) -> Iterator[Line]:
-    """Read a file line by line; blank lines are passed over, faulty ones are told.
+    """Yield a file line by line, with what is wrong with faulty ones; blank lines are passed over.
 
     A line ends at a line feed alone, so that a text may hold U+2028. A byte order mark is no part of a line.
 
@@ -69,7 +69,7 @@ def read(path: Path) -> Iterator[Line]:
 
 
 def parse(line: bytes) -> dict[str, Any]:
-    """One JSON object.
+    """Read one JSON object.
 
     Raises:
         RowError: it is not UTF-8, not JSON, no object, or holds what `check` refuses or a key twice.
@@ -129,7 +129,7 @@ def check(value: Any) -> None:
 
 
 def is_text(value: object) -> bool:
-    """Whether a value is a text of at most `MOST_CHARACTERS` that UTF-8 can hold: JSON can escape half of a pair."""
+    """Return whether a value is a text of at most `MOST_CHARACTERS` that UTF-8 can hold: JSON can escape half of a pair."""
     if not isinstance(value, str) or len(value) > MOST_CHARACTERS:
         return False
     try:
@@ -140,14 +140,14 @@ def is_text(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number, and no truth value, that a double can hold."""
+    """Return whether a value is a number, and no truth value, that a double can hold."""
     if type(value) is int:
         return value.bit_length() < 1024
     return type(value) is float and math.isfinite(value)
 
 
 def dumps(value: Any) -> str:
-    """A value as one line of JSON, without its end; half of a surrogate pair stays as its escape."""
+    """Write a value as one line of JSON, without its end; half of a surrogate pair stays as its escape."""
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Print to terminals of any encoding and any width."""
+"""What commands print: errors and notes on one line of standard error, and text for terminals of any encoding and width."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import codecs
 import sys
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
+
+from atmanrl.io import escape
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,13 +22,13 @@ HANDLER = "atmanrl.lookalike"
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text with what an encoding lacks replaced: by what looks alike, or else by its escape."""
+    """Replace what an encoding lacks by what looks alike, or else by its escape."""
     encoding = encoding or "utf-8"
     return text.encode(encoding, HANDLER).decode(encoding)
 
 
 def output_encoding() -> str | None:
-    """Of standard output; None where that is none, or takes any character."""
+    """Return the encoding of standard output; None where that is none, or takes any character."""
     return getattr(sys.stdout, "encoding", None)
 
 
@@ -37,13 +39,32 @@ def write_anything(stream: TextIO) -> None:
 
 
 def print_whole(console: Console, renderable: Any) -> None:
-    """Print a table with all its figures: a terminal that is too narrow breaks its lines, rather than cut figures off."""
+    """Print a table with all its numbers: a terminal that is too narrow breaks its lines, rather than cut them off."""
     from rich.measure import Measurement  # which `atmanrl --help` does not wait for
 
     width = console.width
     console.width = max(width, Measurement.get(console, console.options.update(width=10_000), renderable).minimum)
     console.print(renderable)
     console.width = width
+
+
+def say_error(error: BaseException | str) -> None:
+    """Print an error to standard error. Whatever text of models and data it quotes, no terminal obeys it."""
+    _say(f"atmanrl: error: {error}")
+
+
+def say_note(note: object) -> None:
+    """Print a note to standard error, as `say_error` does."""
+    _say(f"atmanrl: note: {note}")
+
+
+def say_end(reason: object) -> None:
+    """Print to standard error why a command has ended that nothing is wrong with, as `say_error` does."""
+    _say(f"atmanrl: {reason}")
+
+
+def _say(line: str) -> None:
+    print(escape.terminal(line), file=sys.stderr, flush=True)
 
 
 def _lookalike(error: UnicodeError) -> tuple[str, int]:

@@ -28,6 +28,9 @@ class Adapter:
         path: of the folder, or its name on the hub.
         base: the model that it was trained on.
         config: peft's options.
+
+    Example:
+        `Adapter("runs/adapter", "Qwen/Qwen2.5-0.5B", {"peft_type": "LORA", "r": 16, "lora_alpha": 32})`
     """
 
     path: str
@@ -36,7 +39,7 @@ class Adapter:
 
     @classmethod
     def at(cls, path: str, revision: str | None) -> Adapter | None:
-        """The adapter in a folder or on the hub; None where there is none.
+        """Return the adapter in a folder or on the hub; None where there is none.
 
         Raises:
             PolicyError: there is one that cannot be used.
@@ -63,7 +66,7 @@ class Adapter:
         return cls(path, base, config)
 
     def merge_into(self, model: Any) -> Any:
-        """The base model with the adapter added to its weights.
+        """Add the adapter to its base model's weights and return the model.
 
         Raises:
             PolicyError: the adapter cannot be read, or does not fit the model.
@@ -76,7 +79,7 @@ class Adapter:
         return adapted.merge_and_unload(safe_merge=True).requires_grad_(True)
 
     def continue_in(self, model: Any, lora: LoRA) -> Any:
-        """The model, whose new adapters of these options take over the folder's weights.
+        """Load the folder's weights into the adapters of a model, which have these options, and return the model.
 
         Raises:
             PolicyError: the options are not those of the adapter.
@@ -84,15 +87,11 @@ class Adapter:
         from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
         config = self.config
-        other = [
-            name
-            for name in ("use_rslora", "use_dora", "alpha_pattern", "rank_pattern", "modules_to_save")
-            if config.get(name)
-        ]
+        other = [name for name in OTHER_KINDS if config.get(name)]
         if config.get("r") != lora.r or config.get("lora_alpha") != lora.alpha or other:
-            theirs = ", ".join([f"r={config.get('r')}", f"alpha={config.get('lora_alpha')}", *other])
+            options = ", ".join([f"r={config.get('r')}", f"alpha={config.get('lora_alpha')}", *other])
             raise PolicyError(
-                f"policy.lora has r={lora.r} and alpha={lora.alpha}, the adapter in {self.path} {theirs}: give its "
+                f"policy.lora has r={lora.r} and alpha={lora.alpha}, the adapter in {self.path} {options}: give its "
                 "options to go on training it, or leave policy.lora out to merge it and train all weights."
             )
         own = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -111,11 +110,11 @@ class Adapter:
     def _check_names(self, own: dict[str, torch.Tensor], prefix: str) -> None:
         """Compare names and shapes of the file's weights with those of a model's adapters."""
         shapes = {name.removeprefix(PREFIX): list(weight.shape) for name, weight in self._weights().items()}
-        ours = {name.removeprefix(prefix): list(weight.shape) for name, weight in own.items()}
-        for name in sorted(shapes.keys() | ours.keys()):
-            if shapes.get(name) != ours.get(name):
+        wanted = {name.removeprefix(prefix): list(weight.shape) for name, weight in own.items()}
+        for name in sorted(shapes.keys() | wanted.keys()):
+            if shapes.get(name) != wanted.get(name):
                 there, here = (
-                    "no such weight" if s is None else f"shape {s}" for s in (shapes.get(name), ours.get(name))
+                    "no such weight" if s is None else f"shape {s}" for s in (shapes.get(name), wanted.get(name))
                 )
                 raise PolicyError(
                     f"the adapter in {self.path} does not fit: {name} has {there} in the folder and {here} in the model; "

@@ -29,6 +29,9 @@ class LoRA:
 
     Raises:
         PolicyError: an option that cannot be.
+
+    Example:
+        `LoRA(r=8, alpha=16, target_modules=["q_proj", "v_proj"], export="adapter")`
     """
 
     r: int = 16
@@ -45,8 +48,13 @@ class LoRA:
             raise PolicyError(f"policy.lora.export {self.export!r} is unknown; choose merged or adapter.")
 
 
+def is_adapter(name: str) -> bool:
+    """Return whether a parameter of that name belongs to an adapter, by the names that peft gives."""
+    return "lora_" in name
+
+
 def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
-    """The same model, of the same class, with adapters in place of some of its linear layers.
+    """Put adapters in the place of some of a model's linear layers and return the model, still of its class.
 
     Injected and not wrapped: what knows the model's class, its head and its layers (the probe's hook, the sampler, the
     head at some positions alone) finds them where they were.
@@ -69,14 +77,14 @@ def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
             "adapters would change, too; leave the head out."
         )
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
-        if "lora_" in name and parameter.dtype in (torch.bfloat16, torch.float16):
+        parameter.requires_grad_(is_adapter(name))
+        if is_adapter(name) and parameter.dtype in (torch.bfloat16, torch.float16):
             parameter.data = parameter.data.float()  # steps of a small learning rate are lost in half precision
     return model.train(modes)
 
 
 def merged(model: Any) -> Any:
-    """The model itself with its adapters added to its weights, and gone."""
+    """Add a model's adapters to its weights, remove them, and return the model."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     for name, part in list(model.named_modules()):
@@ -90,7 +98,7 @@ def merged(model: Any) -> Any:
 
 
 def save_adapter(model: Any, folder: Path, dtype: str | None) -> None:
-    """Adapters under the names that `PeftModel.from_pretrained` looks for."""
+    """Write a model's adapters under the names that `PeftModel.from_pretrained` looks for."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

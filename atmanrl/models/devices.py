@@ -17,7 +17,7 @@ DtypeName = Literal["auto", WeightsDtype]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, which takes a CUDA GPU where there is one.
+    """Return the device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, a CUDA GPU where there is one.
 
     `auto` never takes Apple's `mps`: the probe has not been tried on it, so it must be asked for.
 
@@ -43,7 +43,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device, policy: Policy) -> WeightsDtype:
-    """The dtype of a policy's weights on a device.
+    """Return the dtype of a policy's weights on a device.
 
     `auto` takes float32. Only on a CUDA GPU that computes in bfloat16 does it take bfloat16, and only for weights that
     are stored so: of those nothing is lost, while the masks are float32 in any case.
@@ -69,7 +69,7 @@ def choose_dtype(name: str, device: torch.device, policy: Policy) -> WeightsDtyp
 
 @contextmanager
 def cudnn_attention(allowed: bool) -> Iterator[None]:
-    """Within, whether `scaled_dot_product_attention` may use cuDNN; see `Policy` for why it better does not."""
+    """Let `scaled_dot_product_attention` use cuDNN or not, until the block ends; `Policy` says why it had better not."""
     before = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_cudnn_sdp(allowed)
     try:

@@ -1,23 +1,28 @@
-"""A model's layers and weights: activations computed again, and weights compared by name and shape."""
+"""Where a Hugging Face model keeps its layers, and what lies below its head: asked here and nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Iterable
 from types import MethodType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from atmanrl.models.errors import PolicyError
 
 
 def layers_of(model: nn.Module, path: str) -> nn.ModuleList:
-    """The model's transformer layers.
+    """Return the model's transformer layers.
+
+    Args:
+        model: a Hugging Face causal language model.
+        path: its name, for messages.
 
     Raises:
-        PolicyError: the model keeps them where none are known.
+        PolicyError: no list of modules is as long as the configuration says that there are layers.
     """
     count = model.config.get_text_config().num_hidden_layers  # type: ignore[union-attr,operator]
     for module in model.modules():
@@ -26,18 +31,30 @@ def layers_of(model: nn.Module, path: str) -> nn.ModuleList:
     raise PolicyError(f"{path}: the layers of a {type(model).__name__} are not found.")
 
 
-def difference(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """Say where names or shapes of weights first differ from those of a model; None if they nowhere do.
+def usual_layers(model: nn.Module) -> nn.ModuleList | None:
+    """Return layers of the usual kind, whose parts are called `self_attn` and `mlp`; None where there are none.
 
-    Example:
-        `model.norm.weight has shape [7] instead of [32]`
+    Most families have them (Llama, Qwen, Gemma, ...). GPT-2, Bloom, OPT and others are built otherwise.
     """
-    for name, weight in expected.items():
-        if name not in weights:
-            return f"{name} is missing"
-        if weights[name].shape != weight.shape:
-            return f"{name} has shape {list(weights[name].shape)} instead of {list(weight.shape)}"
-    return next((f"{name} is unknown" for name in weights if name not in expected), None)
+    layers = getattr(model.base_model, "layers", None)
+    return layers if isinstance(layers, nn.ModuleList) else None
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """Return every layer of every part of a model, in the order of its modules."""
+    from transformers.modeling_layers import GradientCheckpointingLayer  # what all of them derive from
+
+    return [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+
+
+def below_head(model: Any) -> Any:
+    """Return the model without its language-model head: token ids in, hidden states and keys and values out."""
+    return model.base_model
+
+
+def takes_positions(model: nn.Module) -> bool:
+    """Return whether a model is told where each token stands, rather than counting the tokens before it."""
+    return "position_ids" in inspect.signature(below_head(model).forward).parameters
 
 
 def checkpoint_layers(layers: Iterable[nn.Module]) -> None:

@@ -17,20 +17,20 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 
 
 def lowest(dtype: torch.dtype) -> float:
-    """What a mask of a dtype holds where nothing is attended to."""
+    """Return what a mask of a dtype holds where nothing is attended to."""
     if dtype == torch.float16:
         return torch.finfo(dtype).min / 2
     return torch.finfo(torch.float32 if dtype == torch.float64 else dtype).min
 
 
 def clamped(build: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
-    """A mask function whose float masks go down to `lowest` and no further."""
+    """Return a mask function whose float masks go down to `lowest` and no further."""
 
     def mask(*args: Any, **kwargs: Any) -> Tensor | None:
-        made = build(*args, **kwargs)
-        if made is None or made.dtype not in (torch.float16, torch.float64):
-            return made
-        return made.clamp(min=lowest(made.dtype))
+        scores = build(*args, **kwargs)
+        if scores is None or scores.dtype not in (torch.float16, torch.float64):
+            return scores
+        return scores.clamp(min=lowest(scores.dtype))
 
     return mask
 

@@ -17,20 +17,13 @@ from atmanrl.errors import first_line
 from atmanrl.io.files import final_path
 from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.adapters import LoRA, merged, save_adapter, with_adapters
+from atmanrl.models.building import Weights, draw_model, load_model, unfilled_model
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
-from atmanrl.models.layers import checkpoint_layers, difference, layers_of
-from atmanrl.models.loading import (
-    Source,
-    Weights,
-    context_length,
-    draw_model,
-    load_config,
-    load_model,
-    load_tokenizer,
-    unfilled_model,
-)
-from atmanrl.models.tokenizing import RESERVED, Encoder, template_date
+from atmanrl.models.layers import checkpoint_layers, layers_of
+from atmanrl.models.loading import Source, context_length, load_config, load_tokenizer
+from atmanrl.models.tokenizing import RESERVED, Encoder, end_tokens, padding_token, template_date
+from atmanrl.models.weights import difference
 from atmanrl.notes import say
 from atmanrl.shipped import located
 
@@ -123,7 +116,7 @@ class Policy(nn.Module):
 
         Raises:
             PolicyError: no such model, no tokenizer, an attention implementation that this machine cannot run, or
-                adapters that it cannot be given.
+                adapters that do not fit it.
         """
         if self.model is None:
             self.prepare()
@@ -138,14 +131,14 @@ class Policy(nn.Module):
                 checkpoint_layers(self.layers()[:-1])
             if self.compile_option == "layers":
                 compile_layers(self.layers())
-            self._find_ends()
+            self._set_special_tokens()
         return self
 
     def prepare(self) -> Policy:
         """Load the tokenizer and the model's configuration, without the model; calling it again changes nothing.
 
         Raises:
-            PolicyError: no such model, no tokenizer, or a chat template without a variable that it is given.
+            PolicyError: no such model, no tokenizer, or a chat template without one of `chat_template_kwargs`.
         """
         if self.tokenizer is None:
             adapter = Adapter.at(self._source.path, self.revision)
@@ -185,7 +178,7 @@ class Policy(nn.Module):
         return model
 
     def unbuilt(self) -> Policy:
-        """A policy of the same options that has loaded nothing."""
+        """Return a policy of the same options that has loaded nothing."""
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
             self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
@@ -193,7 +186,7 @@ class Policy(nn.Module):
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
-        """A policy of the same options on the CPU that holds these weights, taken over and not copied.
+        """Return a policy of the same options on the CPU that holds these weights, taken over and not copied.
 
         Raises:
             PolicyError: they are another model's; the message names the first key or shape that differs.
@@ -209,7 +202,7 @@ class Policy(nn.Module):
         return policy
 
     def layers(self) -> nn.ModuleList:
-        """The model's transformer layers.
+        """Return the model's transformer layers.
 
         Raises:
             PolicyError: the model keeps them where none are known.
@@ -218,7 +211,7 @@ class Policy(nn.Module):
 
     @classmethod
     def around(cls, model: Any, tokenizer: Any) -> Policy:
-        """A policy of a model and a tokenizer that are loaded already; neither is changed.
+        """Return a policy of a model and a tokenizer that are loaded already; neither is changed.
 
         Raises:
             PolicyError: neither of them names an end-of-sequence token.
@@ -226,7 +219,7 @@ class Policy(nn.Module):
         policy = cls(str(getattr(model.config, "_name_or_path", "") or type(model).__name__))
         policy.model, policy.tokenizer, policy.config = model, tokenizer, model.config
         policy.encoder = Encoder(tokenizer, policy.vocabulary_size, {}, policy.chat_template_date, policy.path)
-        policy._find_ends()
+        policy._set_special_tokens()
         return policy
 
     @property
@@ -240,6 +233,15 @@ class Policy(nn.Module):
         config = self.config if self.model is None else self.model.config
         return context_length(config)
 
+    def excess(self, length: int) -> str:
+        """Say that a sequence of so many tokens is too long for the model's context; return an empty text if it fits.
+
+        Example:
+            `1100 tokens exceed the model's context of 1024`
+        """
+        context = self.context_length
+        return f"{length} tokens exceed the model's context of {context}" if length > context else ""
+
     @property
     def vocabulary_size(self) -> int:
         """How many token ids the model's embedding knows; after `prepare()`, how many its configuration names."""
@@ -248,7 +250,7 @@ class Policy(nn.Module):
         return int(self.model.get_input_embeddings().num_embeddings)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
+        """Return the token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
 
         Raises:
             PolicyError: the tokenizer gives a token that the model does not know.
@@ -256,7 +258,7 @@ class Policy(nn.Module):
         return self.encoder.prompts([text])[0]
 
     def encode_turn(self, text: str, reply: str, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
-        """Token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`), for the warm start.
+        """Return the token ids of a user's turn and of the reply with its end of sequence (see `Encoder.turn`).
 
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
@@ -264,7 +266,7 @@ class Policy(nn.Module):
         return self.encoder.turn(text, reply, self.eos_ids[0], visible)
 
     def save(self, folder: Path, dtype: str | None = None) -> None:
-        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype if one is given.
+        """Write model (safetensors) and tokenizer in Hugging Face format, in another dtype where `dtype` names one.
 
         Adapters are merged into the weights, or written alone in peft's format, as the option `lora.export` says.
 
@@ -285,16 +287,6 @@ class Policy(nn.Module):
                 f"the policy could not be written to {final_path(folder)}: {first_line(error)}"
             ) from error
 
-    def _find_ends(self) -> None:
-        generation = getattr(self.model, "generation_config", None)
-        eos = getattr(generation, "eos_token_id", None)
-        eos = self.tokenizer.eos_token_id if eos is None else eos
-        if eos is None:
-            raise PolicyError(f"{self.path}: neither the model nor its tokenizer names an end-of-sequence token.")
-        size = self.vocabulary_size
-        self.eos_ids = tuple(i for i in (eos if isinstance(eos, list) else [eos]) if 0 <= i < size)
-        if not self.eos_ids:
-            raise PolicyError(f"{self.path}: the end-of-sequence token {eos} is beyond the model's {size} tokens.")
-        pad = self.tokenizer.pad_token_id
-        # nothing attends to padding, so any token will do where the tokenizer's own has no place in the embedding
-        self.pad_id = self.eos_ids[0] if pad is None or not 0 <= pad < size else pad
+    def _set_special_tokens(self) -> None:
+        self.eos_ids = end_tokens(self.model, self.tokenizer, self.vocabulary_size, self.path)
+        self.pad_id = padding_token(self.tokenizer, self.vocabulary_size, self.eos_ids[0])

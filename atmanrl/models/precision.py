@@ -15,7 +15,7 @@ DTYPES = {"bf16-true": "bfloat16", "16-true": "float16", "64-true": "float64"}
 
 
 def check_precision(precision: str | int | None, dtype: str, trains_weights: bool = True) -> str:
-    """The precision by its full name.
+    """Return the precision by its full name.
 
     Args:
         precision: `trainer.precision`, a number or an old name included.

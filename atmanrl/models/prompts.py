@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
 
-from atmanrl.models.cache import fork
-from atmanrl.models.logits import last_layer_at, positions
-
-
-def can_share(model: Any) -> bool:
-    """Say whether rollouts may be read after keys and values of a prompt that is padded on the right.
-
-    Positions must come from outside, since padding stands between the prompt and the rollout.
-    """
-    return "position_ids" in inspect.signature(model.base_model.forward).parameters
+from atmanrl.models.cache import can_share_cache, fork, read_prompts
+from atmanrl.models.logits import last_layer_at
 
 
 class SharedPrompts:
@@ -47,20 +37,16 @@ class SharedPrompts:
         self.mask = (torch.arange(width, device=device) < lengths[:, None]).long()
         nowhere = torch.zeros_like(self.mask, dtype=torch.bool)
         with last_layer_at(model, nowhere):  # of the last layer keys and values alone are needed
-            output = model.base_model(
-                input_ids=ids, attention_mask=self.mask, position_ids=positions(self.mask), use_cache=True
-            )
-        self.cache = output.get("past_key_values")
-        layers = getattr(self.cache, "layers", [None])
-        self.shared = isinstance(self.cache, Cache) and all(type(layer) is DynamicLayer for layer in layers)
+            self.cache = read_prompts(model, ids, self.mask)
+        self.shared = can_share_cache(self.cache, windows=False)
         self._read: list[Tensor] = []
         self._leaves: list[Tensor] = []
         if self.shared:
-            for layer in layers:
+            for layer in self.cache.layers:
                 layer.keys, layer.values = self._leaf(layer.keys), self._leaf(layer.values)
 
     def select(self, prompts: Tensor) -> tuple[Any, Tensor]:
-        """Return a cache of its own, since a forward pass changes it, and the attention mask `[B, P]` of `prompts [B]`."""
+        """Return a copy of the cache, for a forward pass to change, and the attention mask `[B, P]`, of `prompts [B]`."""
         return fork(self.cache, prompts), self.mask[prompts]
 
     def backward(self) -> None:

@@ -1,4 +1,4 @@
-"""Teacher forcing: how likely a causal language model finds given answers after given contexts."""
+"""Teacher forcing: how likely a causal language model finds an answer after a context."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from atmanrl.models.batching import cheapest_batches, positions
 from atmanrl.models.errors import PolicyError
-from atmanrl.models.logits import cheapest_batches, evaluating, likeliest_scores, positions, scored_at
+from atmanrl.models.layers import takes_positions
+from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
-from atmanrl.models.prompts import SharedPrompts, can_share
+from atmanrl.models.prompts import SharedPrompts
+from atmanrl.models.token_scores import likeliest_scores, scored_at
 
 
 @dataclass(frozen=True)
@@ -103,17 +106,15 @@ def _check(sequences: Sequence[_Sequence], policy: Policy) -> None:
     for k, sequence in enumerate(sequences):
         if not sequence.answer or len(sequence) == len(sequence.answer):
             raise PolicyError(f"sequence {k} needs an answer of at least one token, and at least one token before it.")
-        if len(sequence) > policy.context_length:
-            raise PolicyError(
-                f"sequence {k}: {len(sequence)} tokens exceed the model's context of {policy.context_length}."
-            )
+        if excess := policy.excess(len(sequence)):
+            raise PolicyError(f"sequence {k}: {excess}.")
 
 
 def _read_all(
     policy: Policy, sequences: list[_Sequence], budget: int
 ) -> Iterator[tuple[list[_Sequence], list[AnswerScores]]]:
     """Scores of distinct sequences, in parts within the budget of tokens."""
-    sharing = can_share(policy.model)
+    sharing = takes_positions(policy.model)
     alone = [sequence for sequence in sequences if not sharing or len(sequence.prompt) < 2]
     askers: dict[tuple[int, ...], list[_Sequence]] = {}
     for sequence in sequences:

@@ -18,7 +18,7 @@ RESERVED = (
 
 
 def template_date(text: str | None) -> date:
-    """The date that a chat template is told: the one of a text such as 2026-01-31, today's for None.
+    """Return the date that a chat template takes for today's: that of a text such as 2026-01-31, today's for None.
 
     Raises:
         PolicyError: the text is no date.
@@ -32,7 +32,7 @@ def template_date(text: str | None) -> date:
 
 
 def text_ids(tokenizer: Any, text: str, visible: Collection[int] = ()) -> list[int]:
-    """Token ids of a text within a sequence: no special token is added, and none is read from the text.
+    """Return the token ids of a text within a sequence: no special token is added, and none is read from the text.
 
     Args:
         tokenizer: of the policy.
@@ -54,7 +54,7 @@ def text_ids(tokenizer: Any, text: str, visible: Collection[int] = ()) -> list[i
 
 
 def prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    """Token ids of a bare prompt, with the special tokens that the tokenizer puts before a text.
+    """Return the token ids of a bare prompt, with the special tokens that the tokenizer puts before a text.
 
     Those that it appends (an end of sequence, a separator) are left out: the completion has yet to follow.
     """
@@ -63,6 +63,37 @@ def prompt_ids(tokenizer: Any, text: str) -> list[int]:
     after = next((i for i, is_special in enumerate(reversed(special)) if not is_special), 0)
     ids = list(tokenizer(text, split_special_tokens=True).input_ids)
     return ids[: len(ids) - after]
+
+
+def end_tokens(model: Any, tokenizer: Any, size: int, path: str) -> tuple[int, ...]:
+    """Return the ids of the tokens that end a completion, as the model names them, or else its tokenizer.
+
+    Args:
+        model: with its generation configuration.
+        tokenizer: of the model.
+        size: how many token ids the model knows.
+        path: of the model, for messages.
+
+    Raises:
+        PolicyError: neither names a token that the model knows.
+    """
+    eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    eos = tokenizer.eos_token_id if eos is None else eos
+    if eos is None:
+        raise PolicyError(f"{path}: neither the model nor its tokenizer names an end-of-sequence token.")
+    known = tuple(i for i in (eos if isinstance(eos, list) else [eos]) if 0 <= i < size)
+    if not known:
+        raise PolicyError(f"{path}: the end-of-sequence token {eos} is beyond the model's {size} tokens.")
+    return known
+
+
+def padding_token(tokenizer: Any, size: int, eos_id: int) -> int:
+    """Return the tokenizer's padding token, or `eos_id` where the model has no place for it.
+
+    Nothing attends to padding, so that any token will do.
+    """
+    pad = tokenizer.pad_token_id
+    return eos_id if pad is None or not 0 <= pad < size else pad
 
 
 DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
@@ -100,17 +131,17 @@ class Encoder:
         return DATE.sub(lambda call: repr(self.today.strftime(call[2])), text)
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of users' turns, up to where the assistant's begin."""
+        """Return the token ids of users' turns, up to where the assistant's begin."""
         if self.template is None:
             return [self.bare(text) for text in texts]
         return self._chats([[{"role": "user", "content": text}] for text in texts], reply=True)
 
     def bare(self, text: str) -> list[int]:
-        """Token ids of a prompt without the chat template."""
+        """Return the token ids of a prompt without the chat template."""
         return self.known(prompt_ids(self.tokenizer, text))
 
     def turn(self, text: str, reply: str, eos_id: int, visible: Collection[int] = ()) -> tuple[list[int], list[int]]:
-        """Token ids of a user's turn and of the assistant's reply with its end of sequence.
+        """Return the token ids of a user's turn and of the assistant's reply with its end of sequence.
 
         Args:
             text: the user's turn.

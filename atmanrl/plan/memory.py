@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-from atmanrl.models.logits import LOGITS_AT_ONCE
+from atmanrl.models.token_scores import LOGITS_AT_ONCE
 from atmanrl.plan.shape import ModelShape
-from atmanrl.rollouts.cache import ROOM
+from atmanrl.rollouts.preallocated import ROOM
 from atmanrl.rollouts.static_decoding import columns_for, filled_size
 
 FP32 = 4
@@ -75,7 +75,7 @@ def cache_bytes(model: ModelShape, rows: float, tokens: float, compute_bytes: in
 def sampling_cache_bytes(model: ModelShape, rows: int, tokens: float, compute_bytes: int, static: bool) -> float:
     """Return the bytes of the sampler's cache when `rows` sequences have reached `tokens` positions, prompts included.
 
-    A dynamic cache grows by `rollouts.cache.ROOM` positions. A static one has a multiple of
+    A dynamic cache grows by `rollouts.preallocated.ROOM` positions. A static one has a multiple of
     `rollouts.static_decoding.COLUMNS` for all of its rows, of which there is a power of two.
     """
     if not static:

@@ -11,9 +11,11 @@ import torch
 
 from atmanrl.errors import UserError, first_line
 from atmanrl.models.adapter_folder import Adapter
-from atmanrl.models.adapters import LoRA, with_adapters
+from atmanrl.models.adapters import LoRA, is_adapter, with_adapters
+from atmanrl.models.building import unfilled_model
 from atmanrl.models.errors import PolicyError
-from atmanrl.models.loading import Source, context_length, load_config, unfilled_model
+from atmanrl.models.layers import usual_layers
+from atmanrl.models.loading import Source, context_length, load_config
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def shape_of(config: Any, lora: LoRA | None = None, trust_remote_code: bool = Fa
         raise UserError(f"no causal language model can be made of this configuration: {first_line(error)}") from error
     own = {id(p): p.numel() for p in model.parameters()}
     text = config.get_text_config()
-    layers = getattr(model.base_model, "layers", None)
+    layers = usual_layers(model)
     if layers is None or not hasattr(text, "intermediate_size"):
         raise UserError(f"{type(model).__name__} is not built of layers of attention and a feed-forward part.")
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
@@ -139,7 +141,7 @@ def shape_of(config: Any, lora: LoRA | None = None, trust_remote_code: bool = Fa
     if lora is not None:
         with torch.device("meta"):
             with_adapters(model, lora, path)
-    adapters = sum(p.numel() for name, p in model.named_parameters() if "lora_" in name)
+    adapters = sum(p.numel() for name, p in model.named_parameters() if is_adapter(name))
     heads = text.num_attention_heads
     return ModelShape(
         name=type(model).__name__, layers=len(layers), hidden=text.hidden_size, heads=heads,

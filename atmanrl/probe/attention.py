@@ -24,13 +24,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import widened
 from atmanrl.models.masks import lowest
+from atmanrl.models.numerics import widened
 from atmanrl.probe.float_scores import FloatScores
 from atmanrl.probe.lean import lean_attention
 
@@ -214,13 +213,3 @@ def attention_bias(bias: Bias) -> Iterator[None]:
         yield
     finally:
         _BIAS.reset(token)
-
-
-def can_share_cache(cache: Any) -> bool:
-    """Return whether several rollouts can share a prompt's cache: only if it holds keys and values, and nothing else.
-
-    Convolution and linear-attention layers keep a running state that is changed in place and includes padding on the
-    left; models with such layers (Qwen3-Next, LFM2) read the prompt again in every pass.
-    """
-    plain = (DynamicLayer, DynamicSlidingWindowLayer)
-    return isinstance(cache, Cache) and all(type(layer) in plain for layer in getattr(cache, "layers", [None]))

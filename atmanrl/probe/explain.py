@@ -11,8 +11,8 @@ import torch
 
 from atmanrl.errors import UserError
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
-from atmanrl.models.loading import check_length, plain_outputs
-from atmanrl.models.policy import Policy
+from atmanrl.models.modes import plain_outputs
+from atmanrl.models.policy import Policy, PolicyError
 from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
 from atmanrl.probe.explanation import Explanation
 from atmanrl.probe.mask import Entries, Orientation, Shape
@@ -144,7 +144,8 @@ def _target(
     """Return the target of a completion: the text is tokenized as one, as the policy would write it, and then split."""
     tokenizer = policy.tokenizer
     ids = policy.encoder.known(splitter.text_ids(tokenizer, completion))
-    check_length(len(prompt_ids) + len(ids), policy.model.config)  # before the text is split, which takes its time
+    if excess := policy.excess(len(prompt_ids) + len(ids)):  # before the text is split, which takes its time
+        raise PolicyError(f"{excess}.")
     parts = splitter.split(tokenizer, ids)
     if not parts.has_reasoning:
         raise UserError(f"the tokenizer leaves nothing of the cot in {completion!r} before the delimiter.")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from atmanrl.models.logits import without_autocast
+from atmanrl.models.numerics import without_autocast
 
 _SDPA = nn.functional.scaled_dot_product_attention
 _SOFTMAX = (nn.functional.softmax, torch.softmax, Tensor.softmax)

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from atmanrl.errors import first_line
-from atmanrl.models.logits import evaluating, logits_at
+from atmanrl.models.layers import decoder_layers
+from atmanrl.models.logits import logits_at
+from atmanrl.models.modes import evaluating
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias
 
 _CHECKED: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
@@ -51,9 +53,7 @@ def check(model: Any) -> None:
 
 
 def _check_layers(model: Any) -> None:
-    from transformers.modeling_layers import GradientCheckpointingLayer  # what every decoder layer derives from
-
-    layers = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
+    layers = decoder_layers(model)
     bias = torch.full((1, 4, 4), -0.5, device=model.device, requires_grad=True)
     reached: dict[int, bool] = {}
 

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import wanted_rows, widened, without_autocast
+from atmanrl.models.logits import wanted_rows
+from atmanrl.models.numerics import widened, without_autocast
 
 KEEP = 2**21
 """Probabilities of one layer are kept for the backward pass up to this many (8 MiB in float32)."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from atmanrl.distributed import build, fail_together
 from atmanrl.errors import UserError, prefixed
-from atmanrl.models.logits import evaluating
+from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import ProbeError, attention_hook, choose_backend

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.models.cache import fork
-from atmanrl.models.logits import cheapest_batches, logits_at, positions, token_logprobs, widened
+from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.cache import can_share_cache, fork, read_prompts
+from atmanrl.models.logits import logits_at
+from atmanrl.models.numerics import widened
+from atmanrl.models.token_scores import token_logprobs
 from atmanrl.probe import mask as masks
-from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias, can_share_cache
+from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias
 from atmanrl.probe.lean import constant_past
 from atmanrl.probe.target import Target
 from atmanrl.rollouts.decoding import left_padded
@@ -133,10 +136,7 @@ class Objective:
     @torch.no_grad()
     def _read_prompts(self) -> Any:
         """Return keys and values of every different prompt; None where they cannot be shared (see `can_share_cache`)."""
-        cache = self.model.base_model(
-            input_ids=self._prompts, attention_mask=self._prompt_mask, position_ids=positions(self._prompt_mask),
-            use_cache=True,
-        ).get("past_key_values")  # fmt: skip
+        cache = read_prompts(self.model, self._prompts, self._prompt_mask)
         return cache if can_share_cache(cache) else None
 
     def _answer_logprobs(self, mask: Tensor, indices: Tensor) -> Tensor:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atmanrl.errors import prefixed
-from atmanrl.models.loading import check_length
-from atmanrl.models.policy import Policy
+from atmanrl.models.policy import Policy, PolicyError
 from atmanrl.probe.attention import ProbeError
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.offsets import decode
@@ -56,7 +55,8 @@ class Target:
             PolicyError: there are more tokens than the model's context holds.
             ProbeError: the answer has no token, or the model does not know one of the tokens.
         """
-        check_length(len(self.prompt_ids) + self.rows, policy.model.config)
+        if excess := policy.excess(len(self.prompt_ids) + self.rows):
+            raise PolicyError(f"{excess}.")
         if not self.answer_ids:
             raise ProbeError("the answer has no token.")
         if (largest := max(*self.prompt_ids, *self.tail)) >= policy.vocabulary_size:

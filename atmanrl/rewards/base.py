@@ -70,7 +70,7 @@ class Reward(ABC):
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor | RewardOutput:
         """Judge B rollouts.
 
-        A gated reward is given the rollouts that pass its gate alone, as groups of one.
+        A gated reward gets only the rollouts that pass its gate, as groups of one.
 
         Returns:
             One number `[B]` for each rollout, NaN where the reward abstains: as a tensor, or in a `RewardOutput` together
@@ -89,7 +89,7 @@ class Reward(ABC):
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must keep of the reward: numbers, texts, lists, dicts and tensors; nothing by default."""
+        """Return what a checkpoint must keep of the reward: numbers, texts, lists, dicts and tensors; nothing by default."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027

@@ -57,7 +57,7 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def checked(name: str, reward: Reward, batch: RolloutBatch, policy: Policy) -> RewardOutput:
-    """What a reward gives, in one form: values on the CPU in float32, values of tokens as lists.
+    """Call a reward and return its output in one form: values on the CPU in float32, values of tokens as lists.
 
     Raises:
         RewardError: it raised, took too long, or gave something that is no reward.
@@ -157,7 +157,7 @@ def _said(error: Exception) -> str:
 
 
 def described(rollout: Rollout) -> str:
-    """Which rollout it was, in one line."""
+    """Say in one line which rollout it was."""
     text = rollout.parts.text
     shown = repr(text if len(text) <= SHOWN else text[:SHOWN] + "...")
     return f"on problem {rollout.problem.id}, sample {rollout.sample}, whose completion is {shown}."

@@ -15,7 +15,7 @@ from atmanrl.rewards.base import Reward, RewardOutput
 from atmanrl.rewards.faults import RewardError
 from atmanrl.rewards.gate import Gate
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
-from atmanrl.worker import Answer, FunctionError, FunctionTimeoutError, LoadError, Worker, call, load
+from atmanrl.worker import CallResult, FunctionError, FunctionTimeoutError, LoadError, Worker, call, load
 
 FIELDS: dict[str, Callable[[Rollout], Any]] = {
     "problem_id": lambda rollout: rollout.problem.id,
@@ -24,7 +24,7 @@ FIELDS: dict[str, Callable[[Rollout], Any]] = {
     "answer": lambda rollout: rollout.problem.gold,
     "solution": lambda rollout: rollout.problem.solution,
 }
-"""The columns that every function is given, one value for each rollout; `answer` is the gold one, as in data sets."""
+"""The columns that every function gets, one value for each rollout; `answer` is the gold one, as in data sets."""
 
 
 class FunctionReward(Reward):
@@ -42,7 +42,7 @@ class FunctionReward(Reward):
     Args:
         function: its dotted path, `my_module.my_reward`.
         weight: factor in the total reward.
-        arguments: given, they are passed to what stands at that path, and what this returns is the reward function:
+        arguments: where there are any, what stands at that path is called with them and returns the reward function:
             `trl.rewards.get_soft_overlong_punishment` with `max_completion_len` and `soft_punish_cache`.
         columns: further columns, each with the name of the column of `FIELDS` that it repeats: `{solution: gold}`
             gives the gold answer to a function that looks for it in `solution`.
@@ -80,22 +80,22 @@ class FunctionReward(Reward):
         self.function: Callable[..., Any] | None = None
 
     def __call__(self, batch: RolloutBatch, policy: Policy) -> RewardOutput:
-        """What the function gives, `[B]` with NaN where it gives None, and what it has logged.
+        """Call the function and return its rewards, `[B]` with NaN where it abstains, and what it has logged.
 
         Raises:
             RewardError: it raised, took too long, or gave no list of B numbers.
             UserError: there is no such function.
         """
-        answer = self._answer(self._given(batch, policy))
-        values = _numbers(answer.value, len(batch))
-        for column, notes in answer.extras.items():
+        result = self._result(self._inputs(batch, policy))
+        values = _numbers(result.value, len(batch))
+        for column, notes in result.extras.items():
             if len(notes) != len(batch):
                 raise RewardError(f"gave {len(notes)} values to log_extra for {column!r}, not one for each rollout")
             for rollout, note in zip(batch.rollouts, notes, strict=True):
                 rollout.notes[column] = note
-        return RewardOutput(values, {name: sum(given) / len(given) for name, given in answer.metrics.items()})
+        return RewardOutput(values, {name: sum(logged) / len(logged) for name, logged in result.metrics.items()})
 
-    def _given(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
+    def _inputs(self, batch: RolloutBatch, policy: Policy) -> dict[str, Any]:
         rollouts = batch.rollouts
         chat = policy.tokenizer.chat_template is not None if self.conversational is None else self.conversational
         columns = {name: [field(r) for r in rollouts] for name, field in FIELDS.items()}
@@ -110,12 +110,12 @@ class FunctionReward(Reward):
             "trainer_state": SimpleNamespace(global_step=batch.update, max_steps=batch.updates),
         }
 
-    def _answer(self, given: Mapping[str, Any]) -> Answer:
+    def _result(self, inputs: Mapping[str, Any]) -> CallResult:
         try:
             if self.limit is not None:
-                return self.worker(given, self.limit)
+                return self.worker(inputs, self.limit)
             self.function = self.function or load(self.path, self.arguments)
-            return call(self.function, given)
+            return call(self.function, inputs)
         except LoadError as error:
             raise UserError(f"FunctionReward: {self.path!r} cannot be loaded: {error}.") from error
         except FunctionTimeoutError:
@@ -128,12 +128,12 @@ def _turn(role: str, text: str) -> list[dict[str, str]]:
     return [{"role": role, "content": text}]
 
 
-def _numbers(given: Any, size: int) -> Tensor:
+def _numbers(returned: Any, size: int) -> Tensor:
     """A list of B numbers or None as `[B]` with NaN."""
-    if not isinstance(given, (list, tuple)) or len(given) != size:
-        what = f"{len(given)} values" if isinstance(given, (list, tuple)) else type(given).__name__
+    if not isinstance(returned, (list, tuple)) or len(returned) != size:
+        what = f"{len(returned)} values" if isinstance(returned, (list, tuple)) else type(returned).__name__
         raise RewardError(f"returned {what} for {size} rollouts (wanted: a list with one number or None for each)")
     try:
-        return torch.tensor([float("nan") if value is None else float(value) for value in given])
+        return torch.tensor([float("nan") if value is None else float(value) for value in returned])
     except (TypeError, ValueError) as error:
         raise RewardError(f"returned something that is no number: {error}") from error

@@ -15,6 +15,9 @@ class Gate:
     Attributes:
         reward: name of another reward; where that one abstains, this one does not count.
         at_least: by its value before its weight; 0 is a right answer for the outcome reward.
+
+    Example:
+        `Gate("outcome", at_least=0)` counts only in rollouts whose answer is right.
     """
 
     reward: str

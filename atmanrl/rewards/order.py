@@ -11,7 +11,7 @@ from atmanrl.rewards.base import Reward
 
 
 def in_order(rewards: Mapping[str, Reward]) -> list[str]:
-    """Names of rewards, each after the one that it is gated on.
+    """Return the names of rewards, each after the one that it is gated on.
 
     Raises:
         UserError: a name that does not print, a gate on a reward that is not there, or gates in a circle; the option is
@@ -39,7 +39,7 @@ def in_order(rewards: Mapping[str, Reward]) -> list[str]:
 
 
 def without_policy(rewards: Mapping[str, Reward]) -> dict[str, Reward]:
-    """The rewards that do not run the policy, and are not gated on one that does: what evaluation can afford."""
+    """Return the rewards that neither run the policy nor are gated on one that does: what evaluation can afford."""
     kept: dict[str, Reward] = {}
     for name in in_order(rewards):
         gate = rewards[name].only_where

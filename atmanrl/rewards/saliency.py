@@ -95,7 +95,7 @@ class SaliencyReward(Reward):
         return solver.calibration.metrics()
 
     def state_dict(self) -> dict[str, Any]:
-        """The calibration's state, where there is one."""
+        """Return the calibration's state, where there is one."""
         calibration = self.probe.solver.calibration
         return {} if calibration is None else calibration.state_dict()
 

@@ -20,7 +20,7 @@ class Scores:
     """Rewards of B rollouts.
 
     Attributes:
-        values: each reward's `[B]` by name, as given (NaN where it abstained or its gate was shut).
+        values: each reward's `[B]` by name, unweighted (NaN where it abstained or its gate was shut).
         total: `[B]` weighted sum, abstentions filled, nothing added behind shut gates.
         metrics: the rewards' metrics, and of each gated one the share of rollouts in which it counts.
 
@@ -34,7 +34,7 @@ class Scores:
 
 
 def fill_abstentions(values: Tensor, group_size: int) -> Tensor:
-    """Values `[B]` with NaN replaced by min(0, the group's lowest valid value), so that abstaining never pays."""
+    """Replace NaN in `values [B]` by min(0, the group's lowest valid value), so that abstaining never pays."""
     groups = values.view(-1, group_size)
     lowest = groups.nan_to_num(nan=float("inf")).min(1, keepdim=True).values.clamp(max=0)
     return torch.where(groups.isnan(), lowest, groups).view(-1)

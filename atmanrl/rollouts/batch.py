@@ -20,11 +20,13 @@ class Rollout:
 
     Attributes:
         problem: what was asked.
-        row: the problem's row in the dataset; sample: which of the group's rollouts this is.
-        prompt: the user's turn, as text; prompt_ids: its tokens, chat template included.
+        row: the problem's row in the dataset.
+        sample: which of the group's rollouts this is, from 0.
+        prompt: the user's turn, as text.
+        prompt_ids: its tokens, chat template included.
         completion: tokens and log-probabilities (empty for traces that were read from a file).
         parts: the completion split at the delimiter.
-        right: whether the answer is right, once a task has judged it.
+        correct: whether the answer is right, once a task has judged it.
         rewards: the rewards by name, once they are known; NaN where one abstained.
         saliency: one value for each token of the reasoning, once it is known.
         readable: whether the task could read the answer at all, once it has judged it.
@@ -35,6 +37,10 @@ class Rollout:
             completion or of its beginning.
         metrics: what it adds to each metric of an evaluation, a numerator and a denominator by key; what the samples of a
             problem add together stands at the first of them.
+
+    Example:
+        `Rollout(Problem("gsm8k/train/17", "How many ...?", "72"), row=17, sample=0, prompt="How many ...?",
+        prompt_ids=[1, 318], completion=Completion([88, 2], [-0.3, -0.1], True), parts=Parts("...", "...", "72", 1))`
     """
 
     problem: Problem
@@ -55,7 +61,7 @@ class Rollout:
     metrics: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to(self, *args: Any, **kwargs: Any) -> Rollout:
-        """Lightning moves predictions to the CPU; nothing of a rollout lives on a device."""
+        """Stay where it is: Lightning moves predictions to the CPU, and nothing of a rollout lives on a device."""
         return self
 
     @property
@@ -79,6 +85,9 @@ class Sequences:
         completion: `[B, C]` boolean, true at tokens of the completion.
         tokens: `[K]` the completion tokens in row-major order.
         logprobs: `[B, C]` as they were sampled, 0 on padding.
+
+    Example:
+        Of a prompt of 2 tokens and a completion of 1, `before` is `[[False, True, False]]` and `completion` `[[True]]`.
     """
 
     input_ids: Tensor
@@ -103,6 +112,9 @@ class RolloutBatch:
         seed: of the run's data, from which whatever is drawn for an update follows.
         places: for each problem that this process answers in an update, its dataset row and its place among all the
             update's problems, over all processes; empty outside of training.
+
+    Example:
+        `RolloutBatch(rollouts, group_size=8)` of 32 rollouts holds 4 groups.
     """
 
     rollouts: list[Rollout]
@@ -123,15 +135,15 @@ class RolloutBatch:
         return [self.rollouts[i : i + self.group_size] for i in range(0, len(self), self.group_size)]
 
     def to(self, *args: Any, **kwargs: Any) -> RolloutBatch:
-        """Lightning moves batches to the device; tensors are made there when they are needed."""
+        """Stay where it is: tensors are built on the device when they are needed."""
         return self
 
     def part(self, indices: Sequence[int]) -> RolloutBatch:
-        """The chosen rollouts, as groups of one."""
+        """Return a batch of the rollouts with these numbers, as groups of one."""
         return replace(self, rollouts=[self.rollouts[i] for i in indices], group_size=1)
 
     def sequences(self, indices: Sequence[int], pad_id: int, device: torch.device) -> Sequences:
-        """The chosen rollouts as padded tensors."""
+        """Return the rollouts with these numbers as padded tensors on a device."""
         rows = [self.rollouts[i] for i in indices]
         size = len(rows)
         whole = max(len(r.prompt_ids) + len(r.completion.ids) for r in rows)

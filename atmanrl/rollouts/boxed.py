@@ -17,7 +17,7 @@ class BoxedSplitter(Splitter):
     closing = "}"
 
     def find(self, text: str) -> Place | None:
-        """The last box and what it holds."""
+        """Find the last box and what it holds."""
         start = text.rfind(self.opening)
         end = start + len(self.opening)
         closed = -1 if start < 0 else closing_brace(text, end)
@@ -29,7 +29,7 @@ class BoxedSplitter(Splitter):
 
 
 def closing_brace(text: str, begin: int) -> int:
-    """Where the brace stands that closes the one before `begin`; -1 if none does."""
+    """Return the place of the brace that closes the one before `begin`; -1 if there is none."""
     depth, place = 1, begin
     while place < len(text):
         if text[place] == "\\":

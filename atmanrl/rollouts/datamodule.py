@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,32 +16,17 @@ from atmanrl.errors import UserError
 from atmanrl.horizon import batches_done, check_interval, planned_updates
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import traces
-from atmanrl.rollouts.batch import Rollout, RolloutBatch
+from atmanrl.rollouts.answering import ProblemBatch, TraceBatch, answer
+from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.rollouts.order import Block, EpochOrder, digest
-from atmanrl.rollouts.prompt_lengths import TooLong, fitting_problems
-from atmanrl.rollouts.resampling import Row, resample, reserves
+from atmanrl.rollouts.prompt_lengths import TooLong, check_limits, fitting_problems
+from atmanrl.rollouts.resampling import ProblemRow, resample, reserves
 from atmanrl.rollouts.sampler import Sampler, SamplingOptions
 from atmanrl.rollouts.sampling import HFSampler
-from atmanrl.rollouts.seeds import uniforms
+from atmanrl.rollouts.seeds import group_uniforms
 from atmanrl.rollouts.split import Splitter, splitter_of
 from atmanrl.tasks import DELIMITER, Problem, Task
 from atmanrl.tasks.base import readable_problems
-
-
-class ProblemBatch(list[Row]):
-    """Rows of problems, before they are answered."""
-
-    def to(self, *args: Any, **kwargs: Any) -> ProblemBatch:
-        """Nothing of it lives on a device."""
-        return self
-
-
-class TraceBatch(list[tuple[str, int, dict[str, Any]]]):
-    """Stored traces (where they stand, row, object), before they are tokenized."""
-
-    def to(self, *args: Any, **kwargs: Any) -> TraceBatch:
-        """Nothing of it lives on a device."""
-        return self
 
 
 class RolloutDataModule(LightningDataModule):
@@ -129,14 +114,9 @@ class RolloutDataModule(LightningDataModule):
         self.val_problems, self.test_problems = val_problems, test_problems
         self.eval_samples, self.eval_queries = eval_samples, eval_queries
         self.seed = seed
-        if max_prompt_tokens is not None and max_prompt_tokens < 1:
-            raise UserError(
-                f"data.max_prompt_tokens is {max_prompt_tokens}; give at least 1, or null for no such limit."
-            )
-        if too_long not in ("error", "drop"):
-            raise UserError(f"data.too_long {too_long!r} is unknown; choose error or drop.")
+        check_limits(max_prompt_tokens, too_long)
         self.max_prompt_tokens, self.too_long = max_prompt_tokens, too_long
-        self.rows: dict[str, list[Row]] = {}
+        self.rows: dict[str, list[ProblemRow]] = {}
         self._synced_update: int | None = None
 
     def setup(self, stage: str) -> None:
@@ -161,7 +141,7 @@ class RolloutDataModule(LightningDataModule):
             self.rows["test"] = self.rows["test"][: self.test_problems]
 
     def order_options(self) -> dict[str, Any]:
-        """What the order of problems hangs on, by option; a run that goes on cannot change it."""
+        """Return the options on which the order of problems depends; a run that is resumed cannot change them."""
         if self.task is None:
             return {}
         return {
@@ -170,14 +150,14 @@ class RolloutDataModule(LightningDataModule):
             "data.task (a digest of its problems)": digest(p for _, p in self.rows["val"] + self.rows["train"]),
         }  # fmt: skip
 
-    def _fitting(self, rows: list[Row]) -> list[Row]:
+    def _fitting(self, rows: list[ProblemRow]) -> list[ProblemRow]:
         policy = None if self.trainer is None else getattr(self.trainer.lightning_module, "policy", None)
         if self.task is None or not isinstance(policy, Policy):
             return rows
         return fitting_problems(rows, self.task, policy, self.max_new_tokens, self.max_prompt_tokens, self.too_long)
 
-    def train_dataloader(self) -> DataLoader[Row]:
-        """One batch of problems an update; the last, smaller batch of an epoch is left out."""
+    def train_dataloader(self) -> DataLoader[ProblemRow]:
+        """Return the loader of training problems: a batch for each update, without the last, smaller one of an epoch."""
         rows = self._rows("train", "fit")
         order = EpochOrder(
             len(rows), self.seed, lambda: batches_done(self.trainer), processes(), self.queries_per_device
@@ -185,20 +165,20 @@ class RolloutDataModule(LightningDataModule):
         check_interval(self.trainer, order.updates)
         # a generator of its own keeps the loader from drawing on the global random state
         return DataLoader(
-            cast("Dataset[Row]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
+            cast("Dataset[ProblemRow]", rows), batch_size=self.queries_per_device, sampler=order, collate_fn=ProblemBatch,
             drop_last=True, generator=torch.Generator().manual_seed(self.seed),
         )  # fmt: skip
 
-    def val_dataloader(self) -> DataLoader[Row]:
-        """The held-out training problems."""
+    def val_dataloader(self) -> DataLoader[ProblemRow]:
+        """Return the loader of the held-out training problems."""
         return self._evaluation(self._rows("val", "validate"), "data.val_problems", ProblemBatch)
 
-    def test_dataloader(self) -> DataLoader[Row]:
-        """The drawn test problems."""
+    def test_dataloader(self) -> DataLoader[ProblemRow]:
+        """Return the loader of the drawn test problems."""
         return self._evaluation(self._rows("test", "test"), "data.test_problems", ProblemBatch)
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The stored traces, or the drawn test problems."""
+        """Return the loader of the stored traces, or else of the drawn test problems."""
         if self.traces is None:
             return self.test_dataloader()
         path = Path(self.traces)
@@ -231,35 +211,21 @@ class RolloutDataModule(LightningDataModule):
         return answered
 
     def answer(
-        self, policy: Policy, problems: Sequence[Row], split_name: str, update: int, samples: int
+        self, policy: Policy, problems: Sequence[ProblemRow], split_name: str, update: int, samples: int
     ) -> RolloutBatch:
-        """Sample `samples` rollouts of each problem, split them, and judge the answers."""
+        """Sample `samples` rollouts of each problem for an update, split them, and judge the answers."""
         assert self.task is not None
-        began = time.perf_counter()
-        prompts = [self.task.prompt(problem) for _, problem in problems]
-        prompt_ids = [policy.encode_prompt(prompt) for prompt in prompts]
-        uniform = torch.stack([
-            torch.stack([
-                uniforms(self.seed, split_name, update, row, s, self.max_new_tokens) for s in range(samples)
-            ])
-            for row, _ in problems
-        ])  # fmt: skip
-        completions = self.sampler.sample(policy, prompt_ids, uniform, self.sampling)
-        rollouts = []
-        for (row, problem), prompt, ids, group in zip(problems, prompts, prompt_ids, completions, strict=True):
-            for s, completion in enumerate(group):
-                parts = self.splitter.split(policy.tokenizer, completion.ids)
-                right = parts.answer is not None and self.task.is_right(parts.answer, problem)
-                readable = right or (parts.answer is not None and self.task.can_read(parts.answer, problem))
-                rollouts.append(Rollout(problem, row, s, prompt, ids, completion, parts, right, readable=readable))
-        return RolloutBatch(rollouts, samples, time.perf_counter() - began, seed=self.seed)
+        rows = [row for row, _ in problems]
+        uniforms = group_uniforms(self.seed, split_name, update, rows, samples, self.max_new_tokens)
+        batch = answer(policy, problems, self.task, self.splitter, self.sampler, self.sampling, uniforms)
+        return replace(batch, seed=self.seed)
 
     def _answered(self, policy: Policy, problems: ProblemBatch, trainer: Trainer) -> RolloutBatch:
         """Rollouts of the trainer's stage; groups of training that have no spread make way for others."""
         split_name, update, samples = self._stage(trainer)
         answered = self.answer(policy, problems, split_name, update, samples)
         if split_name == "train" and self.resample_zero_spread:
-            asked = [row for theirs in all_gather([row for row, _ in problems]) for row in theirs]
+            asked = [row for rows in all_gather([row for row, _ in problems]) for row in rows]
             spare = reserves(self.rows["train"], asked, f"{self.seed}/resample/{update}")
             first = processes().rank * len(problems)
             answered = resample(
@@ -268,12 +234,12 @@ class RolloutDataModule(LightningDataModule):
             )  # fmt: skip
         return answered
 
-    def _rows(self, split_name: str, command: str) -> list[Row]:
+    def _rows(self, split_name: str, command: str) -> list[ProblemRow]:
         if self.task is None:
             raise UserError(f"`{command}` samples from the live policy: give data.task instead of data.traces.")
         return self.rows[split_name]
 
-    def _shuffled(self, problems: Sequence[Problem]) -> list[Row]:
+    def _shuffled(self, problems: Sequence[Problem]) -> list[ProblemRow]:
         order = torch.randperm(len(problems), generator=torch.Generator().manual_seed(self.seed))
         return [(row, problems[row]) for row in order.tolist()]
 

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from atmanrl.models.logits import head_at, positions, token_logprobs
+from atmanrl.models.batching import positions
+from atmanrl.models.cache import select_rows
+from atmanrl.models.logits import head_at
 from atmanrl.models.policy import Policy
-from atmanrl.rollouts.cache import repeat_with_room, select_rows
+from atmanrl.models.token_scores import token_logprobs
+from atmanrl.rollouts.preallocated import preallocate
 from atmanrl.rollouts.sampler import SamplingOptions
 from atmanrl.rollouts.seeds import inverse_cdf
 from atmanrl.rollouts.stop_criteria import StopCriteria
@@ -25,6 +28,9 @@ class Prefill:
         logits: `[Q, V]` of the first token.
         cache: keys and values of the prompts, of Q rows.
         mask: `[Q, S]`, 1 where a prompt's tokens are.
+
+    Example:
+        Of prompts of 1 and 3 tokens, `mask` is `[[0, 0, 1], [1, 1, 1]]`.
     """
 
     logits: Tensor
@@ -41,6 +47,10 @@ class Decoded:
         logprobs: `[B, T]`, not NaN behind a completion's end.
         lengths: `[B]`, in tokens.
         finished: `[B]`, whether it ended by itself.
+
+    Example:
+        Of a completion of 2 tokens that ended and one that was cut off at T = 3, `lengths` is `[2, 3]` and `finished`
+        `[True, False]`.
     """
 
     tokens: Tensor
@@ -50,7 +60,7 @@ class Decoded:
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, both `[B, S]`, of rows padded on the left."""
+    """Return token ids and attention mask, both `[B, S]`, of rows padded on the left."""
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad_id, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -102,7 +112,7 @@ def decode_dynamic(
     uniforms = uniforms.flatten(0, 1)
     rows, width = len(uniforms), read.mask.shape[1]
     logits, cache, mask = read.logits.repeat_interleave(group, dim=0), read.cache, read.mask
-    repeat_with_room(cache, group)
+    preallocate(cache, group)
     position = mask.sum(1, keepdim=True).repeat_interleave(group, dim=0)
     mask = torch.cat([mask, mask.new_ones(len(mask), limit)], dim=1).repeat_interleave(group, dim=0)
 

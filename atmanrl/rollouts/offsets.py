@@ -47,6 +47,9 @@ class Offsets:
         text: the text of all tokens, without special ones.
         ends: for k = 0 to n, how many whole characters of `text` the first k tokens give.
         whole: for k = 0 to n, whether the text may be cut behind token k: no character lies on both sides.
+
+    Example:
+        Of `a`, and of `é` in two tokens: `Offsets("aé", ends=[0, 1, 1, 2], whole=[True, True, False, True])`.
     """
 
     text: str
@@ -68,7 +71,7 @@ _TOKENS: WeakKeyDictionary[Any, dict[int, _Token]] = WeakKeyDictionary()
 
 
 def decode(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> str:
-    """Text of token ids, special tokens left out (but for the `visible` ones) and spaces as they are."""
+    """Return the text of token ids, without special tokens (but for the `visible` ones) and with all spaces."""
     if not visible:
         text: str = tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
@@ -79,12 +82,12 @@ def decode(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) ->
 
 
 def special_ids(tokenizer: Any) -> set[int]:
-    """The ids of the tokens that `decode` leaves out by default."""
+    """Return the ids of the tokens that `decode` leaves out by default."""
     return {*tokenizer.all_special_ids, *(i for i, token in tokenizer.added_tokens_decoder.items() if token.special)}
 
 
 def offsets(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> Offsets:
-    """Where each token's text ends.
+    """Return where each token's text ends.
 
     A tokenizer whose tokens' texts depend on more than the module's docstring says is served by decoding every prefix,
     which takes quadratic time.
@@ -98,16 +101,16 @@ def offsets(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -
     places = [place for place, token_id in enumerate(ids) if token_id not in special]
     table = _TOKENS.setdefault(tokenizer, {})
     tokens = [table.get(ids[place]) or _learn(tokenizer, table, ids[place], visible) for place in places]
-    pieces: list[str] = []
+    texts: list[str] = []
     cuts: Cuts = []
     end = 0
     for kind, group in groupby(tokens, key=lambda token: token.kind):
         run = list(group)
-        piece, own = _RUNS[kind](run, is_first=not pieces)
+        run_text, own = _RUNS[kind](run, is_first=not texts)
         cuts += [(end + cut, is_whole) for cut, is_whole in own]
-        pieces.append(piece)
-        end += len(piece)
-    if "".join(pieces) != text:
+        texts.append(run_text)
+        end += len(run_text)
+    if "".join(texts) != text:
         return _by_prefixes(tokenizer, ids, text, visible)
     every: Cuts = [(0, True)]
     cut_of = dict(zip(places, cuts, strict=True))

@@ -15,11 +15,11 @@ ALONE = Processes(0, 1)
 
 
 def digest(problems: Iterable[Problem]) -> str:
-    """A digest of which problems there are, in this order."""
-    found = hashlib.sha256()
+    """Return a digest of which problems there are, in this order."""
+    digested = hashlib.sha256()
     for problem in problems:
-        found.update(repr((problem.id, problem.question)).encode("utf-8", "surrogatepass"))
-    return found.hexdigest()[:16]
+        digested.update(repr((problem.id, problem.question)).encode("utf-8", "surrogatepass"))
+    return digested.hexdigest()[:16]
 
 
 class EpochOrder(DistributedSampler[int]):
@@ -27,7 +27,7 @@ class EpochOrder(DistributedSampler[int]):
 
     An update takes the next problems of the permutation, the first process the first of them, and so on: the update is
     the same on any number of processes. What does not fill an update is left out. It keeps its full length after a
-    restart, so that the trainer's count of batches stays right. (A `DistributedSampler`, so that Lightning leaves it.)
+    restart, so that the trainer's count of batches stays correct. (A `DistributedSampler`, so that Lightning leaves it.)
 
     Args:
         size: of the dataset.

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from atmanrl.errors import UserError
 from atmanrl.models.policy import Policy
 from atmanrl.notes import say
-from atmanrl.rollouts.resampling import Row
+from atmanrl.rollouts.resampling import ProblemRow
 from atmanrl.tasks import Task
 
 TooLong = Literal["error", "drop"]
 
 
+def check_limits(max_prompt_tokens: int | None, too_long: str) -> None:
+    """Refuse options that cannot be.
+
+    Raises:
+        UserError: a limit below 1, or an unknown `too_long`.
+    """
+    if max_prompt_tokens is not None and max_prompt_tokens < 1:
+        raise UserError(f"data.max_prompt_tokens is {max_prompt_tokens}; give at least 1, or null for no such limit.")
+    if too_long not in get_args(TooLong):
+        raise UserError(f"data.too_long {too_long!r} is unknown; choose {' or '.join(get_args(TooLong))}.")
+
+
 def fitting_problems(
-    rows: Sequence[Row],
+    rows: Sequence[ProblemRow],
     task: Task,
     policy: Policy,
     max_new_tokens: int,
     max_prompt_tokens: int | None,
     too_long: TooLong,
-) -> list[Row]:
-    """The problems whose prompts are short enough; how many are left out is said.
+) -> list[ProblemRow]:
+    """Return the problems whose prompts are short enough, and say how many are left out.
 
     Args:
         rows: problems.

@@ -9,18 +9,19 @@ from random import Random
 from atmanrl.rollouts.batch import RolloutBatch
 from atmanrl.tasks import Problem
 
-Row = tuple[int, Problem]
+ProblemRow = tuple[int, Problem]
+"""A problem behind its row in the dataset."""
 
 
 def zero_spread(batch: RolloutBatch) -> list[int]:
-    """Numbers of the groups whose answers are all right or all wrong."""
+    """Return the numbers of the groups whose answers are all right or all wrong."""
     size = batch.group_size
     counts = [sum(bool(r.correct) for r in batch.rollouts[q : q + size]) for q in range(0, len(batch), size)]
-    return [q for q, right in enumerate(counts) if right in (0, size)]
+    return [q for q, count in enumerate(counts) if count in (0, size)]
 
 
-def reserves(rows: Sequence[Row], asked: Sequence[int], key: str) -> list[list[Row]]:
-    """For each group of an update, problems of its own that may take its place, in this order.
+def reserves(rows: Sequence[ProblemRow], asked: Sequence[int], key: str) -> list[list[ProblemRow]]:
+    """Return, for each group of an update, the problems that may take its place, in this order.
 
     They depend on what the whole update asks and on the key, so they are the same on any number of processes, and no
     problem stands ready for two groups.
@@ -37,7 +38,10 @@ def reserves(rows: Sequence[Row], asked: Sequence[int], key: str) -> list[list[R
 
 
 def resample(
-    batch: RolloutBatch, spare: Sequence[Sequence[Row]], answer: Callable[[Sequence[Row]], RolloutBatch], rounds: int
+    batch: RolloutBatch,
+    spare: Sequence[Sequence[ProblemRow]],
+    answer: Callable[[Sequence[ProblemRow]], RolloutBatch],
+    rounds: int,
 ) -> RolloutBatch:
     """Put groups of other problems in the place of groups without spread.
 
@@ -51,7 +55,7 @@ def resample(
         rounds: most times that a group is replaced.
 
     Returns:
-        A batch of as many groups in the same places. Its figures say how many groups were sampled in addition, as a
+        A batch of as many groups in the same places. Its metrics say how many groups were sampled in addition, as a
         share of its groups (`resampled/groups`), and the share of groups without spread that are left
         (`resampled/left`).
     """
@@ -66,5 +70,5 @@ def resample(
         for i, q in enumerate(places):
             rollouts[q * size : (q + 1) * size] = answered.rollouts[i * size : (i + 1) * size]
     left = len(zero_spread(replace(batch, rollouts=rollouts)))
-    figures = {"resampled/groups": extra / count, "resampled/left": left / count}
-    return replace(batch, rollouts=rollouts, seconds=seconds, metrics=batch.metrics | figures)
+    metrics = {"resampled/groups": extra / count, "resampled/left": left / count}
+    return replace(batch, rollouts=rollouts, seconds=seconds, metrics=batch.metrics | metrics)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import evaluating
+from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.decoding import Decoded, decode_dynamic, prefill
+from atmanrl.rollouts.decoding_state import DecodingStep, decode_step
 from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions
-from atmanrl.rollouts.static_decoding import Step, decode_static, decode_step, why_not_static
+from atmanrl.rollouts.static_decoding import decode_static, why_not_static
 from atmanrl.rollouts.stop_criteria import StopCriteria
 from atmanrl.rollouts.truncation import ALL_TOKENS, Truncation
 
@@ -47,7 +48,7 @@ class HFSampler(Sampler):
             raise UserError("data.sampler's option compile needs a cache of fixed shape: give cache: static, or auto.")
         self.cache = cache
         self.mode: CompileMode | None = "reduce-overhead" if compile is True else compile or None
-        self._step: Step | None = None
+        self._step: DecodingStep | None = None
         self._told = False
 
     @torch.no_grad()
@@ -115,7 +116,7 @@ class HFSampler(Sampler):
             self._told = True
         return False
 
-    def _compiled(self) -> Step:
+    def _compiled(self) -> DecodingStep:
         """The decoding step, compiled once if the mode says so.
 
         Sizes of batch and cache become symbols when they change for the first time: two or three compilations in all.

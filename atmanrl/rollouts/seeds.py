@@ -7,6 +7,7 @@ processes or on a restart.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -15,14 +16,20 @@ from torch import Tensor
 
 
 def uniforms(seed: int, split: str, update: int, row: int, sample: int, count: int) -> Tensor:
-    """Uniform numbers in [0, 1), float64 `[count]`; the t-th is for token position t, whatever `count` is."""
+    """Return numbers in [0, 1), float64 `[count]`: the t-th is for token position t, whatever `count` is."""
     key = blake2b(f"{seed}/{split}/{update}/{row}/{sample}".encode(), digest_size=16).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key, "little")))
     return torch.from_numpy(generator.random(count))
 
 
+def group_uniforms(seed: int, split: str, update: int, rows: Sequence[int], samples: int, count: int) -> Tensor:
+    """Return the uniform numbers of a group of each row's problem, `[Q, samples, count]` (see `uniforms`)."""
+    groups = [[uniforms(seed, split, update, row, sample, count) for sample in range(samples)] for row in rows]
+    return torch.stack([torch.stack(group) for group in groups])
+
+
 def cumulated(probabilities: Tensor) -> Tensor:
-    """Sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; all of them sum to 1, or to less than 16.
+    """Return the sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; a row sums to less than 16.
 
     They are summed as integers, in units of 2^-59: the order of summation has no effect, and so CUDA has a deterministic
     kernel, which for floating-point numbers it has not.
@@ -32,7 +39,7 @@ def cumulated(probabilities: Tensor) -> Tensor:
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]`, a part of their sum.
+    """Return the tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]` of their sum.
 
     A token of probability zero is never drawn.
     """

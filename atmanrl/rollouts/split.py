@@ -39,7 +39,7 @@ class Parts:
     """A completion in its parts.
 
     Attributes:
-        text: the whole completion, without special tokens (but for those that the delimiter is made of).
+        text: the whole completion, without special tokens (but for those that the delimiter consists of).
         cot: the reasoning: all before the delimiter, or the whole text where there is none.
         answer: what follows the delimiter, stripped; None without a delimiter.
         cot_length: number of tokens that lie wholly before the delimiter; where there is none, of all tokens but the
@@ -119,7 +119,7 @@ class Splitter(ABC):
         return f"{cot}{separator}{self.opening}{self.gap}{answer}{self.closing}"
 
     def cuts(self, cot: str) -> bool:
-        """Whether a reasoning, joined with an answer, would be split before its end: it holds an opening itself."""
+        """Return whether a reasoning, joined with an answer, would be split before its end, as it holds an opening."""
         cot = cot.rstrip()
         place = self.find(self.join(cot, "?"))
         return place is not None and place.start < len(cot)
@@ -137,17 +137,17 @@ class Splitter(ABC):
                 )
 
     def visible(self, tokenizer: Any) -> frozenset[int]:
-        """Ids of the special tokens that texts must show for the opening to be found: those that it is made of."""
+        """Return the ids of the special tokens that the opening consists of, which texts must therefore show."""
         names = {i: tokenizer.convert_ids_to_tokens(i) for i in special_ids(tokenizer)}
         return frozenset(i for i, name in names.items() if name and (name in self.opening or self.opening in name))
 
     def text_ids(self, tokenizer: Any, text: str) -> list[int]:
-        """Token ids of a text within a sequence; of the special tokens, only `visible` ones are read from it."""
+        """Return the token ids of a text within a sequence; only `visible` special tokens are read from it."""
         return text_ids(tokenizer, text, self.visible(tokenizer))
 
     @property
     def setting(self) -> str | dict[str, Any]:
-        """What names the splitter in `data.delimiter`, in a stored trace and in the figures of an evaluation."""
+        """What names the splitter in `data.delimiter`, in a stored trace and in the metrics of an evaluation."""
         module = type(self).__module__
         own = "" if module.partition(".")[0] == __name__.partition(".")[0] else f"{module}."
         return {"class_path": f"{own}{type(self).__qualname__}"}
@@ -176,7 +176,7 @@ class DelimiterSplitter(Splitter):
         self.opening = delimiter
 
     def find(self, text: str) -> Place | None:
-        """The first delimiter, and all that follows it."""
+        """Find the first delimiter, and all that follows it."""
         start = text.find(self.opening)
         end = start + len(self.opening)
         return None if start < 0 else Place(start, end, text[end:].strip())
@@ -195,7 +195,7 @@ DEFAULT = DelimiterSplitter()
 
 
 def splitter_of(delimiter: str | Splitter) -> Splitter:
-    """The splitter that `data.delimiter` names: a text is a delimiter.
+    """Return the splitter that `data.delimiter` names: a text is a delimiter.
 
     Raises:
         UserError: the text is empty, or the name of a class that could not be imported, and so was left as a text.

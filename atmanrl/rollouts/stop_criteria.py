@@ -32,7 +32,7 @@ class StopCriteria:
         self.window = MARGIN + max((len(string.encode()) for string in stop), default=0)
 
     def __call__(self, tokens: Tensor, active: Tensor, t: int) -> Tensor:
-        """Whether each active row ends with its token in column t, boolean `[A]`.
+        """Return whether each active row ends with its token in column t, boolean `[A]`.
 
         Args:
             tokens: `[B, T]`, known up to and with column t.
@@ -46,7 +46,7 @@ class StopCriteria:
         return over
 
     def first_end(self, ids: Sequence[int], begin: int) -> int | None:
-        """The first column from `begin` on at which one completion, `ids`, ends; None where it goes on."""
+        """Return the first column from `begin` on at which the completion `ids` ends; None where it goes on."""
         for t in range(begin, len(ids)):
             if ids[t] in self.eos_ids or (self.stop and self._stops(ids[max(0, t + 1 - self.window) : t + 1])):
                 return t

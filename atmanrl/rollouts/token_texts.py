@@ -10,9 +10,9 @@ from atmanrl.rollouts.offsets import offsets
 
 
 def token_texts(tokenizer: Any, ids: Sequence[int], visible: Collection[int] = ()) -> list[str]:
-    """The text of each token, one piece for each id; together they are `decode(tokenizer, ids, visible)`.
+    """Return the text of each token; joined, they are `decode(tokenizer, ids, visible)`.
 
-    A character made of several tokens stands whole with the last of them, the others are empty; so are special tokens.
+    A character of several tokens stands whole with the last of them. The others are empty, and so are special tokens.
     """
     known = offsets(tokenizer, ids, visible)
     return [known.text[start:end] for start, end in pairwise(known.ends)]

@@ -9,7 +9,8 @@ completion was split by another than the default: a text, or an object with the 
 `gradients`.
 
 To be read, a trace needs `prompt`, `gold` (or `answer`, taken as gold) and either `cot` or a whole `completion`; token
-ids are used where they are given and made where they are not. What was known of the tokens is read only with their ids.
+ids are used where there are any, and the text is tokenized where there are none. What is known of single tokens is read
+together with their ids alone.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from atmanrl.errors import UserError, prefixed
+from atmanrl.errors import UserError
 from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
 from atmanrl.io.jsonl import RowError
 from atmanrl.io.trace_schema import check_fields
-from atmanrl.models.loading import check_length
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.boxed import BoxedSplitter
@@ -39,7 +39,7 @@ class TraceError(UserError):
 
 
 def to_json(rollout: Rollout) -> dict[str, Any]:
-    """A rollout as one JSON object."""
+    """Return a rollout as one JSON object."""
     return {
         "problem_id": rollout.problem.id,
         "prompt": rollout.prompt,
@@ -79,13 +79,13 @@ def read(
     on_fault: Callable[[int, str], None] | None = None,
     splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
+    """Yield line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
 
     Args:
         path: the file.
         limit: read no more than the first so many traces, faulty ones counted.
-        on_fault: is told the line number and the fault of each faulty line, which is then passed over; without it the
-            first fault is raised.
+        on_fault: called with the line number and the fault of each faulty line, which is then passed over; without it,
+            the first fault is raised.
         splitter: of traces that name none; messages tell its delimiter.
 
     Raises:
@@ -115,13 +115,13 @@ def _fault(trace: dict[str, Any], splitter: Splitter) -> str:
         return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}."
     if trace.get("gold") is None and trace.get("answer") is None:
         return "field 'gold' (or 'answer') is missing."
-    if (given := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(given) != len(ids):
-        return f"field 'logprobs' has {len(given)} values for {len(ids)} tokens."
+    if (logprobs := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(logprobs) != len(ids):
+        return f"field 'logprobs' has {len(logprobs)} values for {len(ids)} tokens."
     return ""
 
 
 def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
-    """The splitter that a trace names; `otherwise` where it names none, or that very one.
+    """Return the splitter that a trace names; `otherwise` where it names none, or that very one.
 
     Raises:
         TraceError: it names a class that is neither `otherwise` nor comes with the package: no data makes code run.
@@ -139,7 +139,7 @@ def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
 
 
 def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, splitter: Splitter = DEFAULT) -> Rollout:
-    """A rollout of a checked object, tokenized for `policy` where it has no token ids.
+    """Return the rollout of a checked object, tokenized for `policy` where it has no token ids.
 
     Args:
         trace: the object.
@@ -162,18 +162,20 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
             answer = trace["answer"] if trace.get("answer") is not None else gold
             text = splitter.join(trace["cot"].rstrip(), answer)
         ids = _text_ids(policy, text, splitter)
-    size = policy.model.get_input_embeddings().num_embeddings
+    size = policy.vocabulary_size
     if max(*prompt_ids, *ids, 0) >= size:
         raise TraceError(
             f"{where}: token ids beyond the model's vocabulary of {size}; these traces come from another tokenizer. "
             "Leave prompt_ids and completion_ids out to tokenize the text anew."
         )
-    with prefixed(where, TraceError):  # before the text is split, which takes its time
-        check_length(len(prompt_ids) + len(ids), policy.model.config)
+    if excess := policy.excess(len(prompt_ids) + len(ids)):  # before the text is cut, which takes its time
+        raise TraceError(f"{where}: {excess}.")
     known = {name: value for name, value in trace.items() if value is not None}
     problem = Problem(id=str(known.get("problem_id", f"trace/{row}")), question=trace["prompt"], gold=gold)
     parts = splitter.split(tokenizer, ids)
-    of_tokens = known if "completion_ids" in known else {}  # of tokens made anew nothing is known
+    of_tokens = (
+        known if "completion_ids" in known else {}
+    )  # nothing is known of tokens of a text that is tokenized anew
     saliency = of_tokens.get("saliency")
     if saliency is not None and len(saliency) != parts.cot_length:
         raise TraceError(

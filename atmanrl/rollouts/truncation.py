@@ -25,6 +25,9 @@ class Truncation:
 
     Raises:
         UserError: a value outside of its range; the option is named.
+
+    Example:
+        `Truncation(top_k=50, top_p=0.95)`
     """
 
     top_k: int = 0

@@ -152,7 +152,7 @@ def parse_number(text: str) -> Decimal | Fraction | None:
 
 
 def same_number(answer: str, gold: str) -> bool:
-    """Whether both texts hold the same number, exactly: 7.0 is 7 and 0.75 is 3/4, but 0.33 is not 1/3.
+    """Return whether both texts hold the same number, exactly: 7.0 is 7 and 0.75 is 3/4, but 0.33 is not 1/3.
 
     Args:
         answer: the text that followed the delimiter.

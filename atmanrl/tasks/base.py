@@ -36,7 +36,10 @@ class Problem:
         question: the text of the question, without any instruction.
         gold: the gold answer as it is written after the delimiter (`72`).
         solution: a worked reasoning (without delimiter and answer), for the supervised warm start; None if there is none.
-        columns: whatever else the data has of it, by name (test cases, a difficulty); reward functions are given it.
+        columns: whatever else the data has of it, by name (test cases, a difficulty); reward functions receive it.
+
+    Example:
+        `Problem("gsm8k/train/17", "Weng earns $12 an hour. How much ...?", "10", "She earns 12 / 60 = ...")`
     """
 
     id: str
@@ -80,7 +83,7 @@ class Task(ABC):
 
     @abstractmethod
     def problems(self, split: Split) -> Sequence[Problem]:
-        """All problems of a split, in a fixed order; called once per process.
+        """Return all problems of a split, in a fixed order; called once per process.
 
         Raises:
             TaskError: the data cannot be read.
@@ -92,18 +95,18 @@ class Task(ABC):
 
     @abstractmethod
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer`, the text that followed the delimiter, gives the problem's gold answer."""
+        """Return whether `answer`, the text that followed the delimiter, gives the problem's gold answer."""
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer`, right or wrong, is written so that it can be judged; here, any text that is not blank."""
+        """Return whether `answer`, right or wrong, can be judged as it is written; here, any text that is not blank."""
         return bool(answer.strip())
 
     def prompt(self, problem: Problem) -> str:
-        """The user's turn: the question and, if there is one, the instruction."""
+        """Return the user's turn: the question and, if there is one, the instruction."""
         if not self.instruction:
             return problem.question
-        told = self._answer_format(self.answer_name, self.answer_example)
-        return f"{problem.question}\n\n{self.instruction.replace(ANSWER_FORMAT, told)}"
+        marked = self._answer_format(self.answer_name, self.answer_example)
+        return f"{problem.question}\n\n{self.instruction.replace(ANSWER_FORMAT, marked)}"
 
     def ask_for(self, answer_format: Callable[[str, str], str]) -> None:
         """Take over how the answer is marked; the data module calls this before it asks for a prompt.
@@ -115,7 +118,7 @@ class Task(ABC):
 
 
 def readable_problems(task: Task, split: Split) -> Sequence[Problem]:
-    """A task's problems, all of whose texts can be tokenized and written; checked before the first one is drawn.
+    """Return a task's problems, each checked: its texts can be tokenized and written.
 
     Raises:
         TaskError: a text holds half of a surrogate pair, is far too long or is none; or the data cannot be read.

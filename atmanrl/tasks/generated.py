@@ -18,7 +18,7 @@ TEST_SHARE = 10
 
 
 def split_of(key: str) -> Split:
-    """The split that a problem belongs to, by a hash of its key alone.
+    """Return the split that a problem belongs to, by a hash of its key alone.
 
     Train and test share no problem because no key has two splits, whatever the seed, the sizes and the wording.
     """
@@ -58,18 +58,18 @@ class GeneratedTask(Task):
 
     @abstractmethod
     def draw(self, rng: Random) -> Any:
-        """The numbers of one problem, with their `key`."""
+        """Draw the numbers of one problem, with their `key`."""
 
     @abstractmethod
     def tell(self, drawn: Any, rng: Random) -> tuple[str, tuple[Step, ...]]:
-        """The question, and the steps to its answer."""
+        """Return the question, and the steps to its answer."""
 
     def place(self, steps: tuple[Step, ...], number: int) -> str:
-        """How the id of the split's problem `number` ends."""
+        """Return the end of the id of the split's problem `number`."""
         return str(number)
 
     def problems(self, split: Split) -> Sequence[Problem]:
-        """The problems of `split`, in the order in which they were drawn."""
+        """Return the problems of `split`, in the order in which they were drawn."""
         return list(self._draw(split))
 
     def size(self, split: Split) -> int:
@@ -77,11 +77,11 @@ class GeneratedTask(Task):
         return self.sizes[split]
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether the first number in `answer` is the gold number."""
+        """Return whether the first number in `answer` is the gold number."""
         return same_number(answer, problem.gold)
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` holds a number."""
+        """Return whether `answer` holds a number."""
         return parse_number(answer) is not None
 
     def _draw(self, split: Split) -> Iterator[Problem]:

@@ -38,7 +38,7 @@ class GSM8K(Task):
         self.hub_name = hub_name
 
     def problems(self, split: Split) -> list[Problem]:
-        """All problems of a split in the data's order, with ids that count its rows from 0 (`gsm8k/train/17`).
+        """Return all problems of a split in the data's order, with ids that count its rows from 0 (`gsm8k/train/17`).
 
         Gold answers lose their thousands commas, solutions their calculator annotations and the line of the answer.
 
@@ -64,11 +64,11 @@ class GSM8K(Task):
         return SIZES[split] if self.hub_name == HUB_NAME else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether the first number in `answer` equals the gold number, however either is written."""
+        """Return whether the first number in `answer` equals the gold number, however either is written."""
         return same_number(answer, problem.gold)
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` holds a number."""
+        """Return whether `answer` holds a number."""
         return parse_number(answer) is not None
 
 

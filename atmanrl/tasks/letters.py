@@ -155,7 +155,7 @@ def parse_letter(text: str, choices: Iterable[str] = ()) -> str | None:
 
 
 def same_letter(answer: str, gold: str, choices: Iterable[str] = ()) -> bool:
-    """Whether both texts name the same one letter; False also where either names none.
+    """Return whether both texts name the same one letter; False also where either names none.
 
     Args:
         answer: the text that followed the delimiter.
@@ -180,19 +180,19 @@ def _without(text: str, choices: Iterable[str]) -> str:
     for choice in sorted({_lower(_lines(choice)) for choice in choices}, key=len, reverse=True):
         if choice.strip(MARK) in _KEPT:
             continue
-        lowered, pieces, end = _lower(text), [], 0
+        lowered, kept, end = _lower(text), [], 0
         start = lowered.find(choice)
         while start >= 0:
             after = start + len(choice)
             if not (lowered[start - 1 : start].isalnum() and choice[0].isalnum()) and not (
                 lowered[after : after + 1].isalnum() and choice[-1].isalnum()
             ):
-                pieces += [text[end:start], _TEXT]
+                kept += [text[end:start], _TEXT]
                 end = after
                 start = lowered.find(choice, after)
             else:
                 start = lowered.find(choice, start + 1)
-        text = "".join([*pieces, text[end:]])
+        text = "".join([*kept, text[end:]])
     return text
 
 

@@ -82,7 +82,7 @@ _QUOTES_AND_MARKDOWN = re.compile(r"[*`~\"${}]|(?<![^\W_])_+|_+(?![^\W_])")
 
 
 def plain(text: str, commands: dict[str, str] | None = None) -> str:
-    """The text without its markup, in linear time; it never raises.
+    """Return the text without its markup, in linear time; it never raises.
 
     Args:
         text: anything a policy may write.
@@ -119,7 +119,7 @@ def _comma(match: re.Match[str]) -> str:
 
 
 def marked(text: str) -> str:
-    """A text from `plain` with a `MARK` for the single characters of Markdown, LaTeX and quotes, too.
+    """Return a text from `plain` with a `MARK` for the single characters of Markdown, LaTeX and quotes, too.
 
     That is a step of its own because a reader of fractions needs the braces.
     """

@@ -39,7 +39,7 @@ class MixtureTask(Task):
         self.tasks, self.weights, self.seed = tasks, weights, seed
 
     def problems(self, split: Split) -> list[Problem]:
-        """The mixture's problems, task by task, each task's in the order in which it has them.
+        """Return the mixture's problems, task by task, each task's in the order in which it has them.
 
         Raises:
             TaskError: a task's data cannot be read, or a share is less than one problem.
@@ -63,27 +63,27 @@ class MixtureTask(Task):
         return sum(self._counts(known).values()) if known.keys() == sizes.keys() else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """As the problem's own task judges."""
+        """Judge as the problem's own task does."""
         task, own = self._of(problem)
         return task.is_right(answer, own)
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """As the problem's own task reads."""
+        """Read as the problem's own task does."""
         task, own = self._of(problem)
         return task.can_read(answer, own)
 
     def prompt(self, problem: Problem) -> str:
-        """With the instruction of the problem's own task."""
+        """Return the prompt of the problem's own task."""
         task, own = self._of(problem)
         return task.prompt(own)
 
     def ask_for(self, answer_format: Callable[[str, str], str]) -> None:
-        """Every task of the mixture asks for it."""
+        """Let every task of the mixture ask for it."""
         for task in self.tasks.values():
             task.ask_for(answer_format)
 
     def name_of(self, problem: Problem) -> str:
-        """The name of the problem's task.
+        """Return the name of the problem's task.
 
         Raises:
             TaskError: the problem is of no task here.
@@ -105,10 +105,10 @@ class MixtureTask(Task):
 
 
 def by_task(task: Task | None, problems: Sequence[Problem]) -> dict[str, list[int]]:
-    """Numbers of the problems of each task of a mixture, every task named; empty where the task is no mixture."""
+    """Return the numbers of each task's problems in a mixture, by the task's name; empty for any other task."""
     if not isinstance(task, MixtureTask):
         return {}
-    found: dict[str, list[int]] = {name: [] for name in task.tasks}
+    numbers: dict[str, list[int]] = {name: [] for name in task.tasks}
     for i, problem in enumerate(problems):
-        found[task.name_of(problem)].append(i)
-    return found
+        numbers[task.name_of(problem)].append(i)
+    return numbers

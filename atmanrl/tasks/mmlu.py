@@ -9,7 +9,7 @@ from typing import get_args
 
 from atmanrl.tasks.base import INSTRUCTION, Problem, Split, Task, TaskError
 from atmanrl.tasks.letters import LETTERS, parse_letter, same_letter
-from atmanrl.tasks.mmlu_rows import AUXILIARY, Row, read_rows
+from atmanrl.tasks.mmlu_rows import AUXILIARY, Question, read_rows
 from atmanrl.tasks.mmlu_subjects import CATEGORIES, CATEGORY_OF
 
 HUB_NAME = "cais/mmlu"
@@ -70,7 +70,7 @@ class MMLU(Task):
         self.dropped: dict[Split, Counter[str]] = {}
 
     def problems(self, split: Split) -> list[Problem]:
-        """The problems of a split in the data's order, with ids that count a part's rows (`mmlu/val/virology/17`).
+        """Return the problems of a split in the data's order; their ids count a part's rows (`mmlu/val/virology/17`).
 
         Raises:
             TaskError: there is no such split, or the data is missing, unreachable, empty or malformed.
@@ -111,15 +111,15 @@ class MMLU(Task):
         return SIZES[split] if whole else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` names the right letter and no other; the texts of the choices in it are passed over."""
+        """Return whether `answer` names the right letter and no other; the choices' own texts are passed over."""
         return same_letter(answer, problem.gold, problem.columns.get("choices", ()))
 
     def can_read(self, answer: str, problem: Problem) -> bool:
-        """Whether `answer` names one letter."""
+        """Return whether `answer` names one letter."""
         return parse_letter(answer, problem.columns.get("choices", ())) is not None
 
 
-def _problem(row: Row) -> Problem:
+def _problem(row: Question) -> Problem:
     """The question with its four choices below it, and the letter of the right one."""
     choices = [f"{letter}. {choice}" for letter, choice in zip(LETTERS, row.choices, strict=True)]
     place = f"{row.subject}/{row.number}" if row.subject else str(row.number)

@@ -22,8 +22,8 @@ _ADVICE = "give a folder that holds MMLU's dev.jsonl, val.jsonl and test.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A row of the data that has been checked.
+class Question:
+    """A question of the data that has been checked.
 
     Attributes:
         part: `dev`, `val`, `test` or `auxiliary_train`.
@@ -31,6 +31,9 @@ class Row:
         subject: empty in `auxiliary_train`.
         question, choices: as they stand there, without white space around them.
         gold: the number of the right choice, from 0.
+
+    Example:
+        `Question("val", 17, "virology", "Which ...?", ("A vaccine", "A virus", "A drug", "A test"), gold=1)`
     """
 
     part: str
@@ -51,8 +54,8 @@ class Row:
         return self.choices.count(self.choices[self.gold]) > 1
 
 
-def read_rows(path: str | None, hub_name: str, part: str) -> Iterator[Row]:
-    """All rows of a part of the data, from the folder `path` or, where that is None, from the hub.
+def read_rows(path: str | None, hub_name: str, part: str) -> Iterator[Question]:
+    """Yield all rows of a part of the data, from the folder `path` or, where that is None, from the hub.
 
     Raises:
         TaskError: the data is missing, unreachable, empty or malformed; the message names the place.
@@ -76,7 +79,7 @@ def _part_file(path: str, part: str) -> Path:
     )
 
 
-def _checked(row: object, part: str, number: int, where: str) -> Row:
+def _checked(row: object, part: str, number: int, where: str) -> Question:
     """A row whose fields are what they must be; `where` begins every error message."""
     fields: dict[str, Any] = row if isinstance(row, dict) else {}
     subject = "" if part == AUXILIARY else fields.get("subject")
@@ -93,7 +96,7 @@ def _checked(row: object, part: str, number: int, where: str) -> Row:
         answer = LETTERS.index(answer)
     if type(answer) is not int or not 0 <= answer < len(LETTERS):  # a bool is an int, too
         raise TaskError(f"{where}: `answer` is {answer!r}; it must be 0 to 3, or A to D.")
-    return Row(part, number, str(subject), question.strip(), tuple(choice.strip() for choice in choices), answer)
+    return Question(part, number, str(subject), question.strip(), tuple(choice.strip() for choice in choices), answer)
 
 
 def _plain(text: str) -> str:

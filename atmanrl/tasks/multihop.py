@@ -29,7 +29,15 @@ _APPLY = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floor
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A start and what is done to it, step by step: `(7, (("+", 5), ("*", 3)))` is (7 + 5) * 3."""
+    """A number to start with, and what is done to it step by step.
+
+    Attributes:
+        start: the number.
+        operations: sign and second operand of each step.
+
+    Example:
+        `Chain(7, (("+", 5), ("*", 3)))` is (7 + 5) * 3.
+    """
 
     start: int
     operations: tuple[tuple[str, int], ...]
@@ -84,20 +92,20 @@ class MultiHop(GeneratedTask):
         super().__init__(stream, train_size, test_size, seed, instruction)
 
     def draw(self, rng: Random) -> Chain:
-        """A chain of one of the lengths."""
+        """Draw a chain of one of the lengths."""
         return draw_chain(rng, rng.randint(self.shortest, self.longest))
 
     def tell(self, drawn: Chain, rng: Random) -> tuple[str, tuple[Step, ...]]:
-        """The chain as a recipe or as a row of people."""
+        """Tell the chain as a recipe or as a row of people."""
         return rng.choice((tell_recipe, tell_people))(drawn, rng)
 
     def place(self, steps: tuple[Step, ...], number: int) -> str:
-        """With the chain's length: `12-steps/17`."""
+        """Name the chain's length: `12-steps/17`."""
         return f"{len(steps)}-steps/{number}"
 
 
 def draw_chain(rng: Random, length: int) -> Chain:
-    """A chain of `length` steps whose numbers all lie between 1 and `LARGEST`."""
+    """Draw a chain of `length` steps whose numbers all lie between 1 and `LARGEST`."""
     value = start = rng.randint(2, 50)
     operations = []
     for _ in range(length):
@@ -115,7 +123,7 @@ def draw_chain(rng: Random, length: int) -> Chain:
 
 
 def tell_recipe(chain: Chain, rng: Random) -> tuple[str, tuple[Step, ...]]:
-    """The chain as orders ("Start with 7. Add 5. Multiply by 3. ..."), and the steps of the working."""
+    """Tell a chain as orders ("Start with 7. Add 5. Multiply by 3. ..."), and the steps of the working."""
     words = rng.choice((
         {"+": "Add {}.", "-": "Subtract {}.", "*": "Multiply by {}.", "/": "Divide by {}."},
         {"+": "Then add {}.", "-": "Then take away {}.", "*": "Then multiply by {}.", "/": "Then divide by {}."},
@@ -132,7 +140,7 @@ def tell_recipe(chain: Chain, rng: Random) -> tuple[str, tuple[Step, ...]]:
 
 
 def tell_people(chain: Chain, rng: Random) -> tuple[str, tuple[Step, ...]]:
-    """The chain as a row of people ("Anna has 7 marbles. Ben has 5 more marbles than Anna. ..."), and the steps."""
+    """Tell a chain as a row of people ("Anna has 7 marbles. Ben has 5 more marbles than Anna. ..."), and the steps."""
     names = rng.sample(NAMES, len(chain.operations) + 1)
     thing = rng.choice(THINGS)
     sentences, values = [f"{names[0]} has {chain.start} {thing}."], chain.values

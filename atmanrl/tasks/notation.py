@@ -38,7 +38,7 @@ _THOUSANDS = re.compile(rf"(?<=[0-9])['_{THIN}](?=[0-9]{{3}})")
 
 
 def notation(text: str) -> str:
-    """The text with its numbers in one notation, in linear time; it never raises.
+    """Return the text with its numbers in one notation, in linear time; it never raises.
 
     Args:
         text: anything a policy may write.

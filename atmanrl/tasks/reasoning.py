@@ -34,7 +34,7 @@ def _amount(step: Step) -> str:
 
 
 def tell(step: Step, verbosity: int, rng: Random) -> str:
-    """One step in words. Verbosity 0: the sum alone; 1: a sentence; 2: a sentence around an announced sum."""
+    """Tell one step in words. Verbosity 0: the sum alone; 1: a sentence; 2: a sentence around an announced sum."""
     if verbosity == 0:
         return f"{step.expression} = {step.result}."
     if verbosity == 1:
@@ -45,7 +45,7 @@ def tell(step: Step, verbosity: int, rng: Random) -> str:
 
 
 def write(steps: tuple[Step, ...], rng: Random) -> str:
-    """The whole reasoning for `steps`, its verbosity drawn from `rng`; always every step, in order."""
+    """Write the whole reasoning for `steps`: every step, in order, with a verbosity that `rng` draws."""
     chatty = rng.choice((0.0, 0.15, 0.3, 0.55))
     sentences: list[str] = []
     if rng.random() < chatty * 1.5:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from atmanrl.errors import first_line
 from atmanrl.io import jsonl
 from atmanrl.tasks.base import TaskError
 
 
 def data_folder(path: str, holds: str) -> Path:
-    """The user's folder; `holds` says in the error message what stands in it.
+    """Return the user's folder; `holds` says in the error message what stands in it.
 
     Raises:
         TaskError: there is no such folder.
@@ -24,7 +25,7 @@ def data_folder(path: str, holds: str) -> Path:
 
 
 def file_rows(file: Path) -> Iterator[tuple[str, object]]:
-    """Each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over.
+    """Yield each row of a JSONL file behind its place, `file, line 3`; blank lines are passed over.
 
     Raises:
         TaskError: the file cannot be read, or a line is no JSON; the message names it.
@@ -40,7 +41,7 @@ def file_rows(file: Path) -> Iterator[tuple[str, object]]:
 
 
 def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iterator[tuple[str, object]]:
-    """Each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
+    """Yield each row of a dataset behind its place; the first row is row 0, as the hub's viewer counts.
 
     Raises:
         TaskError: it cannot be loaded, or a row holds what cannot be written again; the message says why, and `advice`
@@ -51,9 +52,8 @@ def hub_rows(hub_name: str, configuration: str, split: str, advice: str) -> Iter
     try:
         rows: Any = datasets.load_dataset(hub_name, configuration, split=split)
     except Exception as error:  # network, hub, cache and file format each fail with classes of their own
-        reason = (str(error).splitlines() or [""])[0]
         raise TaskError(
-            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {reason}); {advice} as "
+            f"{hub_name}: cannot be loaded through `datasets` ({type(error).__name__}: {first_line(error)}); {advice} as "
             "--data.task.path."
         ) from error
     for number, row in enumerate(rows):

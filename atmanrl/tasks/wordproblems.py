@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
-from atmanrl.tasks import stories
 from atmanrl.tasks.base import INSTRUCTION
+from atmanrl.tasks.counting_stories import boxes, collection, comparison, reading
 from atmanrl.tasks.generated import GeneratedTask
+from atmanrl.tasks.money_stories import garden, saving, shopping, wages
 from atmanrl.tasks.stories import Step, Story
+
+STORIES: tuple[Callable[[Random], Story], ...] = (
+    collection, shopping, wages, boxes, reading, comparison, garden, saving,
+)  # fmt: skip
+"""Every kind of story, drawn with equal chance."""
 
 
 class WordProblems(GeneratedTask):
@@ -32,9 +39,9 @@ class WordProblems(GeneratedTask):
         super().__init__(f"atmanrl word problems/{seed}", train_size, test_size, seed, instruction)
 
     def draw(self, rng: Random) -> Story:
-        """A story of any kind; its wording is drawn with its numbers."""
-        return rng.choice(stories.STORIES)(rng)
+        """Draw a story of any kind, its wording with its numbers."""
+        return rng.choice(STORIES)(rng)
 
     def tell(self, drawn: Story, rng: Random) -> tuple[str, tuple[Step, ...]]:
-        """The story and its steps."""
+        """Return the story and its steps."""
         return drawn.text, drawn.steps

@@ -27,8 +27,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from atmanrl.models.logits import scores_at
 from atmanrl.models.policy import Policy
+from atmanrl.models.token_scores import scores_at
 from atmanrl.plan import memory
 from atmanrl.plan.estimate import plan
 from atmanrl.plan.hardware import Hardware, Lengths

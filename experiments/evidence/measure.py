@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from atmanrl.errors import UserError, say_error
+from atmanrl.errors import UserError
 from atmanrl.faithfulness import (
     CausalImportance,
     CopiedAnswer,
@@ -40,6 +40,7 @@ from atmanrl.faithfulness import (
     RolloutMeasure,
 )
 from atmanrl.io.files import atomic_write
+from atmanrl.io.terminal import say_error
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import Rollout, traces
 

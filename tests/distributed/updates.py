@@ -20,8 +20,8 @@ from atmanrl.distributed import FSDP2Strategy, full_weights, gathered, processes
 from atmanrl.distributed.sharding import build_sharded
 from atmanrl.errors import UserError
 from atmanrl.grpo import ClippedLoss, GRPOModule, scoring
-from atmanrl.models.logits import LOGITS_AT_ONCE, scores_at
 from atmanrl.models.policy import LoRA, Policy
+from atmanrl.models.token_scores import LOGITS_AT_ONCE, scores_at
 from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver, PaperSolver
 from atmanrl.rewards import Reward, SaliencyReward

@@ -8,7 +8,7 @@ from laptop import PRECISIONS, cosine, policy_in, rollouts
 
 from atmanrl.grpo import scoring
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.models.logits import scores_at, token_scores
+from atmanrl.models.token_scores import scores_at, token_scores
 from atmanrl.rollouts import Completion, HFSampler, Rollout, RolloutBatch, SamplingOptions, sample
 
 pytestmark = pytest.mark.gpu

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, BloomConfig, Gemma2Config, Granit
 
 from atmanrl.distributed import Processes
 from atmanrl.grpo.scoring import Scorer
-from atmanrl.models.logits import positions, scores_at, token_scores
+from atmanrl.models.batching import positions
+from atmanrl.models.layers import takes_positions
 from atmanrl.models.policy import Policy
-from atmanrl.models.prompts import can_share
+from atmanrl.models.token_scores import scores_at, token_scores
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch
 from atmanrl.tasks import Problem
 
@@ -131,7 +132,7 @@ def test_models_with_windows_read_whole_sequences(tiny_policy, batch, name):
 
 def test_models_that_place_tokens_by_themselves_do_not_share():
     model = AutoModelForCausalLM.from_config(BloomConfig(hidden_size=16, n_layer=1, n_head=2, vocab_size=50))
-    assert not can_share(model)
+    assert not takes_positions(model)
 
 
 class Largest(TorchDispatchMode):

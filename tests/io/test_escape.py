@@ -19,8 +19,9 @@ from rich.console import Console
 
 from atmanrl.callbacks import RolloutTable
 from atmanrl.callbacks.run_logger import RunLogger
-from atmanrl.errors import UserError, say_error, say_note
+from atmanrl.errors import UserError
 from atmanrl.io import escape
+from atmanrl.io.terminal import say_error, say_note
 from atmanrl.metrics.columns import unrecorded
 from atmanrl.metrics.conditions import TAGGER
 from atmanrl.report import figure2, figure3

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers import Lfm2Config, LlamaConfig, MistralConfig
+from transformers.cache_utils import DynamicCache, DynamicLayer, EncoderDecoderCache, StaticCache
 
-from atmanrl.models.cache import fork
+from atmanrl.models.cache import can_share_cache, fork
 
 
 @pytest.fixture
@@ -54,3 +55,19 @@ def test_the_gradient_of_rows_that_repeat_is_the_same_to_the_bit_each_time(threa
     expected = torch.zeros_like(keys).double().index_add_(0, rows, upstream.double())
     assert torch.allclose(first.double(), expected, atol=1e-5)
     assert all(torch.equal(gradient(), first) for _ in range(30))
+
+
+def test_only_caches_of_keys_and_values_are_shared():
+    llama = LlamaConfig(num_hidden_layers=2)
+    assert can_share_cache(DynamicCache(config=llama)) and can_share_cache(DynamicCache(config=llama), windows=False)
+    running_state = Lfm2Config(num_hidden_layers=2, layer_types=["conv", "full_attention"])
+    assert not can_share_cache(DynamicCache(config=running_state))
+    assert not can_share_cache(StaticCache(llama, max_cache_len=16))
+    assert not can_share_cache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
+    assert not can_share_cache(None)
+
+
+def test_a_cache_of_windows_is_shared_only_where_its_user_can_have_it():
+    windows = DynamicCache(config=MistralConfig(num_hidden_layers=2, sliding_window=4))
+    assert can_share_cache(windows)
+    assert not can_share_cache(windows, windows=False)

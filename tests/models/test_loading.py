@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from atmanrl import explain
 from atmanrl.__main__ import main
-from atmanrl.models.loading import plain_outputs
+from atmanrl.models.modes import plain_outputs
 from atmanrl.models.policy import Policy, PolicyError
 
 

@@ -8,9 +8,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, eager_mask
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import positions, scores_at
+from atmanrl.models.batching import positions
 from atmanrl.models.masks import clamped, lowest
 from atmanrl.models.policy import Policy
+from atmanrl.models.token_scores import scores_at
 from atmanrl.rollouts import HFSampler, SamplingOptions
 from atmanrl.rollouts.decoding import left_padded
 

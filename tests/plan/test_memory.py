@@ -8,8 +8,9 @@ from test_shape_and_flops import tiny
 from transformers import AutoModelForCausalLM
 
 from atmanrl.distributed import inference_copy
-from atmanrl.models.logits import LOGITS_AT_ONCE, logits_at
+from atmanrl.models.logits import logits_at
 from atmanrl.models.policy import LoRA, Policy
+from atmanrl.models.token_scores import LOGITS_AT_ONCE
 from atmanrl.plan import memory
 from atmanrl.plan.shape import shape_of
 from atmanrl.probe.mask import Entries

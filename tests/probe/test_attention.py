@@ -7,7 +7,6 @@ import torch
 from architectures import ARCHITECTURES, COMMON, IGNORING
 from torch import nn
 from transformers import BertConfig, BertLMHeadModel, GenerationConfig, Mamba2Config, Mamba2ForCausalLM
-from transformers.cache_utils import DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from atmanrl.probe import attention, guard
@@ -17,7 +16,6 @@ from atmanrl.probe.attention import (
     attention_bias,
     attention_hook,
     backends,
-    can_share_cache,
     choose_backend,
 )
 from atmanrl.probe.guard import check
@@ -229,13 +227,3 @@ def test_a_model_is_checked_once_for_each_backend(llama):
         with attention_hook(llama, backend), torch.inference_mode():
             check(llama)
     assert len(passes) == 2 * 4
-
-
-def test_only_plain_caches_are_shared(llama):
-    cache = llama(input_ids=IDS, use_cache=True).past_key_values
-    assert can_share_cache(cache) and isinstance(cache, DynamicCache)
-    hybrid = ARCHITECTURES["LFM2"].build("eager", "float32")
-    assert not can_share_cache(hybrid(input_ids=IDS, use_cache=True).past_key_values)
-    assert not can_share_cache(StaticCache(llama.config, max_cache_len=16))
-    assert not can_share_cache(EncoderDecoderCache(DynamicCache(), DynamicCache()))
-    assert not can_share_cache(None)

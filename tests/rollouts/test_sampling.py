@@ -11,7 +11,7 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper
 
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, sample
-from atmanrl.rollouts.cache import ROOM
+from atmanrl.rollouts.preallocated import ROOM
 from atmanrl.rollouts.seeds import cumulated, inverse_cdf, uniforms
 from atmanrl.rollouts.truncation import Truncation
 

@@ -6,8 +6,10 @@ from random import Random
 
 import pytest
 
-from atmanrl.tasks import Problem, TaskError, WordProblems, stories
+from atmanrl.tasks import Problem, TaskError, WordProblems, wordproblems
 from atmanrl.tasks.generated import split_of
+from atmanrl.tasks.money_stories import shopping
+from atmanrl.tasks.stories import Step, Story
 
 SUM = re.compile(r"(\d+) ([-+*/]) (\d+) = (\d+)")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
@@ -77,7 +79,7 @@ def test_no_key_is_in_both_splits_whatever_the_seed(monkeypatch):
 
         return wrapped
 
-    monkeypatch.setattr(stories, "STORIES", tuple(map(noted, stories.STORIES)))
+    monkeypatch.setattr(wordproblems, "STORIES", tuple(map(noted, wordproblems.STORIES)))
     train = [p for seed in (0, 1) for p in WordProblems(train_size=2000, seed=seed).problems("train")]
     test = [p for seed in (0, 1) for p in WordProblems(test_size=400, seed=seed).problems("test")]
     assert not {keys[p.question] for p in train} & {keys[p.question] for p in test}
@@ -85,7 +87,7 @@ def test_no_key_is_in_both_splits_whatever_the_seed(monkeypatch):
     assert {split_of(keys[p.question]) for p in train} == {"train"}
     first = train[:2000]
     assert len({keys[p.question] for p in first}) == len({sums(p) for p in first}) == 2000
-    assert len({key.split("/")[0] for key in keys.values()}) == len(stories.STORIES)
+    assert len({key.split("/")[0] for key in keys.values()}) == len(wordproblems.STORIES)
 
 
 def test_the_wording_is_no_part_of_the_key():
@@ -93,13 +95,13 @@ def test_the_wording_is_no_part_of_the_key():
         # the goods of a shopping may be told, and so be added, in either order
         return story.kind, frozenset(frozenset(re.findall(r"\d+|[-+*/]", step.expression)) for step in story.steps)
 
-    told = [tell(Random(f"{tell.__name__}/{seed}")) for tell in stories.STORIES for seed in range(400)]
+    told = [tell(Random(f"{tell.__name__}/{seed}")) for tell in wordproblems.STORIES for seed in range(400)]
     found = {s.key: sums_of(s) for s in told}
     assert all(found[s.key] == sums_of(s) for s in told)
 
 
 def test_goods_in_the_other_order_are_the_same_problem():
-    told = [stories.shopping(Random(seed)) for seed in range(20_000)]
+    told = [shopping(Random(seed)) for seed in range(20_000)]
     orders: dict[str, set[tuple[str, ...]]] = {}
     for story in told:
         orders.setdefault(story.key, set()).add(tuple(step.expression for step in story.steps[:2]))
@@ -113,7 +115,7 @@ def test_no_sum_of_one_split_is_in_the_other_with_its_terms_in_another_order():
         cost = re.findall(r"(\d+) \* (\d+) = (\d+)", problem.solution)
         return frozenset(cost), problem.gold
 
-    def shopping(task, split):
+    def bought(task, split):
         return {
             terms(p)
             for p in task.problems(split)
@@ -121,7 +123,7 @@ def test_no_sum_of_one_split_is_in_the_other_with_its_terms_in_another_order():
         }
 
     task = WordProblems(train_size=4000, test_size=800)
-    train, test = ({t for t in shopping(task, split) if len(t[0]) == 2} for split in ("train", "test"))
+    train, test = ({t for t in bought(task, split) if len(t[0]) == 2} for split in ("train", "test"))
     assert len(test) > 40
     assert not train & test
 
@@ -140,10 +142,10 @@ def test_sizes_below_one(sizes):
 def test_more_problems_than_there_are(monkeypatch):
     def tiny(rng):
         number = rng.randint(1, 60)
-        steps = tuple(stories.Step("", f"{number + k} + 1", number + k + 1, "") for k in range(2))
-        return stories.Story("tiny", (number,), f"{number}?", steps)
+        steps = tuple(Step("", f"{number + k} + 1", number + k + 1, "") for k in range(2))
+        return Story("tiny", (number,), f"{number}?", steps)
 
-    monkeypatch.setattr(stories, "STORIES", (tiny,))
+    monkeypatch.setattr(wordproblems, "STORIES", (tiny,))
     count = sum(split_of(f"tiny/{number}") == "train" for number in range(1, 61))
     assert 1 < count < 60
     assert len(WordProblems(train_size=count).problems("train")) == count

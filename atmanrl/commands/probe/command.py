@@ -20,10 +20,11 @@ from atmanrl.commands.probe import results
 from atmanrl.commands.probe.folder import COMMAND, Folder, content
 from atmanrl.commands.probe.progress import TraceProgress
 from atmanrl.commands.probe.trace_file import TraceFile
-from atmanrl.errors import UserError, say_end
+from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
+from atmanrl.io.terminal import say_end
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.models.logits import cheapest_batches
+from atmanrl.models.batching import cheapest_batches
 from atmanrl.probe.attributions.base import Attribution, Attributions, tokens_of
 from atmanrl.probe.mask import Shape
 from atmanrl.probe.objective import Objective

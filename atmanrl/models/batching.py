@@ -1,0 +1,38 @@
+"""Sequences of different lengths in one pass: their positions, and which of them to read together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+
+def positions(attention_mask: Tensor) -> Tensor:
+    """Return position ids `[B, S]` of left- or right-padded rows: each row counts its own tokens from 0."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512) -> list[list[int]]:
+    """Return the indices of sequences in batches of similar lengths, divided so that the work is least.
+
+    The work is the tokens with their padding, and some for each pass: batches as full as the budget allows pad short
+    sequences to the longest, many small ones pay for every pass.
+
+    Args:
+        lengths: of the sequences.
+        budget: most tokens of a batch, padding counted. A sequence longer than it stands alone.
+        pass_tokens: how many tokens a pass costs by itself, whatever it reads.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    best, begins = [0.0], [0]  # the least work for the first k sequences, and where their last batch begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        starts = range(max(0, end - max(1, budget // longest)), end)
+        work = [best[s] + (end - s) * longest + pass_tokens for s in starts]
+        best.append(min(work))
+        begins.append(starts[work.index(best[-1])])
+    batches, end = [], len(order)
+    while end:
+        batches.append(order[begins[end] : end])
+        end = begins[end]
+    return batches[::-1]
