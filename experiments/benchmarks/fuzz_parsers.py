@@ -84,7 +84,7 @@ def parsers(folder: Path) -> list[Parser]:
         _reader("GSM8K rows", folder / "train.jsonl", _gsm8k, lambda _: _golds(GSM8K(str(folder)), "train")),
         _reader("MMLU rows", folder / "test.jsonl", _mmlu, lambda _: _golds(MMLU(str(folder)), "test")),
         _reader("trace rows", folder / "traces.jsonl", _trace, lambda file: [row["gold"] for _, row in traces.read(file)]),
-        _reader("sweep files", folder / "sweep.yaml", lambda rng: (SWEEP, (3, 4)), lambda file: _sizes(space.load(file))),
+        _reader("sweep files", folder / "sweep.yaml", lambda rng: (SWEEP, 12), lambda file: space.load(file).size),
     ]  # fmt: skip
 
 
@@ -168,7 +168,3 @@ def _trace(rng: Random) -> tuple[bytes, list[str]]:
         for g in golds
     ]
     return fuzz_inputs.json_lines(rng, json.loads(json.dumps(rows))), golds
-
-
-def _sizes(sweep: space.Sweep) -> tuple[int, ...]:
-    return (sweep.size,)

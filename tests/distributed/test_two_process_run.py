@@ -117,7 +117,8 @@ def test_two_process_evaluation_is_that_of_one(runs, tmp_path):
         ours, theirs = (json.loads((f / f"eval/{command}.json").read_text()) for f in (runs / "two", tmp_path))
         for found in (ours, theirs):
             found.pop("setting")
-        assert ours.pop("columns") == theirs.pop("columns")
+        for described in ("columns", "conditions"):
+            assert ours.pop(described) == theirs.pop(described)
         assert ours == pytest.approx(theirs, abs=1e-6)
         ours, theirs = (lines(f / f"eval/{command}.jsonl") for f in (runs / "two", tmp_path))
         assert len(ours) == rollouts
