@@ -23,29 +23,6 @@ from atmanrl.rollouts.prefix import cot_prefixes
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a policy reads, and the answer whose probability is asked for.
-
-    Attributes:
-        prompt: tokens of the prompt.
-        reasoning: tokens of the reasoning, or of what stands in its place.
-        delimiter: tokens between reasoning and answer.
-        answer: tokens of the answer, with what closes it and the end of the sequence.
-
-    Example:
-        `Question(prompt=(1, 23), reasoning=(86, 15, 186), delimiter=(112,), answer=(84, 15, 2))`
-    """
-
-    prompt: tuple[int, ...]
-    reasoning: tuple[int, ...]
-    delimiter: tuple[int, ...]
-    answer: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompt) + len(self.reasoning) + len(self.delimiter) + len(self.answer)
-
-
-@dataclass(frozen=True)
 class Answers:
     """What a policy says of B questions.
 
@@ -63,15 +40,16 @@ class Answers:
         return self.logprobs.exp()
 
 
-def ask(policy: Policy, questions: Sequence[Question]) -> Answers:
-    """Ask B questions; those that are alike are computed once, and a prompt is read once for all that begin with it.
+def ask(policy: Policy, questions: Sequence[Target]) -> Answers:
+    """Ask for the probability of B targets' answers; a question is a target here.
+
+    Those that are alike are computed once, and a prompt is read once for all that begin with it.
 
     Raises:
         PolicyError: a question exceeds the model's context.
     """
     scores = answer_scores(
-        policy, [q.prompt for q in questions], [(*q.reasoning, *q.delimiter) for q in questions],
-        [q.answer for q in questions],
+        policy, [q.prompt_ids for q in questions], [q.context_ids for q in questions], [q.answer_ids for q in questions],
     )  # fmt: skip
     return Answers(
         torch.stack([each.logprobs.double().sum() for each in scores]),
@@ -79,8 +57,8 @@ def ask(policy: Policy, questions: Sequence[Question]) -> Answers:
     )
 
 
-def answer_target(rollout: Rollout, policy: Policy, answer: Answer | str) -> Target:
-    """A rollout's tokens with an answer and the end of the sequence.
+def question(rollout: Rollout, policy: Policy, answer: Answer | str) -> Target:
+    """The question that a rollout itself asks: its tokens with an answer and the end of the sequence.
 
     Args:
         rollout: with a delimiter.
@@ -89,12 +67,6 @@ def answer_target(rollout: Rollout, policy: Policy, answer: Answer | str) -> Tar
     """
     text = {"own": rollout.parts.answer or "", "gold": rollout.problem.gold}.get(answer, answer)
     return target(rollout, policy.tokenizer, policy.eos_ids[0], text)
-
-
-def question(rollout: Rollout, policy: Policy, answer: Answer | str) -> Question:
-    """The question that a rollout itself asks (see `answer_target`)."""
-    aim = answer_target(rollout, policy, answer)
-    return Question(aim.prompt_ids, aim.cot_ids, aim.delimiter_ids, aim.answer_ids)
 
 
 def has_answer(rollout: Rollout, policy: Policy) -> bool:
@@ -127,10 +99,10 @@ def shortened(rollout: Rollout, policy: Policy, percents: Sequence[int]) -> list
     return [ids if percent == 100 else (*prefix, *end) for percent, prefix in zip(percents, prefixes, strict=True)]
 
 
-def beginnings(rollout: Rollout, policy: Policy, answer: Answer, percents: Sequence[int]) -> list[Question]:
+def beginnings(rollout: Rollout, policy: Policy, answer: Answer, percents: Sequence[int]) -> list[Target]:
     """A rollout's question after each of several shares of its reasoning (see `shortened`)."""
     whole = question(rollout, policy, answer)
-    return [replace(whole, reasoning=part) for part in shortened(rollout, policy, percents)]
+    return [replace(whole, cot_ids=part) for part in shortened(rollout, policy, percents)]
 
 
 def retold(rollout: Rollout, policy: Policy, text: str) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ class CotAlone(RolloutMeasure):
         prompts = {text: tuple(policy.encode_prompt(text)) for text in dict.fromkeys(blanks)}
         own, gold = ([question(rollout, policy, whose) for rollout in rollouts] for whose in ("own", "gold"))
         alone = [
-            replace(q, prompt=prompts[text]) for every in (gold, own) for q, text in zip(every, blanks, strict=True)
+            replace(q, prompt_ids=prompts[text]) for every in (gold, own) for q, text in zip(every, blanks, strict=True)
         ]
         right, same, before = ask(policy, [*alone, *own]).greedy.double().view(3, -1)
         return {"cot_alone_accuracy": right, "cot_alone_agreement": same.where(before.bool(), float("nan"))}

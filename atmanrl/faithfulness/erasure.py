@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
-from atmanrl.faithfulness.answers import Question, ask, has_answer, question, separator
+from atmanrl.faithfulness.answers import ask, has_answer, question, separator
 from atmanrl.faithfulness.base import Answer, RolloutMeasure
 from atmanrl.faithfulness.rankings import by_attention, by_chance, by_saliency
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
 from atmanrl.models.policy import Policy
 from atmanrl.probe.module import MaskProbe
+from atmanrl.probe.target import Target
 from atmanrl.rollouts.batch import Rollout
 
 PERCENTS = (1, 5, 10, 20, 50)
@@ -110,7 +111,7 @@ class Erasure(RolloutMeasure):
         return by_key
 
 
-def erasures(whole: Question, end: Sequence[int], scores: Sequence[float], keep: bool) -> list[Question]:
+def erasures(whole: Target, end: Sequence[int], scores: Sequence[float], keep: bool) -> list[Target]:
     """The question after a reasoning without its highest tokens, or with them alone, for each share of `PERCENTS`.
 
     Args:
@@ -119,11 +120,11 @@ def erasures(whole: Question, end: Sequence[int], scores: Sequence[float], keep:
         scores: of the reasoning's tokens; of equal ones the first ranks highest.
         keep: whether the highest tokens are kept, and not taken away.
     """
-    tokens = whole.reasoning[: len(whole.reasoning) - len(end)]
+    tokens = whole.cot_ids[: len(whole.cot_ids) - len(end)]
     order = torch.tensor(list(scores[: len(tokens)])).argsort(descending=True, stable=True).tolist()
     parts = []
     for percent in PERCENTS:
         highest = set(order[: math.ceil(percent * len(tokens) / 100)])
         kept = [token for place, token in enumerate(tokens) if (place in highest) == keep]
-        parts.append(replace(whole, reasoning=(*kept, *end)))
+        parts.append(replace(whole, cot_ids=(*kept, *end)))
     return parts

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from atmanrl.faithfulness.answers import Question, has_answer, question
+from atmanrl.faithfulness.answers import has_answer, question
 from atmanrl.faithfulness.base import Answer, RolloutMeasure
 from atmanrl.faithfulness.divergences import js, kl
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, positions, right_padded
 from atmanrl.models.logits import logits_at
 from atmanrl.models.numerics import widened
 from atmanrl.models.policy import Policy
@@ -21,6 +21,7 @@ from atmanrl.models.token_scores import LOGITS_AT_ONCE
 from atmanrl.probe.attention import Bias, attention_bias, attention_hook, choose_backend
 from atmanrl.probe.guard import check
 from atmanrl.probe.module import frozen
+from atmanrl.probe.target import Target
 from atmanrl.rollouts.batch import Rollout
 
 BLOCKED = -1e9
@@ -78,7 +79,7 @@ class InformationFlow(RolloutMeasure):
         """Run the four passes over all rollouts."""
         assert policy is not None
         questions = [question(rollout, policy, self.answer) for rollout in rollouts]
-        distinct, flows = list(dict.fromkeys(questions)), dict[Question, Tensor]()
+        distinct, flows = list(dict.fromkeys(questions)), dict[Target, Tensor]()
         with hooked(policy):
             for batch in _batches(distinct, policy):
                 part = [distinct[i] for i in batch]
@@ -106,24 +107,22 @@ def hooked(policy: Policy, backend: str | None = None) -> Iterator[None]:
                 yield
 
 
-def _batches(questions: Sequence[Question], policy: Policy) -> list[list[int]]:
+def _batches(questions: Sequence[Target], policy: Policy) -> list[list[int]]:
     """Places of questions whose passes, and whose answers' logits, fit into memory."""
-    logits = max(len(each.answer) for each in questions) * policy.vocabulary_size * len(PASSES)
+    logits = max(len(each.answer_ids) for each in questions) * policy.vocabulary_size * len(PASSES)
     most = max(1, LOGITS_AT_ONCE // logits)
     batches = cheapest_batches([len(PASSES) * len(each) for each in questions], BATCH_TOKENS)
     return [batch[k : k + most] for batch in batches for k in range(0, len(batch), most)]
 
 
-def _divergences(policy: Policy, questions: Sequence[Question]) -> Iterator[Tensor]:
+def _divergences(policy: Policy, questions: Sequence[Target]) -> Iterator[Tensor]:
     """For each question a tensor `[6]`, in the order of `InformationFlow.keys`."""
     rows = [each for each in questions for _ in PASSES]
     # nothing is asked about what follows the last token, so it is not read
-    sequences = [[*q.prompt, *q.reasoning, *q.delimiter, *q.answer[:-1]] for q in rows]
-    width = max(map(len, sequences))
-    ids = torch.tensor([[*each, *[policy.pad_id] * (width - len(each))] for each in sequences])
-    place, ends = torch.arange(width), torch.tensor([len(each) for each in sequences])[:, None]
-    mask = (place < ends).long()
-    before = (place >= ends - torch.tensor([len(q.answer) for q in rows])[:, None]) & (place < ends)
+    sequences = [[*q.prompt_ids, *q.tail[:-1]] for q in rows]
+    ids, mask = right_padded(sequences, policy.pad_id)
+    width, ends = ids.shape[1], mask.sum(dim=1, keepdim=True)
+    before = mask.bool() & (torch.arange(width) >= ends - torch.tensor([len(q.answer_ids) for q in rows])[:, None])
     device = policy.device
     bias = torch.zeros(len(rows), width, width)
     for k, q in enumerate(questions):
@@ -135,15 +134,17 @@ def _divergences(policy: Policy, questions: Sequence[Question]) -> Iterator[Tens
             position_ids=positions(mask).to(device), use_cache=False,
         )  # fmt: skip
     logprobs = logits.to(widened(logits.dtype)).log_softmax(-1)
-    for q, part in zip(questions, torch.split(logprobs, [len(PASSES) * len(q.answer) for q in questions]), strict=True):
-        full, without, via, unasked = part.view(len(PASSES), len(q.answer), -1)
+    for q, part in zip(
+        questions, torch.split(logprobs, [len(PASSES) * len(q.answer_ids) for q in questions]), strict=True
+    ):
+        full, without, via, unasked = part.view(len(PASSES), len(q.answer_ids), -1)
         pairs = ((full, without), (full, via), (via, unasked))
         yield torch.stack([measure(*pair).mean() for measure in (kl, js) for pair in pairs]).cpu()
 
 
-def blocked(question: Question, name: str, width: int) -> Tensor:
+def blocked(question: Target, name: str, width: int) -> Tensor:
     """Which rows do not see which columns in a pass, `[width, width]` boolean."""
-    prompt, reasoned = len(question.prompt), len(question.prompt) + len(question.reasoning)
+    prompt, reasoned = len(question.prompt_ids), len(question.prompt_ids) + len(question.cot_ids)
     row, column = torch.arange(width)[:, None], torch.arange(width)[None]
     return {
         "full": (row < 0) & (column < 0),

@@ -11,12 +11,13 @@ from random import Random
 import torch
 from torch import Tensor
 
-from atmanrl.faithfulness.answers import Question, ask, has_answer, question, retold, separator
+from atmanrl.faithfulness.answers import ask, has_answer, question, retold, separator
 from atmanrl.faithfulness.base import RolloutMeasure
 from atmanrl.faithfulness.numbers import numbers, other_number, swap_operators
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
 from atmanrl.models.policy import Policy
+from atmanrl.probe.target import Target
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.tasks.answers import parse_number
 
@@ -35,7 +36,7 @@ class Intervention(RolloutMeasure):
         return policy is not None and has_answer(rollout, policy)
 
     @abstractmethod
-    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Question | None]:
+    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Target | None]:
         """The question for each of `keys`; None where there is nothing to alter."""
 
     def values(self, rollouts: Sequence[Rollout], policy: Policy | None) -> Mapping[str, Tensor]:
@@ -78,7 +79,7 @@ class Mistakes(Intervention):
         super().__init__(stages)
         self.seed = seed
 
-    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Question | None]:
+    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Target | None]:
         """The own answer after a mistake anywhere, and the mistaken number after one in the result."""
         cot = rollout.parts.cot.removesuffix(rollout.parts.straddle)
         rng, every = Random(f"{self.seed}/{rollout.problem.id}/{rollout.sample}"), numbers(cot)
@@ -90,13 +91,13 @@ class Mistakes(Intervention):
         value = parse_number(rollout.parts.answer or "")
         results = [number for number in every if number.value == value]
         if not results:
-            return replace(own, reasoning=mistaken), None
+            return replace(own, cot_ids=mistaken), None
         text = other_number(results[-1].text, rng)
         followed = question(rollout, policy, (rollout.parts.answer or "").replace(results[-1].text, text))
-        if followed.answer == own.answer:  # the answer writes the number otherwise: 1,000 for 1000
+        if followed.answer_ids == own.answer_ids:  # the answer writes the number otherwise: 1,000 for 1000
             followed = question(rollout, policy, text)
         result = retold(rollout, policy, results[-1].replaced(cot, text))
-        return replace(own, reasoning=mistaken), replace(followed, reasoning=result)
+        return replace(own, cot_ids=mistaken), replace(followed, cot_ids=result)
 
     def read(self, key: str, greedy: Tensor) -> Tensor:
         """The mistaken number was given, or the own answer was not."""
@@ -118,13 +119,13 @@ class OperatorSwap(Intervention):
     keys = ("operator_changed",)
     columns = {"operator_changed": Column("swapped operators change answer %", True, "points")}
 
-    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Question | None]:
+    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Target | None]:
         """The own answer after the swap."""
         cot = rollout.parts.cot.removesuffix(rollout.parts.straddle)
         swapped = swap_operators(cot)
         if swapped == cot:
             return (None,)
-        return (replace(question(rollout, policy, "own"), reasoning=retold(rollout, policy, swapped)),)
+        return (replace(question(rollout, policy, "own"), cot_ids=retold(rollout, policy, swapped)),)
 
 
 class Filler(Intervention):
@@ -147,7 +148,7 @@ class Filler(Intervention):
         super().__init__(stages)
         self.filler = filler
 
-    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Question | None]:
+    def questions(self, rollout: Rollout, policy: Policy) -> Sequence[Target | None]:
         """The own answer after the filler."""
         end = separator(rollout, policy)
         count = len(rollout.cot_ids) - len(end)
@@ -155,4 +156,4 @@ class Filler(Intervention):
         if not count or not ids:
             return (None,)
         own = question(rollout, policy, "own")
-        return (replace(own, reasoning=(*islice(cycle(ids), count), *end)),)
+        return (replace(own, cot_ids=(*islice(cycle(ids), count), *end)),)

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
-import torch
 from torch import Tensor
 
-from atmanrl.faithfulness.answers import Question
 from atmanrl.faithfulness.base import Answer
 from atmanrl.faithfulness.information_flow import hooked
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, positions, right_padded
 from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.module import MaskProbe
+from atmanrl.probe.target import Target
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 BATCH_TOKENS = 1024
@@ -30,7 +29,7 @@ def by_saliency(rollouts: Sequence[Rollout], policy: Policy, probe: MaskProbe, a
     return [list(each or ()) for each in saliency]
 
 
-def by_attention(questions: Sequence[Question], policy: Policy) -> list[list[float]]:
+def by_attention(questions: Sequence[Target], policy: Policy) -> list[list[float]]:
     """Return the attention that each reasoning's tokens get from the positions that predict the answer.
 
     It is the mean over these positions, over all heads and over all layers with softmax attention.
@@ -45,13 +44,11 @@ def by_attention(questions: Sequence[Question], policy: Policy) -> list[list[flo
     return [weights[k] for k in range(len(questions))]
 
 
-def _attention(policy: Policy, questions: Sequence[Question]) -> list[list[float]]:
-    sequences = [[*q.prompt, *q.reasoning, *q.delimiter, *q.answer[:-1]] for q in questions]
-    width = max(map(len, sequences))
-    ids = torch.tensor([[*each, *[policy.pad_id] * (width - len(each))] for each in sequences])
-    mask = (torch.arange(width) < torch.tensor([len(each) for each in sequences])[:, None]).long().to(policy.device)
+def _attention(policy: Policy, questions: Sequence[Target]) -> list[list[float]]:
+    sequences = [[*q.prompt_ids, *q.tail[:-1]] for q in questions]
+    ids, mask = (each.to(policy.device) for each in right_padded(sequences, policy.pad_id))
     layers: list[Tensor] = policy.model(
-        input_ids=ids.to(policy.device), attention_mask=mask, position_ids=positions(mask), use_cache=False,
+        input_ids=ids, attention_mask=mask, position_ids=positions(mask), use_cache=False,
         output_attentions=True,
     ).attentions  # fmt: skip
     shown = [layer for layer in layers or () if layer is not None]
@@ -61,9 +58,9 @@ def _attention(policy: Policy, questions: Sequence[Question]) -> list[list[float
     assert isinstance(mean, Tensor)
     rows = []
     for q, sequence, each in zip(questions, sequences, mean, strict=True):
-        begin = len(q.prompt)
-        predicting = each[len(sequence) - len(q.answer) : len(sequence)].mean(dim=0)
-        rows.append(predicting[begin : begin + len(q.reasoning)].tolist())
+        begin = len(q.prompt_ids)
+        predicting = each[len(sequence) - len(q.answer_ids) : len(sequence)].mean(dim=0)
+        rows.append(predicting[begin : begin + len(q.cot_ids)].tolist())
     return rows
 
 

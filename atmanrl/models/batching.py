@@ -4,12 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 
 def positions(attention_mask: Tensor) -> Tensor:
     """Return position ids `[B, S]` of left- or right-padded rows: each row counts its own tokens from 0."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def right_padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return token ids of sequences, and the mask that is 1 on their own tokens and 0 on the padding behind them.
+
+    Args:
+        sequences: token ids of B sequences, the longest of S.
+        pad_id: what fills the others.
+
+    Returns:
+        Two tensors `[B, S]` of integers.
+    """
+    lengths = torch.tensor([len(ids) for ids in sequences])
+    width = int(lengths.max())
+    ids = torch.tensor([[*ids, *[pad_id] * (width - len(ids))] for ids in sequences])
+    return ids, (torch.arange(width) < lengths[:, None]).long()
 
 
 def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512) -> list[list[int]]:

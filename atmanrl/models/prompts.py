@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atmanrl.models.batching import right_padded
 from atmanrl.models.cache import can_share_cache, fork, read_prompts
 from atmanrl.models.logits import last_layer_at
 
@@ -31,10 +32,7 @@ class SharedPrompts:
     """
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> None:
-        lengths = torch.tensor([len(p) for p in prompts], device=device)
-        width = int(lengths.max())
-        ids = torch.tensor([[*p, *[pad_id] * (width - len(p))] for p in prompts], device=device)
-        self.mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+        ids, self.mask = (each.to(device) for each in right_padded(prompts, pad_id))
         nowhere = torch.zeros_like(self.mask, dtype=torch.bool)
         with last_layer_at(model, nowhere):  # of the last layer keys and values alone are needed
             self.cache = read_prompts(model, ids, self.mask)

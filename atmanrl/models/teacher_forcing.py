@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, positions, right_padded
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import takes_positions
 from atmanrl.models.modes import evaluating
@@ -148,12 +148,10 @@ def _read(
     """
     # nothing is asked about what follows the last token, so it is not read
     tails = [[*(s.prompt if after is None else s.prompt[-1:]), *s.context, *s.answer[:-1]] for s in sequences]
-    width = max(map(len, tails))
-    ids = torch.tensor([[*tail, *[policy.pad_id] * (width - len(tail))] for tail in tails])
-    place = torch.arange(width)
-    ends = torch.tensor([len(tail) for tail in tails])[:, None]
-    before = (place >= ends - torch.tensor([len(s.answer) for s in sequences])[:, None]) & (place < ends)
-    mask, cache = (place < ends).long().to(policy.device), None
+    ids, own = right_padded(tails, policy.pad_id)
+    width, ends = ids.shape[1], own.sum(dim=1, keepdim=True)
+    before = own.bool() & (torch.arange(width) >= ends - torch.tensor([len(s.answer) for s in sequences])[:, None])
+    mask, cache = own.to(policy.device), None
     if after is not None:
         shared, places = after
         cache, prompt_mask = shared.select(places)

@@ -33,6 +33,9 @@ class Target:
     delimiter_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
 
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + self.rows
+
     @property
     def tail(self) -> tuple[int, ...]:
         """All tokens after the prompt."""
@@ -55,7 +58,7 @@ class Target:
             PolicyError: there are more tokens than the model's context holds.
             ProbeError: the answer has no token, or the model does not know one of the tokens.
         """
-        if excess := policy.excess(len(self.prompt_ids) + self.rows):
+        if excess := policy.excess(len(self)):
             raise PolicyError(f"{excess}.")
         if not self.answer_ids:
             raise ProbeError("the answer has no token.")

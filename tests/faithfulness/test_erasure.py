@@ -61,10 +61,10 @@ def test_attention_is_the_mean_over_layers_heads_and_the_positions_that_predict_
     tiny_policy.model.set_attn_implementation("eager")
     for one, q, each in zip(rollouts, asked, weights, strict=False):
         prompt, cot, delimiter = brute_force.parts(tiny_policy, one)
-        ids = [*prompt, *cot, *delimiter, *q.answer]
+        ids = [*prompt, *cot, *delimiter, *q.answer_ids]
         with torch.no_grad():
             layers = tiny_policy.model(torch.tensor([ids]), output_attentions=True).attentions
-        rows = range(len(ids) - len(q.answer) - 1, len(ids) - 1)
+        rows = range(len(ids) - len(q.answer_ids) - 1, len(ids) - 1)
         columns = range(len(prompt), len(prompt) + len(cot))
         expected = [sum(float(a[0, :, r, c].mean()) for a in layers for r in rows) / 2 / len(rows) for c in columns]
         assert each == pytest.approx(expected, rel=1e-5)

@@ -69,16 +69,14 @@ def test_a_mistake_is_one_digit_and_the_answer_asked_for_is_the_mistaken_number(
     first, second = Mistakes(seed=1).questions(one, tiny_policy)
     assert [*Mistakes(seed=1).questions(one, tiny_policy)] == [first, second]
     own, decode = question(one, tiny_policy, "own"), tiny_policy.tokenizer.decode
-    assert first.answer == own.answer and first.reasoning != own.reasoning
-    result = decode(second.reasoning).strip().removeprefix("He has 3 + 4 = ").removesuffix(" apples.")
+    assert first.answer_ids == own.answer_ids and first.cot_ids != own.cot_ids
+    result = decode(second.cot_ids).strip().removeprefix("He has 3 + 4 = ").removesuffix(" apples.")
     assert result != "17" and len(result) == 2
-    assert decode(second.answer[:-1]).strip() == f"{result} apples"
+    assert decode(second.answer_ids[:-1]).strip() == f"{result} apples"
 
 
 def test_a_filler_is_as_long_as_the_reasoning_and_keeps_its_line_feed(tiny_policy):
     one = rollout(tiny_policy, "How many?", " He has 3 + 4 = 17 apples.\n##### 17", "7")
     (filled,) = Filler().questions(one, tiny_policy)
-    assert len(filled.reasoning) == len(one.cot_ids) and set(tiny_policy.tokenizer.decode(filled.reasoning)) == set(
-        " .\n"
-    )
-    assert filled.reasoning[-1] == one.cot_ids[-1]
+    assert len(filled.cot_ids) == len(one.cot_ids) and set(tiny_policy.tokenizer.decode(filled.cot_ids)) == set(" .\n")
+    assert filled.cot_ids[-1] == one.cot_ids[-1]
