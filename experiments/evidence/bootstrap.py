@@ -70,12 +70,6 @@ def draws(seeds: int, problems: int, count: int = DRAWS, seed: int = 0) -> tuple
     )
 
 
-def interval(values: Floats, level: float = 95.0) -> tuple[float, float]:
-    """The percentile interval of some draws."""
-    low, high = np.nanpercentile(values, [(100 - level) / 2, (100 + level) / 2])
-    return float(low), float(high)
-
-
 def p_value(differences: Floats) -> float:
     """Two-sided: twice the smaller share of draws beyond zero, at least one in as many as there are."""
     beyond = min(float((differences <= 0).mean()), float((differences >= 0).mean()))

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +97,3 @@ def _number(value: Any) -> float:
 
 def _ratio(values: list[tuple[Floats, Floats]]) -> Ratio:
     return Ratio(np.stack([above for above, _ in values]), np.stack([below for _, below in values]))
-
-
-def learning_curve(arm: Arm, seed: int, results: Path, column: str) -> Mapping[int, float]:
-    """A logged value of a run by update."""
-    path = results / f"{arm.key}-{seed}" / "metrics.csv.gz"
-    rows = csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode()))
-    return {int(row["step"]): float(row[column]) for row in rows if row.get(column)}

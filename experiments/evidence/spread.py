@@ -17,6 +17,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
+from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
 from experiments.evidence.arms import ARMS, Arm
 
@@ -32,11 +33,10 @@ def spreads(predictions: Path) -> dict[str, float]:
         predictions: a file that `atmanrl predict` wrote, with rewards before their weights.
     """
     values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for line in predictions.read_text().splitlines():
-        rollout = json.loads(line)
-        for name, value in rollout["rewards"].items():
+    for line in jsonl.read(predictions):
+        for name, value in line.row["rewards"].items():
             if value is not None:
-                values[name][rollout["problem_id"]].append(value)
+                values[name][line.row["problem_id"]].append(value)
     return {
         name: statistics.mean(statistics.stdev(group) for group in groups.values() if len(group) > 1)
         for name, groups in values.items()

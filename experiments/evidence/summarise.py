@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from atmanrl.io.files import atomic_write
+from atmanrl.report.intervals import interval
 from experiments.evidence.arms import ARMS
-from experiments.evidence.bootstrap import Floats, Ratio, draws, holm, interval, p_value
+from experiments.evidence.bootstrap import Floats, Ratio, draws, holm, p_value
 from experiments.evidence.results import TABLE1, measures, records, table1
 from experiments.evidence.tables import markdown
 
@@ -24,11 +25,13 @@ RELATIVE = ("tokens_per_cot", "numbers_pct", "stop_words_pct", "symbols_pct")
 """Compared by their relative change in per cent; all else by differences."""
 PRIMARY = ("cir", "early_own_area", "flow_necessity", "reader_accuracy")
 """The measures of outcome 3, on which b is compared with d."""
+UNDEFINED = (math.nan, math.nan)
+"""The interval of a value that some draw does not define."""
 
 
 def described(ratio: Ratio) -> dict[str, Any]:
     """A value with its interval and the values of its seeds."""
-    low, high = interval(ratio.drawn(*draws(*ratio.above.shape)))
+    low, high = interval(ratio.drawn(*draws(*ratio.above.shape))) or UNDEFINED
     return {"value": ratio.value(), "low": low, "high": high, "by_seed": ratio.by_seed()}
 
 
@@ -47,7 +50,7 @@ def difference(name: str, ratio: Ratio, other: Ratio) -> dict[str, Any]:
         return 100 * (value / reference - 1) if name in RELATIVE else value - reference
 
     differences: Floats = compared(ours.drawn(*drawn), theirs.drawn(*drawn))
-    low, high = interval(differences)
+    low, high = interval(differences) or UNDEFINED
     return {
         "difference": compared(ours.value(), theirs.value()), "low": low, "high": high, "seeds": seeds,
         "lower_one_sided": float(np.nanpercentile(differences, 5)), "p": p_value(differences),

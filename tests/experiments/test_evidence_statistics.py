@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.evidence.bootstrap import Ratio, draws, holm, interval, p_value
+from atmanrl.report.intervals import interval
+from experiments.evidence.bootstrap import Ratio, draws, holm, p_value
 from experiments.evidence.summarise import difference, summary
 from experiments.evidence.tables import markdown
 
