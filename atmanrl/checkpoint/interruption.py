@@ -16,7 +16,7 @@ class Interruption:
     """Notes SIGTERM, SIGUSR1 and SIGINT (Ctrl-C) during training.
 
     Lightning's own handlers, under SLURM, save in the middle of whatever runs and put the job into the queue again by
-    themselves; these only set a flag, and the run ends between two updates. A second Ctrl-C ends it at once.
+    themselves; these only set a flag, and the run ends where its state is whole. A second Ctrl-C ends it at once.
 
     Attributes:
         received: the name of the first signal that came.
@@ -45,6 +45,6 @@ class Interruption:
             self.received = name
             again = " Ctrl-C again ends it at once, without saving." if number == signal.SIGINT else ""
             # not `print`, which must not be called again while it is being interrupted
-            os.write(2, f"atmanrl: note: {name}: the run saves and ends after this update.{again}\n".encode())
+            os.write(2, f"atmanrl: note: {name}: the run saves what is whole and ends.{again}\n".encode())
         elif number == signal.SIGINT:
             raise KeyboardInterrupt

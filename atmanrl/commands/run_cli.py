@@ -31,6 +31,7 @@ from atmanrl.callbacks import (
     RunCheckpoint,
     RunLogger,
     UpdateProgress,
+    UselessUpdates,
 )
 from atmanrl.checkpoint.files import checkpoint_path, newest_whole
 from atmanrl.commands.errors import mendable
@@ -41,6 +42,7 @@ from atmanrl.commands.options.sections import METRICS
 from atmanrl.commands.options.typed import Node
 from atmanrl.commands.parser import ConfigFile, RunParser
 from atmanrl.commands.run_folder import RunFolder, recorded_date
+from atmanrl.commands.run_guide import RunGuide
 from atmanrl.errors import UserError
 from atmanrl.lightning_internals import IgnoresHyperparameters
 from atmanrl.metrics.base import RolloutMetric
@@ -122,6 +124,8 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
     def before_fit(self) -> None:
         """Let `--ckpt_path=last` be the newest whole checkpoint in the run's folder; without one, `fit` begins anew."""
         options = self.config_init[self.subcommand]
+        if self.subcommand in ("validate", "test"):
+            options["verbose"] = False  # `RunGuide` prints the metrics
         path = options["ckpt_path"]
         if path == "last":
             folder = Path(options["trainer"]["default_root_dir"]).expanduser() / "checkpoints"
@@ -162,9 +166,11 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         for name in (type(callback).__name__ for callback in callbacks):
             if name in CALLBACKS_NOT_HERE:
                 raise UserError(f"trainer.callbacks: no {name} here, since {CALLBACKS_NOT_HERE[name]}; leave it out.")
+        self.guide = RunGuide(None if options["fast_dev_run"] else Path(folder))
+        callbacks = [*callbacks, self.guide]
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):
             callbacks = [*callbacks, UpdateProgress()]
-        callbacks = [*callbacks, MetricsCallback(config["metrics"])]
+        callbacks = [*callbacks, MetricsCallback(config["metrics"]), UselessUpdates()]
         return super().instantiate_trainer(
             logger=loggers or False, callbacks=callbacks, default_root_dir=folder, **kwargs
         )
@@ -188,7 +194,8 @@ def run(command: str, options: list[str], root: Node) -> int:
     """
     quiet()
     try:
-        RunCLI([command, *options])
+        cli = RunCLI([command, *options])
+        cli.guide.finish(cli.trainer, command)
     except Exception as error:
         sentence = mendable(error)
         if sentence is None:

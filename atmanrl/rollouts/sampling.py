@@ -45,7 +45,7 @@ class HFSampler(Sampler):
         self, cache: Literal["dynamic", "static", "auto"] = "dynamic", compile: bool | CompileMode = False
     ) -> None:
         if compile and cache == "dynamic":
-            raise UserError("data.sampler's option compile needs a cache of fixed shape: give cache: static, or auto.")
+            raise UserError("data.sampler.compile needs a cache of fixed shape: give cache: static, or auto.")
         self.cache = cache
         self.mode: CompileMode | None = "reduce-overhead" if compile is True else compile or None
         self._step: DecodingStep | None = None
@@ -91,7 +91,7 @@ class HFSampler(Sampler):
         on_cuda = policy.device.type == "cuda"
         if self.mode == "cudagraphs" and not on_cuda:
             raise UserError(
-                f"data.sampler's option compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
+                f"data.sampler.compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
                 "give compile: false, or default for inductor."
             )
         graphs = on_cuda and self.mode in ("cudagraphs", "reduce-overhead")
@@ -108,8 +108,8 @@ class HFSampler(Sampler):
             return True
         if self.cache == "static":
             raise UserError(
-                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set data.sampler's option "
-                "cache: dynamic."
+                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set "
+                "data.sampler.cache to dynamic."
             )
         if not self._told:
             log.warning("%s is sampled with a dynamic cache: %s.", type(policy.model).__name__, reason)

@@ -57,8 +57,8 @@ class Check:
         }:  # fmt: skip
             tasks = ", ".join(Kind(classes=("atmanrl.tasks.base.Task",)).class_names)
             raise OptionError(
-                f"--data.task is missing: what is asked. Give --data.task=NAME, one of {tasks}, or a Task of your own by its class "
-                f"path; or --config, such as --config laptop."
+                f"--data.task is missing, what is asked: give --data.task=NAME, one of {tasks}, or one of your own by its "
+                "class path; or --config, such as --config laptop."
             )
 
     def _default(self, path: tuple[str, ...], class_path: str) -> None:
