@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
 from atmanrl.checkpoint.files import checkpoint_name, checkpoints, put_in_place, set_aside_beyond
@@ -194,13 +195,20 @@ class RunCheckpoint(Checkpoint):
         if trainer.global_step == self._seen:
             return  # gradients of a step are still being gathered
         self._seen = trainer.global_step
+        if trainer.world_size == 1:
+            self._random_between = random_state()
         interrupted = self._interrupted(trainer)
         if interrupted or trainer.global_step % self.every_n_updates == 0:
             self.save(trainer)
         if interrupted:
             self._end(trainer)
-        if trainer.world_size == 1:
-            self._random_between = random_state()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let signals end an evaluation that is a command of its own: Lightning would take it for done."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.interruption.end_at_once()
+
+    on_test_start = on_predict_start = on_validation_start
 
     def _within_update(self, trainer: Trainer, work: str, done: int, total: int) -> None:
         """Give up an update of which nothing has been learned yet, if a signal has come."""

@@ -7,6 +7,8 @@ import signal
 import threading
 from types import FrameType
 
+from atmanrl.errors import Interrupted
+
 EXIT_STATUS = 75
 """The status of a run that a cluster interrupted and that was saved: EX_TEMPFAIL of sysexits.h, "try again later"."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -38,6 +40,16 @@ class Interruption:
                 # a shell lets its background jobs ignore Ctrl-C, which is meant for another
                 if number != signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._note)
+
+    def end_at_once(self) -> None:
+        """Let SIGTERM and SIGUSR1 end a command that has nothing to save; Ctrl-C does so by itself."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGUSR1):
+                signal.signal(number, self._end)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        raise Interrupted(f"{name}: interrupted; nothing of this evaluation is kept.", EXIT_STATUS)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

@@ -81,6 +81,18 @@ def test_the_third_update_is_interrupted(tmp_path, tiny_folder, whole, send, cap
     )
 
 
+def test_a_test_that_is_interrupted_is_no_success(tmp_path, tiny_folder, send, capsys):
+    send(signal.SIGTERM, "sampling", 1)
+    config = [
+        "--config",
+        str(ROOT / "configs/laptop.yaml"),
+        f"--model.policy.path={tiny_folder}",
+        "--data.test_problems=2",
+    ]
+    assert main(["test", *config, f"--trainer.default_root_dir={tmp_path / 'run'}", *SMALL]) == 75
+    assert "SIGTERM: interrupted" in capsys.readouterr().err and not (tmp_path / "run/eval/test.json").exists()
+
+
 def test_in_the_first_update_nothing_is_saved(tmp_path, tiny_folder, send, capsys):
     send(signal.SIGTERM, "sampling", 1)
     assert fit(tmp_path / "run", tiny_folder) == 75
