@@ -18,7 +18,7 @@ from torch import Tensor
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LOWEST = tl.constexpr(-3.4028234663852886e38)
-"""Below it there is no float32: two masks that hide a key add up to minus infinity, and rows of padding see no key at all."""
+"""Below it there is no float32: two masks that hide a key add up to minus infinity, and padding sees no key at all."""
 VARYING = ["rows", "keys", "past", "first", "bb", "br"]
 """Sizes that change from batch to batch: kernels are not compiled anew for those that 16 divides."""
 BLOCK = 64
