@@ -103,14 +103,19 @@ def _split_file(path: str, split: Split) -> Path:
 def _problem(row: object, problem_id: str, where: str) -> Problem:
     """Turn a row of the data into a problem; `where` begins every error message."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
-    reasoning, mark, gold = answer.rpartition(ANSWER_MARK)
-    if not mark:
+    if ANSWER_MARK not in answer:
         raise TaskError(f"{where}: `answer` holds no {ANSWER_MARK}; it must end in a line such as '{ANSWER_MARK} 72'.")
-    gold = gold.strip().replace(",", "")
+    solution, gold = solution_and_gold(answer)
     if parse_number(gold) is None:
         raise TaskError(f"{where}: {gold!r} after {ANSWER_MARK} is not a number; write the answer in digits.")
-    solution = _ANNOTATION.sub("", reasoning.rstrip("#")).strip()  # "#####" in a user's own data leaves a "#"
     return Problem(problem_id, question, gold, solution or None)
+
+
+def solution_and_gold(answer: str) -> tuple[str, str]:
+    """Return what stands before and behind the last `####`: without calculator annotations, without thousands commas."""
+    solution, _, gold = answer.rpartition(ANSWER_MARK)
+    # "#####" in a user's own data leaves a "#"
+    return _ANNOTATION.sub("", solution.rstrip("#")).strip(), gold.strip().replace(",", "")
 
 
 def _text(row: object, field: str, where: str) -> str:

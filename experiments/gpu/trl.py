@@ -36,7 +36,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with folder(TINY if args.tiny else LLAMA_1B) as place:
-        _draw(place, scene)
+        draw_weights(place, scene)
         for who in TRAINERS:
             if record.in_time(who, 1.0 if args.tiny else 20.0):
                 with record.guarded(who) as found:
@@ -49,13 +49,26 @@ def measure(args: argparse.Namespace, record: Record) -> None:
         record.put("trl / atmanrl", {key: theirs[key] / ours[key] for key in ours if ours[key]})
 
 
-def _draw(place: Path, scene: Scene) -> None:
+def draw_weights(place: Path, scene: Scene) -> None:
     """Write random weights into the folder."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     with scene.device:
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place)).save_pretrained(place)
+
+
+def setting_of(place: Path, scene: Scene) -> Setting:
+    """Return what both trainers are told: a few updates of the scene's rollouts, the weights drawn in a folder."""
+
+    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0, fused=True)
+
+    updates, length = (2, 8) if scene.tiny else (UPDATES, COMPLETION)
+    return Setting(
+        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length,
+        minibatch=1 if scene.tiny else 2, device=scene.device.type, bf16=True,
+    )  # fmt: skip
 
 
 def _one(who: str, place: Path, scene: Scene) -> dict[str, Any]:
@@ -67,14 +80,7 @@ def _one(who: str, place: Path, scene: Scene) -> dict[str, Any]:
         ended.append(time.perf_counter())
         reports.append(update)
 
-    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0, fused=True)
-
-    updates, length = (2, 8) if scene.tiny else (UPDATES, COMPLETION)
-    setting = Setting(
-        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length,
-        minibatch=1 if scene.tiny else 2, device=scene.device.type, bf16=True,
-    )  # fmt: skip
+    setting = setting_of(place, scene)
     scene.fresh_peak()
     with tempfile.TemporaryDirectory() as aside:
         TRAINERS[who](setting, aside, watch)()

@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from atmanrl.models.policy import Policy, PolicyError
 
+
 @pytest.fixture(scope="module")
 def model():
     return tiny_llama()
