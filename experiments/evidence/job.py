@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ class Job:
         return {
             "arm": self.arm.key, "name": self.arm.name, "seed": self.seed,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread a job",
-            "python": platform.python_version(), "versions": {name: version(name) for name in PACKAGES}, "steps": {},
+            "python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}, "steps": {},
         }  # fmt: skip
 
     def _command(self, step: str, command: list[str]) -> None:
@@ -165,6 +165,14 @@ def _compress(content: bytes, path: Path) -> None:
     with atomic_file(path) as temporary, temporary.open("wb") as raw:
         with gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
             packed.write(content)
+
+
+def _version(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str:
