@@ -37,7 +37,8 @@ class Policy(nn.Module):
     in YAML and a wrong option is reported before gigabytes are read.
 
     Args:
-        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), or a name on the Hugging Face hub.
+        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), a GGUF file or a folder with one, or a
+            name on the Hugging Face hub.
             A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
             with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from typing import Any
 
+from jinja2 import TemplateError
+
 from atmanrl.models.errors import PolicyError
 
 RESERVED = (
@@ -135,6 +137,23 @@ class Encoder:
         if self.template is None:
             return [self.bare(text) for text in texts]
         return self._chats([[{"role": "user", "content": text}] for text in texts], reply=True)
+
+    def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Return the token ids of a chat of several turns, up to where the assistant's next one begins.
+
+        Raises:
+            PolicyError: there is no chat template, or it has no place for such turns.
+        """
+        roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
+        if self.template is None:
+            raise PolicyError(
+                f"the prompt is a chat ({roles}), and the tokenizer of {self.path} has no chat template; give the prompt as "
+                "one text."
+            )
+        try:
+            return self._chats([list(messages)], reply=True)[0]
+        except TemplateError as error:
+            raise PolicyError(f"the chat template of {self.path} refuses a chat of {roles}: {error}.") from error
 
     def bare(self, text: str) -> list[int]:
         """Return the token ids of a prompt without the chat template."""
