@@ -125,8 +125,9 @@ def atmanrl_trainer(
             accuracy = sum(bool(r.correct) for r in batch.rollouts) / len(batch)
             watch(Update(trainer.global_step, module.policy.model, batch.seconds, tokens, accuracy))
 
+    policy = Policy(setting.policy, compile=setting.compile).build()
     module = GRPOModule(
-        Policy(setting.policy, compile=setting.compile).build(), rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
+        policy, rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
         num_iterations=setting.iterations, minibatch_queries=setting.minibatch, seed=setting.seed,
         share_prompts=setting.share_prompts,
     )  # fmt: skip
