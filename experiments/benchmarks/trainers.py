@@ -51,7 +51,7 @@ class Setting:
         epsilon: clip range.
         device: `cpu` or `cuda`.
         bf16: whether both compute in bf16 on their float32 weights.
-        compile: of our policy, which TRL has nothing like; share_prompts, micro_batch_tokens: of our module, likewise.
+        compile: of our policy, which TRL has nothing like; share_prompts, micro_batch_tokens: of our module.
     """
 
     policy: str
@@ -70,7 +70,7 @@ class Setting:
     bf16: bool = False
     compile: Literal["none", "layers"] = "none"
     share_prompts: bool = True
-    micro_batch_tokens: int = 2048
+    micro_batch_tokens: int = 16384
 
     @property
     def steps(self) -> int:

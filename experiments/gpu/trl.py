@@ -26,7 +26,7 @@ from experiments.gpu.record import Record
 from experiments.gpu.scene import LLAMA_1B, TINY, Scene, folder
 
 Make = Callable[[Setting, str, Callable[[Update], None]], Callable[[], object]]
-WHOLE = {"share_prompts": False, "micro_batch_tokens": 8192}
+WHOLE = {"share_prompts": False}
 TRAINERS: dict[str, tuple[Make, dict[str, Any]]] = {
     "atmanrl": (atmanrl_trainer, {}),
     "trl": (trl_trainer, {}),
