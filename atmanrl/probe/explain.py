@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -35,7 +35,7 @@ def explain(
     scale: float = 10.0,
     orientation: Orientation = "restored",
     shape: Shape = "full",
-    chat_template: bool | None = None,
+    chat_template: bool | Literal["written"] | None = None,
     separator: str = "\n",
     delimiter: str | Splitter = DELIMITER,
     include_eos: bool = False,
@@ -57,7 +57,8 @@ def explain(
         scale: the bias is `scale * min(H, 0)`.
         orientation: of the saliency: `restored` grows with what had to be re-enabled, `printed` falls.
         shape: of the mask; `full` is the paper's.
-        chat_template: whether the prompt is put into the tokenizer's chat template; None: where it has one.
+        chat_template: whether the prompt is put into the tokenizer's chat template; `written` for a prompt that has been.
+            None: where there is a template whose marks the prompt does not carry yet.
         separator: what stands before the delimiter where the chain of thought does not end in white space.
         delimiter: between reasoning and answer: a text such as `</think>`, or a `Splitter` such as `BoxedSplitter()`.
         include_eos: whether the loss includes the end-of-sequence token (Eq. 2 does not).
@@ -127,12 +128,20 @@ def _policy(model: Any, tokenizer: Any, device: str, dtype: str) -> Policy:
     return Policy.around(model, tokenizer)
 
 
-def _prompt_ids(policy: Policy, prompt: str, chat_template: bool | None) -> list[int]:
-    if chat_template and policy.tokenizer.chat_template is None:
+def _prompt_ids(policy: Policy, prompt: str, chat_template: bool | str | None) -> list[int]:
+    encoder = policy.encoder
+    if chat_template is True and policy.tokenizer.chat_template is None:
         raise UserError(
             "chat_template is True, but the tokenizer has no chat template; leave it out for the plain prompt."
         )
-    ids = policy.encoder.bare(prompt) if chat_template is False else policy.encode_prompt(prompt)
+    if chat_template not in (True, False, "written", None):
+        raise UserError(f"chat_template is {chat_template!r}; give True, False, 'written' or None.")
+    if chat_template is None:
+        ids = policy.encode_prompt(prompt)
+    elif chat_template == "written":
+        ids = encoder.written(prompt)
+    else:
+        ids = encoder.wrapped([prompt])[0] if chat_template else encoder.bare(prompt)
     if not ids:
         raise UserError(f"the prompt {prompt!r} has no token.")
     return ids
