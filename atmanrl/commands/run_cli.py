@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -111,8 +112,15 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         )
 
     def before_instantiate_classes(self) -> None:
-        """Give the chat template a date that stays: today's for a new run, its first day's for one that goes on."""
+        """Fill in what depends on the run: where loggers write, and the date of the chat template.
+
+        That is today's for a new run, and its first day's for one that goes on, so that it stays.
+        """
         options = self.config[self.config.subcommand]
+        for logger in _listed(options.get("trainer.logger")):
+            arguments = logger.get("init_args") if isinstance(logger, Namespace) else None
+            if arguments is not None and arguments.get("save_dir", "") in (None, "."):
+                arguments["save_dir"] = options["trainer.default_root_dir"]  # W&B's own default is where we stand
         key = "model.init_args.policy.init_args.chat_template_date"
         if self.config.subcommand != "fit" or key not in options or options[key] is not None:
             return

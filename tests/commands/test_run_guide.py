@@ -2,9 +2,11 @@
 
 import shlex
 
+import pytest
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.commands.run_cli import RunCLI
 
 SMALL = [
     "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=8", "--data.val_problems=2",
@@ -30,3 +32,20 @@ def test_a_run_and_the_command_that_it_names(tmp_path, tiny_folder, capsys):
     assert str(folder / "eval/test.json") in out and last.startswith("Next: atmanrl report")
     assert main(shlex.split(last.removeprefix("Next: "))[1:]) == 0
     assert (folder / "report/index.html").exists()
+
+
+@pytest.mark.parametrize(("options", "place"), [([], "run"), (["--trainer.logger.save_dir={tmp}/own"], "own")])
+def test_a_logger_writes_into_the_runs_folder_unless_it_is_told_another(
+    options, place, tmp_path, tiny_folder, monkeypatch
+):
+    pytest.importorskip("wandb")
+    trainers = []
+    monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: trainers.append(self.trainer))
+    config = [f"--config={ROOT / 'configs/laptop_baseline.yaml'}", f"--model.policy.path={tiny_folder}"]
+    logger = [
+        "--trainer.logger=WandbLogger",
+        "--trainer.logger.offline=true",
+        *(o.format(tmp=tmp_path) for o in options),
+    ]
+    assert main(["fit", *config, f"--trainer.default_root_dir={tmp_path / 'run'}", *SMALL, *logger]) == 0
+    assert trainers[0].loggers[1].save_dir == str(tmp_path / place)
