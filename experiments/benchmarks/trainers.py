@@ -51,7 +51,7 @@ class Setting:
         epsilon: clip range.
         device: `cpu` or `cuda`.
         bf16: whether both compute in bf16 on their float32 weights.
-        compile: of our policy, which TRL has nothing like; share_prompts: of our module, likewise.
+        compile: of our policy, which TRL has nothing like; share_prompts, micro_batch_tokens: of our module.
     """
 
     policy: str
@@ -70,6 +70,7 @@ class Setting:
     bf16: bool = False
     compile: Literal["none", "layers"] = "none"
     share_prompts: bool = True
+    micro_batch_tokens: int = 16384
 
     @property
     def steps(self) -> int:
@@ -125,10 +126,11 @@ def atmanrl_trainer(
             accuracy = sum(bool(r.correct) for r in batch.rollouts) / len(batch)
             watch(Update(trainer.global_step, module.policy.model, batch.seconds, tokens, accuracy))
 
+    policy = Policy(setting.policy, compile=setting.compile).build()
     module = GRPOModule(
-        Policy(setting.policy, compile=setting.compile).build(), rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
+        policy, rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
         num_iterations=setting.iterations, minibatch_queries=setting.minibatch, seed=setting.seed,
-        share_prompts=setting.share_prompts,
+        share_prompts=setting.share_prompts, micro_batch_tokens=setting.micro_batch_tokens,
     )  # fmt: skip
     trainer = Trainer(
         accelerator=setting.device, devices=1, precision="bf16-mixed" if setting.bf16 else "32-true",

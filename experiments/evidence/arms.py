@@ -122,7 +122,7 @@ SECOND = {
             "mw",
             "warm start, chains",
             SFT,
-            ("--model.policy.pretrained=true", "--model.lr=1.0e-3", "--trainer.max_steps=1200", "--data.task.seed=0"),
+            ("--model.policy.pretrained=true", "--model.lr=1.0e-3", "--trainer.max_steps=800", "--data.task.seed=0"),
             3,
             (*CHAINS[:2], "--data.task.train_size=60000", *CHAINS[3:]),
             steps=STEPS[:-1],

@@ -26,12 +26,13 @@ from experiments.gpu.record import Record
 from experiments.gpu.scene import LLAMA_1B, TINY, Scene, folder
 
 Make = Callable[[Setting, str, Callable[[Update], None]], Callable[[], object]]
+WHOLE = {"share_prompts": False}
 TRAINERS: dict[str, tuple[Make, dict[str, Any]]] = {
     "atmanrl": (atmanrl_trainer, {}),
     "trl": (trl_trainer, {}),
     "atmanrl, layers compiled": (atmanrl_trainer, {"compile": "layers"}),
-    "atmanrl, prompts not shared": (atmanrl_trainer, {"share_prompts": False}),
-    "atmanrl, compiled, not shared": (atmanrl_trainer, {"compile": "layers", "share_prompts": False}),
+    "atmanrl, whole sequences": (atmanrl_trainer, WHOLE),
+    "atmanrl, compiled, whole": (atmanrl_trainer, {"compile": "layers"} | WHOLE),
 }
 """Each with what differs from the setting."""
 UPDATES, COMPLETION = 3, 128

@@ -181,6 +181,11 @@ def test_wrong_combinations_are_named():
         both(tiny(), sampler=HFSampler(cache="static", compile="cudagraphs"))
 
 
+def test_compiling_by_itself_leaves_a_cpu_and_a_dynamic_cache_as_they_are():
+    same(*both(tiny(), sampler=HFSampler(cache="auto", compile="auto")))
+    same(*both(tiny(), sampler=HFSampler(cache="dynamic", compile="auto")))
+
+
 def test_nan_logits_are_told():
     policy = tiny()
     policy.model.get_output_embeddings().weight.data[5] = torch.nan
