@@ -30,8 +30,8 @@ def right_padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tenso
 
 
 LAYER_OPERATIONS = 3e12
-"""FLOPs of learning that a GPU could do in the time that Python takes to start a layer's kernels, forward and backward: 7.5 ms
-on an H100's machine (`experiments/gpu`), at 40 % of its peak."""
+"""FLOPs of learning that a GPU could do in the time that Python takes to start a layer's kernels, forward and backward:
+7.5 ms beside an H100 (`experiments/gpu`), at 40 % of its peak."""
 
 
 def pass_tokens(model: nn.Module) -> float:
