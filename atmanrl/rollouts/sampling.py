@@ -43,7 +43,7 @@ class HFSampler(Sampler):
     """
 
     def __init__(
-        self, cache: Literal["dynamic", "static", "auto"] = "dynamic", compile: bool | CompileMode = False
+        self, cache: Literal["dynamic", "static", "auto"] = "auto", compile: bool | CompileMode = "auto"
     ) -> None:
         if compile and compile != "auto" and cache == "dynamic":
             raise UserError("data.sampler.compile needs a cache of fixed shape: give cache: static, or auto.")
@@ -87,15 +87,18 @@ class HFSampler(Sampler):
         self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, options: SamplingOptions
     ) -> Decoded:
         criteria, read = StopCriteria(policy, options.stop), prefill(policy, prompts)
-        if self.cache == "dynamic" or not self._is_static(policy, read.cache):
-            return decode_dynamic(policy, read, uniforms, options, criteria)
         on_cuda = policy.device.type == "cuda"
+        wanted = self.cache == "static" or (self.cache == "auto" and (on_cuda or self.mode not in (None, "auto")))
+        if not wanted or not self._is_static(policy, read.cache):
+            return decode_dynamic(policy, read, uniforms, options, criteria)
         if self.mode == "cudagraphs" and not on_cuda:
             raise UserError(
                 f"data.sampler.compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
                 "give compile: false, or default for inductor."
             )
-        graphs = on_cuda and self.mode in ("auto", "cudagraphs", "reduce-overhead")
+        graphs: Literal["no", "try", "yes"] = "no"
+        if on_cuda and self.mode in ("auto", "cudagraphs", "reduce-overhead"):
+            graphs = "try" if self.mode == "auto" else "yes"
         return decode_static(policy, read, uniforms, options, criteria, self._compiled(), graphs)
 
     def _is_static(self, policy: Policy, cache: Any) -> bool:
