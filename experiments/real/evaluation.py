@@ -58,10 +58,10 @@ def data_of(task: Task, sampler: Sampler, seed: int, problems: int, **options: A
 
 def answers(
     policy: Policy, task: Task, rows: Sequence[Any], samples: int, new_tokens: int, sampler: Sampler,
-    delimiter: str = DELIMITER,
+    delimiter: str = DELIMITER, temperature: float = 1.0,
 ) -> list[Rollout]:  # fmt: skip
     """Return `samples` rollouts of each problem; the same problems get the same random numbers in every call."""
-    data = data_of(task, sampler, 0, len(rows), max_new_tokens=new_tokens, delimiter=delimiter)
+    data = data_of(task, sampler, 0, len(rows), max_new_tokens=new_tokens, delimiter=delimiter, temperature=temperature)
     at_once = max(1, ROWS // samples)
     batches = [
         data.answer(policy, rows[i : i + at_once], "test", 0, samples).rollouts for i in range(0, len(rows), at_once)

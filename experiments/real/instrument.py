@@ -72,7 +72,9 @@ def collect(args: argparse.Namespace, scale: Scale, policy: Policy, record: Reco
     task.ask_for(splitter.instruction)
     rows = [(i, p) for i, p in test_rows(task, 2 * scale.questions) if p.solution and not splitter.cuts(p.solution)]
     sampler, way = fastest_sampler(policy)
-    own = answers(policy, task, rows, scale.draws, scale.new_tokens, sampler, scale.delimiter)
+    own = answers(
+        policy, task, rows, scale.draws, scale.new_tokens, sampler, scale.delimiter, scale.temperature
+    )  # fmt: skip
     groups = []
     for k, (row, problem) in enumerate(rows):
         usable = [

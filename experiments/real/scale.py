@@ -18,7 +18,7 @@ class Scale:
         probed: the task whose questions the instrument takes.
         delimiter: that the instrument's traces are written with: what the untrained model writes by itself.
         questions: of the instrument, each with a gold solution and `own` samples of the model.
-        draws: samples of a question, of which those with a delimiter are taken.
+        draws: samples of a question at `temperature`, of which those with a delimiter are taken.
         chunk: questions that are solved at a time, by every solver in turn.
         solver_steps: of every mask (the paper's 200).
         warm_steps: optimizer steps of the warm start, on batches of `warm_batch` solutions.
@@ -42,6 +42,7 @@ class Scale:
     questions: int = 16
     own: int = 3
     draws: int = 24
+    temperature: float = 0.7
     chunk: int = 8
     solver_steps: int = 200
     warm_steps: int = 600

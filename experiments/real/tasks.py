@@ -18,7 +18,7 @@ STEPS: dict[str, int | None] = {"gsm8k": None, "gsm8k_3_steps": 3, "gsm8k_2_step
 """Most steps of the problems' solutions, by the task's name."""
 STORIES = "word_problems"
 STORY_SEEDS = {"warm_start": 0, TRAIN: 2, HELD: 1}
-"""Seeds of the word problems: other ones for the warm start, for the updates and for what is held out."""
+"""Seeds of the word problems: other draws for the warm start, for the updates and for what is held out."""
 
 
 def split_data(source: Path, work: Path, limit: int | None = None) -> None:
