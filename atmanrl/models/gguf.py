@@ -33,7 +33,9 @@ def gguf_file(path: str) -> Path | None:
     if file.is_dir() and not (file / "config.json").exists():
         files = sorted(file.glob(f"*{SUFFIX}"))
         if len(files) > 1:
-            raise PolicyError(f"{path} holds {len(files)} GGUF files; give the path of one of them, such as {files[0]}.")
+            raise PolicyError(
+                f"{path} holds {len(files)} GGUF files; give the path of one of them, such as {files[0]}."
+            )
         file = files[0] if files else file
     if file.suffix != SUFFIX or file.is_dir():
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from atmanrl.rollouts.boxed import BoxedSplitter
 from atmanrl.rollouts.messages import END_THINK
@@ -17,6 +17,11 @@ CANDIDATES: tuple[Splitter, ...] = (
     DEFAULT, BoxedSplitter(), GSM8K_SPLITTER, SentenceSplitter(), DelimiterSplitter(END_THINK)
 )  # fmt: skip
 """Splitters that are tried, the surer ones first."""
+
+
+def shown_marks(tokenizer: Any) -> frozenset[int]:
+    """Return the ids of the special tokens that marks consist of, such as `</think>`, which texts must show."""
+    return frozenset[int]().union(*(splitter.visible(tokenizer) for splitter in CANDIDATES))
 
 
 class Marking(NamedTuple):

@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     keys = scene.prompt + scene.completion
     for case, rows, names in (("probe", scene.completion, PROBE), ("update", keys, UPDATE)):
         for name in names:
-            if record.in_time(f"{case}, {name}", 0.5 if args.tiny else 3.0):
+            if record.in_time(f"{case}, {name}", 0.5 if args.tiny else 1.5):
                 with record.guarded(f"{case}, {name}") as found:
                     try:
                         found |= _one(scene, case, name, sequences, rows, keys)

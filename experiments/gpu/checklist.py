@@ -31,7 +31,7 @@ from experiments.gpu.summary import table
 
 ROOT = Path(__file__).parents[2]
 STEPS = {
-    "machine": 3, "tests": 20, "attention": 4, "decode": 18, "probe": 12, "update": 22, "trl": 13, "profile": 8,
+    "machine": 3, "tests": 18, "attention": 4, "decode": 14, "probe": 15, "update": 18, "trl": 16, "profile": 12,
 }  # fmt: skip
 """Steps in order, which are modules of this package, and their shares of the time."""
 MARGIN = 10.0

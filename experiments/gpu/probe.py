@@ -26,8 +26,8 @@ from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, parameter_bytes, random_policy, ratio, seconds_of
 
 WAYS: tuple[tuple[str, str, int], ...] = (
-    ("lean", "layers", 4096), ("lean", "layers", 16384), ("lean", "none", 4096), ("lean in PyTorch", "none", 4096),
-    ("eager", "none", 4096), ("sdpa", "none", 4096), ("lean", "layers", 1024),
+    ("lean", "layers", 16384), ("lean", "none", 16384), ("lean in PyTorch", "none", 16384), ("lean", "layers", 4096),
+    ("lean", "none", 4096), ("eager", "none", 16384), ("sdpa", "none", 16384), ("lean", "layers", 1024),
 )  # fmt: skip
 """Attention, what of the layers is compiled, and tokens of a pass, in order of worth."""
 TOLERANCE = 0.007
@@ -39,7 +39,7 @@ PAPER = 200
 def measure(args: argparse.Namespace, record: Record) -> None:
     """The adaptive solver as it is by default on a GPU, then gradients in every way."""
     scene = Scene.of(args.device, args.tiny, args.tflops, args.terabytes)
-    ways = [way for way in WAYS if way[1:] == ("none", 4096)] if args.tiny else WAYS
+    ways = [way for way in WAYS if way[1:] == ("none", 16384)] if args.tiny else WAYS
     with ExitStack() as stack:
         compiled = {way[1] for way in ways}
         policies = {c: stack.enter_context(random_policy(scene, "bfloat16", compile=c)) for c in sorted(compiled)}

@@ -2,8 +2,8 @@
 
 The policy samples 64 completions of 250 tokens; random weights would never write a delimiter, so before rewards are given
 random reasonings with a delimiter and an answer take their place. Everything else is `atmanrl fit` with the paper's
-settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver, norms and feed-forward networks compiled,
-decoding captured as a CUDA graph.
+settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver, decoding captured
+as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def fit(scene: Scene, record: Record) -> None:
     peaks: dict[str, int] = {}
     solver = _solver(scene)
     with (
-        random_policy(scene, "float32", compile="none" if scene.tiny else "layers") as policy,
+        random_policy(scene, "float32") as policy,
         tempfile.TemporaryDirectory() as folder,
     ):
         shape = shape_of(policy.model.config)

@@ -83,10 +83,15 @@ def test_explain_runs_where_it_is_told_to(device):
     assert found.mask.device.type == "cpu"
 
 
+SHAPES = [(6, 2, 70, 133, 64), (4, 4, 5, 46, 16), (3, 1, 130, 200, 80), (24, 8, 64, 128, 128)]
+"""Heads, heads of keys, rows, keys, and numbers of a head."""
+
+
 @pytest.mark.parametrize("past", [0, 41])
-@pytest.mark.parametrize(("heads", "groups", "rows", "keys", "width"), [(6, 2, 70, 133, 64), (4, 4, 5, 46, 16), (3, 1, 130, 200, 80), (24, 8, 64, 128, 128)])  # fmt: skip
+@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_fused_kernels_give_the_attention_and_the_gradients_of_float64(device, dtype, heads, groups, rows, keys, width, past):  # fmt: skip
+def test_the_fused_kernels_give_the_attention_and_the_gradients_of_float64(device, dtype, shape, past):
+    heads, groups, rows, keys, width = shape
     if device.type == "cpu":
         pytest.skip("the kernels need a CUDA device")
     fused = pytest.importorskip("atmanrl.probe.fused")

@@ -90,7 +90,7 @@ def _parser() -> RunParser:
         "rows, chats, TRL's completions and lm-eval's samples are recognised",
     )  # fmt: skip
     parser.add_argument(
-        "--delimiter", type=Splitter | str | None, default=None,
+        "--delimiter", type=Splitter | str, default=None,  # None as a type would take ##### for a comment of YAML
         help="between reasoning and answer, in rows that do not name theirs: a text, or a Splitter by its class path; "
         "without it #####, \\boxed{}, ####, 'The answer is' and </think> are recognised",
     )  # fmt: skip
