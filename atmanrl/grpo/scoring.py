@@ -16,6 +16,7 @@ from atmanrl.models.layers import takes_positions
 from atmanrl.models.policy import Policy
 from atmanrl.models.prompts import SharedPrompts
 from atmanrl.models.token_scores import scores_at
+from atmanrl.pulse import beat
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 
@@ -98,6 +99,7 @@ class Scorer:
         by_row: dict[int, Tensor] = {}
         with torch.no_grad():
             for part in self.parts(batch, range(len(batch)), model):
+                beat("scoring", len(by_row), len(batch))
                 for row, values, real in zip(part.rows, part.logprobs.cpu(), part.completion_mask.cpu(), strict=True):
                     by_row[row] = values[real]
         return [by_row[row] for row in range(len(batch))]

@@ -46,7 +46,7 @@ class HFSampler(Sampler):
         self, cache: Literal["dynamic", "static", "auto"] = "auto", compile: bool | CompileMode = "auto"
     ) -> None:
         if compile and compile != "auto" and cache == "dynamic":
-            raise UserError("data.sampler's option compile needs a cache of fixed shape: give cache: static, or auto.")
+            raise UserError("data.sampler.compile needs a cache of fixed shape: give cache: static, or auto.")
         self.cache = cache
         self.mode: CompileMode | None = "reduce-overhead" if compile is True else compile or None
         self._step: DecodingStep | None = None
@@ -93,7 +93,7 @@ class HFSampler(Sampler):
             return decode_dynamic(policy, read, uniforms, options, criteria)
         if self.mode == "cudagraphs" and not on_cuda:
             raise UserError(
-                f"data.sampler's option compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
+                f"data.sampler.compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
                 "give compile: false, or default for inductor."
             )
         graphs: Literal["no", "try", "yes"] = "no"
@@ -112,8 +112,8 @@ class HFSampler(Sampler):
             return True
         if self.cache == "static":
             raise UserError(
-                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set data.sampler's option "
-                "cache: dynamic."
+                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set "
+                "data.sampler.cache to dynamic."
             )
         if not self._told:
             log.warning("%s is sampled with a dynamic cache: %s.", type(policy.model).__name__, reason)

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from atmanrl.models.cache import is_filled
 from atmanrl.models.policy import Policy
+from atmanrl.pulse import beat
 from atmanrl.rollouts.cuda_graphs import CapturedSteps
 from atmanrl.rollouts.decoding import Decoded, Prefill
 from atmanrl.rollouts.decoding_state import DecodingState, DecodingStep, decode_step
@@ -78,6 +79,7 @@ def decode_static(
     run = _runner(policy, state, options, step, cuda_graphs)
     begin, drawn = 0, 1
     while True:
+        beat("sampling", drawn, limit)
         running = _look(result, state, active, begin, drawn, criteria)
         if not running or drawn == limit:
             return result
