@@ -26,7 +26,7 @@ from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.rewards import OutcomeReward, SaliencyReward
-from atmanrl.rollouts import Completion, HFSampler, RolloutBatch, RolloutDataModule, split
+from atmanrl.rollouts import Completion, RolloutBatch, RolloutDataModule, split
 from atmanrl.tasks import DELIMITER, WordProblems
 from experiments.gpu.probe import TOLERANCE
 from experiments.gpu.record import Record
@@ -44,8 +44,7 @@ class Rollouts(RolloutDataModule):
         self.scene, self.peaks = scene, peaks
         task = WordProblems(train_size=(UPDATES + 1) * scene.queries + 1, test_size=1, instruction="")
         super().__init__(
-            task, queries_per_device=scene.queries, group_size=scene.group, max_new_tokens=scene.completion, val_problems=1,
-            sampler=HFSampler("static", "cudagraphs") if scene.cuda else HFSampler(),
+            task, queries_per_device=scene.queries, group_size=scene.group, max_new_tokens=scene.completion, val_problems=1
         )  # fmt: skip
 
     def answer(self, policy: Policy, problems: Sequence[Any], *args: Any) -> RolloutBatch:

@@ -111,8 +111,8 @@ def test_units():
 @pytest.mark.parametrize(
     ("sampler", "static"),
     [
-        ([], False),
-        (["--data.sampler.init_args.cache=dynamic"], False),
+        ([], True),
+        (["--data.sampler.init_args.cache=dynamic", "--data.sampler.init_args.compile=false"], False),
         (["--data.sampler.init_args.cache=static"], True),
         (["--data.sampler.init_args.cache=auto", "--data.sampler.init_args.compile=true"], True),
     ],
