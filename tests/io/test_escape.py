@@ -195,7 +195,7 @@ def test_figures(tmp_path):
     made = {
         "one": figure1.draw(mask, saliency, [(0, 1.0)], TEXTS, init_value=-0.4, title=EVERYTHING),
         "two": figure2.draw({text: curve for text in TEXTS}, TEXTS[0]),
-        "three": figure3.draw(item, (0.0, 1.0)),
+        "three": figure3.draw(item, 1.0),
     }
     for name, figure in made.items():
         for fonttype in ("none", "path"):
