@@ -71,15 +71,15 @@ ARMS = {
         Arm("e", "+ gold log-probability", OUTCOME, _instead("gold", "GoldLogprobReward", 0.11)),
         Arm("f", "+ causal importance", OUTCOME, _instead("importance", "CausalImportanceReward", 6.3), 5),
         Arm("g", "+ saliency where right", BOTH, (f"{SALIENCY}.only_where.reward=outcome",)),
-        Arm("h", "+ saliency, token credit", BOTH, ("--model.credit=saliency",), tuned=2),
+        Arm("h", "+ saliency, token credit", BOTH, ("--model.credit=saliency",)),
         Arm("i", "+ saliency on a quarter", BOTH, (f"{SALIENCY}.share=0.25",)),
         Arm("j", "+ saliency, tolerance 0.03", BOTH, (f"{SALIENCY}.probe.solver.tolerance=0.03",)),
     )
 }
 """By their letters, in the order of tables."""
 
-MULTIPLES = {"025": 0.25, "050": 0.5, "200": 2.0}
-"""Of an arm's weight, by what they add to its key: the same three trials for each arm of the frontier."""
+MULTIPLES = {"025": 0.25, "050": 0.5}
+"""Of an arm's weight, by what they add to its key: the same trials for each arm of the frontier."""
 
 
 def _weighted(arm: Arm, reward: str, weight: float, suffix: str) -> Arm:
@@ -96,10 +96,9 @@ FRONTIER = {
     for arm in (
         _weighted(ARMS["b"], "saliency", 10.0, suffix),
         _weighted(ARMS["d"], "price", 1.0, suffix),
-        _weighted(ARMS["h"], "saliency", 10.0, suffix),
     )
 }
-"""Arms b, d and h at other weights: length against pass@4."""
+"""Arms b and d at other weights: length against pass@4."""
 
 CHAINS = (
     "--data.task=MultiHop", "--data.task.steps=[2,3]", "--data.task.train_size=10000", "--data.task.test_size=1000",

@@ -176,7 +176,7 @@ def test_pages():
         EVERYTHING, EVERYTHING, True, 3, [(t, "other") for t in TEXTS], [(t, 0.5, "0.5") for t in TEXTS], EVERYTHING
     )
     item = Comparison(EVERYTHING, EVERYTHING, EVERYTHING, [side], True)
-    contents = Contents(EVERYTHING, EVERYTHING, [EVERYTHING], table1())
+    contents = Contents(EVERYTHING, EVERYTHING, notes=[EVERYTHING], table1=table1())
     contents.comparisons.items.append(item)
     plain = Elements(trace_page.page("T", [view(token_texts=["x"], saliency=[0.5])])).names.count("script")
     for html in (page(contents), trace_page.page(EVERYTHING, [view()], EVERYTHING), trace_page.fragment(view())):
