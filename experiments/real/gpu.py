@@ -32,8 +32,8 @@ from experiments.real.processes import Child, wait
 from experiments.real.scale import AFTERWARDS, ARMS, FULL, TINY, Scale
 from experiments.real.tasks import split_data
 
-SHARES = {"instrument": 0.375, "warm_start": 0.375}
-"""Parts of the minutes after which the first steps are ended."""
+SHARES = {"instrument": 0.33, "warm_start": 0.33}
+"""Parts of the time, once data and model are there, after which the first steps are ended."""
 MARGIN = 8.0
 """Seconds kept to write everything down."""
 SAFETY = 0.95
@@ -158,8 +158,9 @@ def main() -> int:
         prepare(args, work)
         command += ["--model", str(work / "base"), "--work", str(work)]
         results.head["seconds to prepare"] = round(time.time() - began, 1)
+        ready = time.time()
         for name, share in SHARES.items():
-            results.children.append(Child(name, command, work, began + share * args.minutes * 60))
+            results.children.append(Child(name, command, work, ready + share * (until - ready)))
         wait(results.children, results.write)
         if (work / "chosen.json").exists():
             results.head["arms began after"] = round(time.time() - began, 1)
