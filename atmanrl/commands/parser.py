@@ -11,6 +11,8 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.commands.moved import moved, renamed
+from atmanrl.commands.options import OPTIONS_ARE
+from atmanrl.commands.options.refused import as_typed
 from atmanrl.commands.trust import check_code, keep_data_as_data
 from atmanrl.io.terminal import say_error
 from atmanrl.shipped import config_file
@@ -77,6 +79,6 @@ class RunParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
-        say_error(moved(message, RunParser.typed) or renamed(message) or brief(message))
-        print("The options are listed by --help, a config's values by --print_config.", file=sys.stderr)
+        say_error(moved(message, RunParser.typed) or renamed(message) or as_typed(brief(message), RunParser.typed))
+        print(OPTIONS_ARE, file=sys.stderr)
         sys.exit(2)

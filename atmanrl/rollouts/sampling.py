@@ -43,10 +43,10 @@ class HFSampler(Sampler):
     """
 
     def __init__(
-        self, cache: Literal["dynamic", "static", "auto"] = "dynamic", compile: bool | CompileMode = False
+        self, cache: Literal["dynamic", "static", "auto"] = "auto", compile: bool | CompileMode = "auto"
     ) -> None:
         if compile and compile != "auto" and cache == "dynamic":
-            raise UserError("data.sampler's option compile needs a cache of fixed shape: give cache: static, or auto.")
+            raise UserError("data.sampler.compile needs a cache of fixed shape: give cache: static, or auto.")
         self.cache = cache
         self.mode: CompileMode | None = "reduce-overhead" if compile is True else compile or None
         self._step: DecodingStep | None = None
@@ -87,15 +87,18 @@ class HFSampler(Sampler):
         self, policy: Policy, prompts: Sequence[Sequence[int]], uniforms: Tensor, options: SamplingOptions
     ) -> Decoded:
         criteria, read = StopCriteria(policy, options.stop), prefill(policy, prompts)
-        if self.cache == "dynamic" or not self._is_static(policy, read.cache):
-            return decode_dynamic(policy, read, uniforms, options, criteria)
         on_cuda = policy.device.type == "cuda"
+        wanted = self.cache == "static" or (self.cache == "auto" and (on_cuda or self.mode not in (None, "auto")))
+        if not wanted or not self._is_static(policy, read.cache):
+            return decode_dynamic(policy, read, uniforms, options, criteria)
         if self.mode == "cudagraphs" and not on_cuda:
             raise UserError(
-                f"data.sampler's option compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
+                f"data.sampler.compile: cudagraphs needs a CUDA device, and the policy is on {policy.device}: "
                 "give compile: false, or default for inductor."
             )
-        graphs = on_cuda and self.mode in ("auto", "cudagraphs", "reduce-overhead")
+        graphs: Literal["no", "try", "yes"] = "no"
+        if on_cuda and self.mode in ("auto", "cudagraphs", "reduce-overhead"):
+            graphs = "try" if self.mode == "auto" else "yes"
         return decode_static(policy, read, uniforms, options, criteria, self._compiled(), graphs)
 
     def _is_static(self, policy: Policy, cache: Any) -> bool:
@@ -109,8 +112,8 @@ class HFSampler(Sampler):
             return True
         if self.cache == "static":
             raise UserError(
-                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set data.sampler's option "
-                "cache: dynamic."
+                f"{type(policy.model).__name__} cannot decode with a static cache: {reason}. Set "
+                "data.sampler.cache to dynamic."
             )
         if not self._told:
             log.warning("%s is sampled with a dynamic cache: %s.", type(policy.model).__name__, reason)

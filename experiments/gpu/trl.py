@@ -26,13 +26,10 @@ from experiments.gpu.record import Record
 from experiments.gpu.scene import LLAMA_1B, TINY, Scene, folder
 
 Make = Callable[[Setting, str, Callable[[Update], None]], Callable[[], object]]
-WHOLE = {"share_prompts": False}
 TRAINERS: dict[str, tuple[Make, dict[str, Any]]] = {
     "atmanrl": (atmanrl_trainer, {}),
     "trl": (trl_trainer, {}),
-    "atmanrl, layers compiled": (atmanrl_trainer, {"compile": "layers"}),
-    "atmanrl, whole sequences": (atmanrl_trainer, WHOLE),
-    "atmanrl, compiled, whole": (atmanrl_trainer, {"compile": "layers"} | WHOLE),
+    "atmanrl, decoding captured": (atmanrl_trainer, {"sampler": ("static", "auto")}),
 }
 """Each with what differs from the setting."""
 UPDATES, COMPLETION = 3, 128
@@ -51,9 +48,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     with folder(TINY if args.tiny else LLAMA_1B) as place:
         draw_weights(place, scene)
         for who in TRAINERS:
-            if args.tiny and "compile" in TRAINERS[who][1]:
-                record.skip(who, "inductor takes a minute on a CPU")
-            elif record.in_time(who, 1.0 if args.tiny else 15.0):
+            if record.in_time(who, 1.0 if args.tiny else 15.0):
                 with record.guarded(who) as found:
                     found |= _one(who, place, scene)
             gc.collect()

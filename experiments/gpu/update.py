@@ -2,8 +2,8 @@
 
 The policy samples 64 completions of 250 tokens; random weights would never write a delimiter, so before rewards are given
 random reasonings with a delimiter and an answer take their place. Everything else is `atmanrl fit` with the paper's
-settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver, norms and feed-forward networks compiled,
-decoding captured as a CUDA graph.
+settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver, decoding captured
+as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from atmanrl.plan.settings import ProbeSettings, RunSettings
 from atmanrl.plan.shape import shape_of
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.rewards import OutcomeReward, SaliencyReward
-from atmanrl.rollouts import Completion, HFSampler, RolloutBatch, RolloutDataModule, split
+from atmanrl.rollouts import Completion, RolloutBatch, RolloutDataModule, split
 from atmanrl.tasks import DELIMITER, WordProblems
 from experiments.gpu.probe import TOLERANCE
 from experiments.gpu.record import Record
@@ -44,8 +44,7 @@ class Rollouts(RolloutDataModule):
         self.scene, self.peaks = scene, peaks
         task = WordProblems(train_size=(UPDATES + 1) * scene.queries + 1, test_size=1, instruction="")
         super().__init__(
-            task, queries_per_device=scene.queries, group_size=scene.group, max_new_tokens=scene.completion, val_problems=1,
-            sampler=HFSampler("static", "cudagraphs") if scene.cuda else HFSampler(),
+            task, queries_per_device=scene.queries, group_size=scene.group, max_new_tokens=scene.completion, val_problems=1
         )  # fmt: skip
 
     def answer(self, policy: Policy, problems: Sequence[Any], *args: Any) -> RolloutBatch:
@@ -120,7 +119,7 @@ def fit(scene: Scene, record: Record) -> None:
     peaks: dict[str, int] = {}
     solver = _solver(scene)
     with (
-        random_policy(scene, "float32", compile="none" if scene.tiny else "layers") as policy,
+        random_policy(scene, "float32") as policy,
         tempfile.TemporaryDirectory() as folder,
     ):
         shape = shape_of(policy.model.config)

@@ -169,7 +169,7 @@ def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
 def test_the_progress_bar_can_be_left_out_or_replaced(given, bars, tiny_folder, tmp_path, monkeypatch):
     from lightning.pytorch.callbacks import ProgressBar
 
-    from atmanrl.commands.run import RunCLI
+    from atmanrl.commands.run_cli import RunCLI
 
     made = []
     monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: made.append(self.trainer))
@@ -251,4 +251,6 @@ def test_no_command_and_unknown_command(capsys):
     assert main([]) == 2
     assert main(["train"]) == 2
     assert "no command 'train'" in capsys.readouterr().err
+    assert main(["tset"]) == 2
+    assert "no command 'tset'; did you mean test?" in capsys.readouterr().err
     assert main(["--version"]) == 0
