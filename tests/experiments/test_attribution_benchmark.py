@@ -110,4 +110,5 @@ def test_traces_of_one_problem_are_drawn_together():
 
 def test_agreement_is_the_mean_rank_correlation():
     matrix = summary.agreement({"a": [[1, 2, 3], [1, 2, 3]], "b": [[1, 2, 9], [3, 2, 1]], "c": [[0, 1, 8], [1, 5, 6]]})
-    assert matrix["a"]["b"] == pytest.approx(0, abs=1e-6) and matrix["a"]["c"] == matrix["c"]["a"] == pytest.approx(1)
+    assert matrix["a"]["b"] == pytest.approx(0, abs=1e-5)
+    assert matrix["a"]["c"] == matrix["c"]["a"] == pytest.approx(1, abs=1e-5)

@@ -78,7 +78,7 @@ def test_traces_are_those_with_a_reasoning_and_their_own_answer(policy, traces):
 def test_a_method_gives_each_token_of_each_reasoning_a_number(policy, targets, name):
     if name == "mask_paper":
         pytest.skip("200 gradients: tests/probe has it")
-    implementation = policy.model.config._attn_implementation
+    implementation, before = policy.model.config._attn_implementation, logprobs(policy, targets[0].tail)
     attributions = attributed(name, policy, targets)
     assert [len(scores) for scores in attributions] == [len(target.cot_ids) for target in targets]
     assert all(math.isfinite(number) for scores in attributions for number in scores)
@@ -86,7 +86,7 @@ def test_a_method_gives_each_token_of_each_reasoning_a_number(policy, targets, n
     again = METHODS[name].make(policy)(targets[1:])
     assert again[0] == pytest.approx(attributions[1], rel=1e-4, abs=1e-7)
     assert policy.model.config._attn_implementation == implementation
-    assert not any(module._forward_hooks for module in policy.model.modules())
+    assert torch.equal(logprobs(policy, targets[0].tail), before)
 
 
 def test_integrated_gradients_add_up_to_what_deletion_of_all_tokens_costs(policy, targets):
@@ -96,8 +96,8 @@ def test_integrated_gradients_add_up_to_what_deletion_of_all_tokens_costs(policy
 
 
 def test_gradient_x_input_is_the_slope_along_the_embedding(policy, targets):
-    """By a difference of plain forward passes in which one token's embedding is scaled."""
-    target, step = targets[0], 1e-5
+    """By a difference of plain forward passes in which one token's embedding is scaled (norms compute in float32)."""
+    target, step = targets[0], 1e-2
     scores = attributed("gradient_x_input", policy, targets)[0]
     ids = torch.tensor([[*target.prompt_ids, *target.tail]])
     answer = range(len(target) - len(target.answer_ids), len(target))
@@ -109,7 +109,7 @@ def test_gradient_x_input_is_the_slope_along_the_embedding(policy, targets):
                 embedded[0, len(target.prompt_ids) + place] *= scale
                 rows = policy.model(inputs_embeds=embedded).logits[0].log_softmax(-1)
             values.append(sum(float(rows[k - 1, ids[0, k]]) for k in answer))
-        assert scores[place] == pytest.approx((values[0] - values[1]) / (2 * step), rel=1e-4, abs=1e-9)
+        assert scores[place] == pytest.approx((values[0] - values[1]) / (2 * step), rel=2e-2, abs=2e-5)
 
 
 def test_attention_is_that_of_the_positions_that_predict_the_answer(policy, targets):

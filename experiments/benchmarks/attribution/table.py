@@ -35,6 +35,8 @@ def table(results: dict[str, Any]) -> str:
         cost = [f"{method['processor_seconds_a_trace']:.2g}", f"{method['peak_mib']:.0f}"]
         lines.append(f"| {method['title']} | {' | '.join([*cells, *cost])} |")
     titles = {name: method["title"] for name, method in methods.items()}
+    if not results["comparisons"]:
+        return "\n".join(lines)
     lines += ["", f"{titles[REFERENCE]}, the default, at the 5 % level of all comparisons:", ""]
     for key, outcome in results["outcomes"].items():
         parts = [
