@@ -89,6 +89,16 @@ def test_a_method_gives_each_token_of_each_reasoning_a_number(policy, targets, n
     assert torch.equal(logprobs(policy, targets[0].tail), before)
 
 
+def test_the_sign_of_the_gradient_is_the_first_step_of_adamw(policy, targets):
+    """Of one step of size 0.001: without decay, an entry moves by that much whatever its gradient."""
+    from atmanrl.probe import MaskProbe, PaperSolver
+
+    probe = MaskProbe(solver=PaperSolver(steps=1, weight_decay=0.0, eps=1e-30), attention="eager")
+    saliency = probe.solve_targets(policy, targets).saliency
+    for scores, moved in zip(attributed("gradient_sign", policy, targets), saliency, strict=True):
+        assert scores == pytest.approx([move / (1e-3 / 0.4) for move in moved], abs=1e-6)
+
+
 def test_integrated_gradients_add_up_to_what_deletion_of_all_tokens_costs(policy, targets):
     for target, scores in zip(targets, attributed("integrated_gradients", policy, targets), strict=True):
         lost = answer_logprob(policy, target) - answer_logprob(policy, target, [policy.pad_id] * len(target.cot_ids))

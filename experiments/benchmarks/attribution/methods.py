@@ -23,6 +23,7 @@ from atmanrl.probe import (
     Suppression,
     Target,
 )
+from experiments.benchmarks.attribution.signs import GradientSigns
 
 Attribute = Callable[[Sequence[Target]], list[list[float]]]
 """Of B targets, one number for each token of each reasoning."""
@@ -34,16 +35,16 @@ class Method:
 
     Attributes:
         title: in tables.
-        family: `ours` is what this package offers.
+        family: `ours` is what this package offers; a `diagnosis` explains the result of another method.
         function: `module:name` in this package, what makes an `Attribute` of a policy; imported only when it is used.
         library: the distribution that it needs.
         eager: whether it reads attention weights, which eager attention alone shows.
 
-    Example: `Method("random", "chance", "methods:chance")`
+    Example: `Method("random", "baseline", "methods:chance")`
     """
 
     title: str
-    family: Literal["ours", "rival", "chance"]
+    family: Literal["ours", "rival", "baseline", "diagnosis"]
     function: str
     library: str | None = None
     eager: bool = False
@@ -63,18 +64,21 @@ class Method:
 
 
 METHODS = {
-    "mask_adaptive": Method("mask, adaptive", "ours", "methods:mask_adaptive"),
-    "mask_paper": Method("mask, paper", "ours", "methods:mask_paper"),
+    "mask_adaptive": Method("adaptive mask", "ours", "methods:mask_adaptive"),
+    "mask_paper": Method("paper's mask", "ours", "methods:mask_paper"),
     "suppression": Method("suppression (AtMan)", "ours", "methods:suppression"),
     "gradient_at_start": Method("gradient at start", "ours", "methods:gradient_at_start"),
-    "integrated_mask": Method("integrated gradients, mask", "ours", "methods:integrated_mask"),
+    "integrated_mask": Method("integrated gradients over the mask", "ours", "methods:integrated_mask"),
     "gradient_x_input": Method("gradient x input", "rival", "by_captum:gradient_x_input", "captum"),
-    "integrated_gradients": Method("integrated gradients, embeddings", "rival", "by_captum:integrated_gradients", "captum"),
+    "integrated_gradients": Method("integrated gradients of embeddings", "rival", "by_captum:integrated_gradients", "captum"),
     "attention": Method("attention", "rival", "by_inseq:attention", "inseq", eager=True),
     "value_zeroing": Method("value zeroing", "rival", "by_inseq:value_zeroing", "inseq", eager=True),
     "flashtrace": Method("FlashTrace", "rival", "by_flashtrace:span", "flashtrace", eager=True),
-    "flashtrace_hops": Method("FlashTrace, through the reasoning", "rival", "by_flashtrace:hops", "flashtrace", eager=True),
-    "random": Method("random", "chance", "methods:chance"),
+    "flashtrace_hops": Method("FlashTrace through the reasoning", "rival", "by_flashtrace:hops", "flashtrace", eager=True),
+    "mask_column": Method("column mask", "ours", "methods:mask_column"),
+    "gradient_sign": Method("sign of the gradient at start", "diagnosis", "methods:gradient_sign"),
+    "later_first": Method("later tokens first", "baseline", "methods:later_first"),
+    "random": Method("random", "baseline", "methods:chance"),
 }  # fmt: skip
 REFERENCE = "mask_adaptive"
 """The one that all others are compared with: the package's default."""
@@ -90,6 +94,16 @@ def mask_paper(policy: Policy) -> Attribute:
     return _probed(policy, MaskProbe(solver=PaperSolver()))
 
 
+def mask_column(policy: Policy) -> Attribute:
+    """The adaptive solver's mask with one value for each token, whichever position attends to it."""
+    return _probed(policy, MaskProbe(solver=AdaptiveSolver(), shape="column"))
+
+
+def gradient_sign(policy: Policy) -> Attribute:
+    """AdamW's first step (see `signs`)."""
+    return _probed(policy, MaskProbe(attribution=GradientSigns()))
+
+
 def suppression(policy: Policy) -> Attribute:
     """AtMan's: what the answer loses when one token is suppressed."""
     return _probed(policy, MaskProbe(attribution=Suppression()))
@@ -103,6 +117,11 @@ def gradient_at_start(policy: Policy) -> Attribute:
 def integrated_mask(policy: Policy) -> Attribute:
     """Integrated gradients over the mask."""
     return _probed(policy, MaskProbe(attribution=IntegratedGradients()))
+
+
+def later_first(policy: Policy) -> Attribute:
+    """A token's place: no model is asked."""
+    return one_by_one(lambda target: [float(place) for place in range(len(target.cot_ids))])
 
 
 def chance(policy: Policy) -> Attribute:
