@@ -18,6 +18,7 @@ COMMANDS = {
     "validate": "score training problems that are held out",
     "test": "the paper's evaluation on test problems",
     "predict": "write rollouts with all their rewards",
+    "explain": "let a model answer a question, and show which tokens of its reasoning matter",
     "probe": "measure the saliency of stored traces",
     "export": "write a checkpoint's policy as a Hugging Face folder, or a sharded checkpoint as one file",
     "plan": "memory, time and GPU-hours of a run, before a machine is rented for it",
@@ -29,7 +30,7 @@ COMMANDS = {
 
 LIGHTNING = ("fit", "validate", "test", "predict")
 """Commands that Lightning's own command line carries out."""
-RUNS_A_MODEL = (*LIGHTNING, "probe")
+RUNS_A_MODEL = (*LIGHTNING, "explain", "probe")
 """Commands that run a model, with whatever a user plugs in."""
 
 HELP = """usage: atmanrl COMMAND [options]

@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from atmanrl.callbacks import RunLogger
-from atmanrl.commands.run import RunCLI
+from atmanrl.commands.run_cli import RunCLI
 from atmanrl.distributed import FSDP2Strategy
 from atmanrl.lightning_internals import trainer_of
 

@@ -7,6 +7,7 @@ from atmanrl.callbacks.progress import UpdateProgress
 from atmanrl.callbacks.rollout_log import RolloutLog
 from atmanrl.callbacks.rollout_table import RolloutTable
 from atmanrl.callbacks.run_logger import RunLogger
+from atmanrl.callbacks.useless import UselessUpdates
 from atmanrl.metrics.callback import MetricsCallback
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "RunCheckpoint",
     "RunLogger",
     "UpdateProgress",
+    "UselessUpdates",
 ]

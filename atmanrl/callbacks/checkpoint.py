@@ -7,11 +7,12 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
 from atmanrl.checkpoint.files import checkpoint_name, checkpoints, put_in_place, set_aside_beyond
@@ -23,6 +24,7 @@ from atmanrl.distributed import all_gather, processes
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.files import remove, temporary_path
 from atmanrl.lightning_internals import call_after_update, checkpoint_contents
+from atmanrl.pulse import is_changing, listen, stop_listening
 
 
 class RunCheckpoint(Checkpoint):
@@ -34,8 +36,10 @@ class RunCheckpoint(Checkpoint):
     goes on from it finds its log complete, whenever it was killed. It is written under a temporary name, flushed to the
     disk and renamed; older ones are removed after that.
 
-    At SIGTERM or SIGUSR1 a checkpoint is written after the current update, and the run ends with status 75; at SIGINT
-    (Ctrl-C) likewise, with status 130. Before training has begun, they end it at once.
+    At SIGTERM or SIGUSR1 the run saves and ends, with status 75; at SIGINT (Ctrl-C) likewise, with status 130. While it
+    samples or probes that takes seconds: the update is given up, and the one before it is saved. In the midst of optimizer
+    steps or of an evaluation, and on several processes, it comes after the update. Before training has begun, a signal ends
+    the run at once.
 
     Args:
         every_n_updates: how many updates apart.
@@ -56,6 +60,8 @@ class RunCheckpoint(Checkpoint):
         self._saved = self._seen = 0
         self._standing: dict[str, Any] = {}
         self._random: dict[str, Any] = {}
+        self._random_between: dict[str, Any] = {}
+        self._heed: Callable[[str, int, int], None] | None = None
         self._resumption = Resumption()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -86,7 +92,8 @@ class RunCheckpoint(Checkpoint):
         checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
-            checkpoint["random"] = random_state()
+            between = trainer.global_step == self._seen  # two updates, or in one that is given up
+            checkpoint["random"] = self._random_between if between and self._random_between else random_state()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Clear up what a killed run has left beyond its checkpoint: it will be written again.
@@ -112,6 +119,19 @@ class RunCheckpoint(Checkpoint):
                 logger.rewind(trainer.global_step)
         self.interruption.install()
         call_after_update(trainer, partial(self._update_ended, trainer))
+        self._random_between = {}
+        if trainer.world_size == 1:
+            self._heed = partial(self._within_update, trainer)
+            listen(self._heed)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Heed no signal any more."""
+        if self._heed is not None:
+            stop_listening(self._heed)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Heed no signal any more."""
+        self.teardown(trainer, pl_module, "fit")
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Take up the random state: Lightning has drawn on it where a run goes on after an evaluation."""
@@ -175,15 +195,34 @@ class RunCheckpoint(Checkpoint):
         if trainer.global_step == self._seen:
             return  # gradients of a step are still being gathered
         self._seen = trainer.global_step
+        if trainer.world_size == 1:
+            self._random_between = random_state()
         interrupted = self._interrupted(trainer)
         if interrupted or trainer.global_step % self.every_n_updates == 0:
             self.save(trainer)
         if interrupted:
-            raise Interrupted(
-                f"{self.interruption.received or 'a signal'}: saved after update {trainer.global_step}; the same command "
-                "with --ckpt_path=last goes on.",
-                self.interruption.status,
-            )
+            self._end(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let signals end an evaluation that is a command of its own: Lightning would take it for done."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self.interruption.end_at_once()
+
+    on_test_start = on_predict_start = on_validation_start
+
+    def _within_update(self, trainer: Trainer, work: str, done: int, total: int) -> None:
+        """Give up an update of which nothing has been learned yet, if a signal has come."""
+        between = trainer.training and trainer.global_step == self._seen and not is_changing()
+        if self.interruption.received is not None and between:
+            if trainer.global_step > self._saved:
+                self.save(trainer)
+            self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> NoReturn:
+        signal = self.interruption.received or "a signal"
+        goes_on = f"saved after update {trainer.global_step}; the same command with --ckpt_path=last goes on."
+        begins = "no update was done yet, and nothing is saved; the same command begins anew."
+        raise Interrupted(f"{signal}: {goes_on if trainer.global_step else begins}", self.interruption.status)
 
     def _interrupted(self, trainer: Trainer) -> bool:
         """Say whether a signal has come to any process."""

@@ -9,10 +9,8 @@ from lightning import Callback, LightningModule, Trainer
 from atmanrl.distributed import unsharded
 from atmanrl.io.files import atomic_folder
 from atmanrl.io.folders import check_replaceable, mark
+from atmanrl.io.run_layout import POLICY
 from atmanrl.models.policy import Policy, PolicyError
-
-FOLDER = "policy"
-"""Where a run's folder holds the trained policy."""
 
 
 class PolicyExport(Callback):
@@ -38,7 +36,7 @@ class PolicyExport(Callback):
         policy = unsharded(policy)
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir) / FOLDER
+        folder = Path(trainer.default_root_dir) / POLICY
         check_replaceable(folder, "fit")
         try:
             with atomic_folder(folder) as temporary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,12 @@ from rich.progress import (
 from rich.text import Text
 
 from atmanrl.horizon import planned_updates
+from atmanrl.pulse import listen, stop_listening
+
+PATIENCE = 10.0
+"""Seconds of an update before a bar of its own shows how far it is."""
+SILENCE = 60.0
+"""Seconds of an update between two lines about it, where there is no terminal."""
 
 SHOWN = {
     "reward": "reward {:+.3f}",
@@ -49,7 +56,8 @@ class MetricsBelow(Progress):
 class UpdateProgress(ProgressBar):
     """Shows updates done and the time left, and below them the metrics of `SHOWN` with the seconds of each phase.
 
-    On a terminal it is live; elsewhere it prints a line every twentieth of the run.
+    Where an update takes more than `PATIENCE` seconds a second bar shows how far it is. On a terminal both are live;
+    elsewhere a line is printed every twentieth of the run, and one a minute within a long update.
     """
 
     def __init__(self) -> None:
@@ -58,6 +66,8 @@ class UpdateProgress(ProgressBar):
         self.enabled = True
         self.bar: Progress | None = None
         self.task = TaskID(0)
+        self.work: TaskID | None = None
+        self.began = self.printed = 0.0
 
     def disable(self) -> None:
         """Show nothing: Lightning says so on all processes but the first."""
@@ -121,10 +131,29 @@ class UpdateProgress(ProgressBar):
         )  # fmt: skip
         self.task = self.bar.add_task(name, total=total, completed=done, metrics="")
         self.bar.start()
+        self.began = self.printed = time.monotonic()
+        listen(self._beat)
+
+    def _beat(self, work: str, done: int, total: int) -> None:
+        """Show how far the work on an update is, or on a batch of an evaluation, once it has taken a while."""
+        now = time.monotonic()
+        if self.bar is None or now - self.began < PATIENCE:
+            return
+        name = f"  {work}"
+        if self.work is None:
+            self.work = self.bar.add_task(name, metrics="")
+        self.bar.update(self.work, description=name, completed=done, total=total or None)
+        if not self.console.is_terminal and now - self.printed >= SILENCE:
+            self.printed = now
+            self.console.print(f"{name} {done}/{total}" if total else name, highlight=False, soft_wrap=True)
 
     def _advance(self, done: int, metrics: str) -> None:
         if self.bar is None:
             return
+        self.began = self.printed = time.monotonic()
+        if self.work is not None:
+            self.bar.remove_task(self.work)
+            self.work = None
         self.bar.update(self.task, completed=done, metrics=metrics)
         task = self.bar.tasks[0]
         every = 1 if task.total is None else max(1, int(task.total) // 20)
@@ -134,6 +163,7 @@ class UpdateProgress(ProgressBar):
             self.console.print(f"{task.description} {done}{of}  {metrics}  {left}", highlight=False, soft_wrap=True)
 
     def _stop(self) -> None:
+        stop_listening(self._beat)
         if self.bar is not None:
             self.bar.stop()
-            self.bar = None
+            self.bar = self.work = None

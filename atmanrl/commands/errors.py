@@ -14,11 +14,15 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
+from atmanrl.commands.options import OPTIONS_ARE
+from atmanrl.commands.options.errors import OptionError
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.terminal import say_end, say_error, write_anything
 
 INTERRUPTED = 130
 """The status of a command that Ctrl-C has ended: 128 and SIGINT's number."""
+WRONG_OPTION = 2
+"""The status of a command whose options cannot be read, as argparse has it."""
 BROKEN_PIPE = 141
 """The status of a command whose reader has gone (`| head -1`): 128 and SIGPIPE's number."""
 
@@ -51,8 +55,8 @@ def run(work: Callable[[], int]) -> int:
         work: the command; it returns the exit status.
 
     Returns:
-        Its status; 1 after an error that a user can mend, 130 after Ctrl-C, 141 where nobody reads what is printed, 75
-        where a signal has ended a run that can go on.
+        Its status; 1 after an error that a user can mend, 2 where that is an option's name or type, 130 after Ctrl-C, 141
+        where nobody reads what is printed, 75 where a signal has ended a run that can go on.
 
     Raises:
         Exception: any other error, with its traceback: the fault is in this package.
@@ -78,6 +82,10 @@ def run(work: Callable[[], int]) -> int:
     except Interrupted as error:
         say_end(error)
         return error.status
+    except OptionError as error:
+        say_error(error)
+        print(OPTIONS_ARE, file=sys.stderr)
+        return WRONG_OPTION
     except BaseException as error:
         # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts
         if interrupted or any(isinstance(each, KeyboardInterrupt) for each in _chain(error)):

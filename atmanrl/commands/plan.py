@@ -6,26 +6,27 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-
-from atmanrl.commands.planned_run import PlannedRun
+from atmanrl.commands.run import prepared, say_loading
 from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write, user_path
-from atmanrl.models.loading import Source
-from atmanrl.plan.estimate import Plan, plan
 from atmanrl.plan.hardware import CPU, GPU, Hardware, Lengths
-from atmanrl.plan.settings import settings_of
-from atmanrl.plan.shape import read_config, shape_of
-from atmanrl.plan.table import show
 from atmanrl.plan.units import parse_bytes, parse_flops
 from atmanrl.shipped import config_file, located
+
+if TYPE_CHECKING:
+    from atmanrl.plan.estimate import Plan
 
 
 def main(args: Sequence[str]) -> int:
     """Plan a run; return the exit status."""
     options, overrides = _parser().parse_known_args(args)
     planned = plan_of(options, overrides)
+    from rich.console import Console
+
+    from atmanrl.plan.table import show
+
     if options.json is not None:
         with atomic_write(options.json) as file:
             file.write(json.dumps(planned.as_dict(), indent=2) + "\n")
@@ -49,7 +50,15 @@ def plan_of(options: argparse.Namespace, overrides: Sequence[str]) -> Plan:
     for path in options.config:
         if not path.is_file():
             raise UserError(f"--config: there is no file {path}.")
-    run = PlannedRun([*(f"--config={path}" for path in options.config), *overrides])
+    _, of_fit = prepared("fit", [*(f"--config={path}" for path in options.config), *overrides], begins=False)
+    say_loading()
+    from atmanrl.commands.planned_run import PlannedRun
+    from atmanrl.models.loading import Source
+    from atmanrl.plan.estimate import plan
+    from atmanrl.plan.settings import settings_of
+    from atmanrl.plan.shape import read_config, shape_of
+
+    run = PlannedRun(of_fit)
     hardware = _hardware(options, run.accelerator)
     settings, policy = settings_of(run.model, run.datamodule, run.trainer, run.strategy), run.model.policy
     if options.problems is not None:

@@ -9,7 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.strategies import StrategyRegistry
 
 from atmanrl.commands.libraries import quiet
-from atmanrl.commands.run import RunCLI
+from atmanrl.commands.run_cli import RunCLI
 from atmanrl.errors import UserError
 
 

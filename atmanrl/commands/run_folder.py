@@ -12,24 +12,13 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from atmanrl.callbacks.export import FOLDER
 from atmanrl.checkpoint.resume import note_changes
 from atmanrl.commands.errors import mendable
 from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write, remove, remove_leftovers
-from atmanrl.io.folders import check_fillable, check_replaceable, is_marked, lock_path, locked, mark, mark_path
+from atmanrl.io.folders import check_fillable, is_marked, lock_path, locked, mark, mark_path
+from atmanrl.io.run_layout import COMMAND, EVALUATIONS, check_free
 from atmanrl.notes import say
-
-COMMAND = "fit"
-"""The command whose mark and lock a run's folder bears."""
-OWN = ("metrics.csv", "policy", "checkpoints/*", "rollouts/*", "eval/validation_*")
-"""What training leaves in a run's folder, as patterns; `config.yaml` alone is a start that came to nothing."""
-EVALUATIONS = {
-    "validate": ("eval/validate.json", "eval/validate.jsonl"),
-    "test": ("eval/test.json", "eval/test.jsonl"),
-    "predict": ("predictions.jsonl",),
-}
-"""What the other commands write, into a run's folder or one of their own, whose mark they then bear."""
 
 
 class RunFolder(SaveConfigCallback):
@@ -125,21 +114,7 @@ class RunFolder(SaveConfigCallback):
         self._lock.close()
 
     def _check(self) -> None:
-        check_replaceable(self.folder / FOLDER, COMMAND)  # and not when the training is done
-        checkpoint = self.config.get("ckpt_path")
-        config = self.folder / self.config_filename
-        left = [path for pattern in OWN for path in self.folder.glob(pattern)]
-        own = checkpoint == "last" or Path(checkpoint or "").resolve().parent == (self.folder / "checkpoints").resolve()
-        if left and checkpoint and not own:
-            raise UserError(
-                f"{self.folder} already holds a run, and {checkpoint} is no checkpoint of it; choose another "
-                "--trainer.default_root_dir, or go on with that run by --ckpt_path=last."
-            )
-        if not checkpoint and (left or (config.exists() and not is_marked(self.folder, COMMAND))):
-            raise UserError(
-                f"{self.folder} already holds a run ({(left or [config])[0].relative_to(self.folder)}); choose another "
-                "--trainer.default_root_dir, or go on with that run by --ckpt_path=last."
-            )
+        check_free(self.folder, self.config.get("ckpt_path"))
 
     def _remove_leftovers(self) -> None:
         """Remove what a process was writing that is dead now, since the lock is this one's."""

@@ -27,6 +27,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from atmanrl.checkpoint.reading import check_fits
@@ -45,7 +46,8 @@ from atmanrl.grpo.scoring import Scorer
 from atmanrl.grpo.update import UpdatingModule
 from atmanrl.horizon import needed_updates
 from atmanrl.models.policy import Policy
-from atmanrl.rewards import OutcomeReward, Reward, score
+from atmanrl.pulse import changing
+from atmanrl.rewards import OutcomeReward, Reward, Scores, score
 from atmanrl.rollouts.batch import RolloutBatch
 
 
@@ -172,6 +174,14 @@ class GRPOModule(UpdatingModule):
             rewarded = time.perf_counter()
             old = self.scorer.old_logprobs(batch, self.rescore)
         reference = None if self.reference is None else self.reference.logprobs(self.scorer, batch)
+        with changing():
+            return self._learned(batch, scores, old, reference, began, rewarded)
+
+    def _learned(
+        self, batch: RolloutBatch, scores: Scores, old: list[Tensor], reference: list[Tensor] | None, began: float,
+        rewarded: float,
+    ) -> dict[str, Experience]:  # fmt: skip
+        """Learn from scored rollouts and log the update; what began when, in seconds of `time.perf_counter`."""
         experience = exchange(batch, scores, old, reference, self.advantages)
         observed: dict[str, float] = {}
         if self.credit is not None:

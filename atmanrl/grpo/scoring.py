@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from atmanrl.distributed import is_sharded, processes
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions, work
 from atmanrl.models.layers import takes_positions
 from atmanrl.models.policy import Policy
 from atmanrl.models.prompts import SharedPrompts
 from atmanrl.models.token_scores import scores_at
+from atmanrl.pulse import beat
 from atmanrl.rollouts.batch import Rollout, RolloutBatch
 
 
@@ -46,7 +47,7 @@ class Scorer:
         policy: names the padding token, and is the model unless a call names another.
         temperature: of sampling.
         tokens: most tokens, padding counted, in one forward pass.
-        share_prompts: whether a prompt is read once for all its rollouts, where the model allows it.
+        share_prompts: whether a prompt is read once for all its rollouts, where the model allows it and it saves time.
     """
 
     def __init__(self, policy: Policy, temperature: float, tokens: int, share_prompts: bool = True) -> None:
@@ -64,7 +65,8 @@ class Scorer:
             model: to score with; None is the policy's own.
         """
         model = self.policy.model if model is None else model
-        if self.share_prompts and takes_positions(model) and all(len(batch.rollouts[i].prompt_ids) > 1 for i in rows):
+        possible = self.share_prompts and takes_positions(model)
+        if possible and all(len(batch.rollouts[i].prompt_ids) > 1 for i in rows) and self._saves(batch, rows, model):
             yield from self._with_shared_prompts(batch, rows, model)
         else:
             yield from self._full_sequences(batch, rows, model)
@@ -97,6 +99,7 @@ class Scorer:
         by_row: dict[int, Tensor] = {}
         with torch.no_grad():
             for part in self.parts(batch, range(len(batch)), model):
+                beat("scoring", len(by_row), len(batch))
                 for row, values, real in zip(part.rows, part.logprobs.cpu(), part.completion_mask.cpu(), strict=True):
                     by_row[row] = values[real]
         return [by_row[row] for row in range(len(batch))]
@@ -113,6 +116,19 @@ class Scorer:
         if rescore or (rescore is None and kinds & {torch.bfloat16, torch.float16}):
             return self.logprobs(batch)
         return [torch.tensor(r.completion.logprobs) for r in batch.rollouts]
+
+    def _saves(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> bool:
+        """Whether it takes less time to read prompts once for all their rollouts.
+
+        On a CPU it does, since tokens are what costs time. On a GPU another pass for the prompts may cost more.
+        """
+        if self.policy.device.type != "cuda":
+            return True
+        by_itself = pass_tokens(model)
+        prompts = {tuple(batch.rollouts[i].prompt_ids) for i in rows}
+        whole = work([_length(batch.rollouts[i]) for i in rows], self.tokens, by_itself)
+        apart = work([len(prompt) for prompt in prompts], self.tokens, by_itself)
+        return apart + work([len(batch.rollouts[i].completion.ids) for i in rows], self.tokens, by_itself) < whole
 
     def _with_shared_prompts(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
         """Read each different prompt once, without its last token; that token and the completion follow it, row by row."""

@@ -18,6 +18,7 @@ from atmanrl.grpo.optimizers import refusals
 from atmanrl.grpo.scoring import Scored, Scorer
 from atmanrl.grpo.step_metrics import LossPart, OptimizerStep, step_metrics
 from atmanrl.models.policy import Policy
+from atmanrl.pulse import beat
 from atmanrl.rewards import Reward
 
 
@@ -58,7 +59,10 @@ class UpdatingModule(EvaluatingModule):
         # with nothing to learn there still is one step, without gradients, so that the update is counted
         minibatches = [rows for each in passes for rows in each] or [[]]
         last = len(minibatches) - 1
-        steps = [self._optimizer_step(experience, rows, last=i == last) for i, rows in enumerate(minibatches)]
+        steps = []
+        for i, rows in enumerate(minibatches):
+            beat("learning", i, len(minibatches))
+            steps.append(self._optimizer_step(experience, rows, last=i == last))
         # as large as the weights, and of no use while rollouts are sampled and probed
         self._torch_optimizer().zero_grad(set_to_none=True)
         metrics = step_metrics(steps, self.loss.metric_names)

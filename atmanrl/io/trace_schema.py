@@ -37,7 +37,8 @@ def _is_delimiter(value: object) -> bool:
 
 FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "problem_id": (lambda value: is_text(value) or type(value) is int, "a text or a whole number"),
-    **dict.fromkeys(("prompt", "cot", "completion", "answer", "gold"), (is_text, "a text")),
+    **dict.fromkeys(("prompt", "cot", "completion"), (is_text, "a text")),
+    **dict.fromkeys(("answer", "gold"), (is_text, "a text or a number")),  # numbers have become texts
     **dict.fromkeys(("prompt_ids", "completion_ids"), (_are_ids, "a list of token ids")),
     **dict.fromkeys(("logprobs", "saliency"), (_are_numbers, "a list of numbers")),
     **dict.fromkeys(("row", "sample"), (lambda value: type(value) is int, "a whole number")),

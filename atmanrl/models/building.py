@@ -11,6 +11,7 @@ import torch
 
 from atmanrl.models import masks  # noqa: F401  gives the masks of what is loaded their room
 from atmanrl.models.errors import PolicyError
+from atmanrl.models.gguf import as_unpacked, unpacking
 from atmanrl.models.loading import Source, refusals
 from atmanrl.notes import say
 
@@ -25,11 +26,13 @@ def load_model(source: Source, config: Any) -> Any:
     """
     from transformers import AutoModelForCausalLM
 
+    packed = {} if source.gguf is None else {"quantization_config": unpacking()}
     with refusals(source, "loaded"), _without_reports():
         model, loading = AutoModelForCausalLM.from_pretrained(
-            source.path, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **source.options,
-            **source.hub,
+            source.root, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **source.options,
+            **source.hub, **packed,
         )  # fmt: skip
+    model = as_unpacked(model) if packed else model
     wrong = _differences(loading)
     if not wrong:
         return model
@@ -72,7 +75,7 @@ def unfilled_model(source: Source, config: Any, weights: Weights, generates: boo
     model.tie_weights()
     if generates and model.can_generate():
         with suppress(OSError):  # a folder need not have one
-            model.generation_config = GenerationConfig.from_pretrained(source.path, revision=source.revision)
+            model.generation_config = GenerationConfig.from_pretrained(source.root, revision=source.revision)
     return model
 
 

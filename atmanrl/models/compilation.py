@@ -32,6 +32,8 @@ def compile_layers(layers: Iterable[nn.Module], backend: str = "inductor") -> in
     Returns:
         How many parts are compiled.
     """
+    # the probe's guard asks the gradient of one pass several times, which buffers that are used up in the first do not allow
+    torch._functorch.config.donated_buffer = False
     parts = [part for layer in layers for part in layer.children() if _is_positionwise(part)]
     for part in parts:
         key = (type(part).forward, backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 
 from atmanrl.errors import first_line
 from atmanrl.models.errors import PolicyError
+from atmanrl.models.gguf import gguf_file
 from atmanrl.models.modes import set_outputs, text_and_whole
 from atmanrl.models.weights import damaged_weights, is_pointer
 
@@ -36,9 +38,20 @@ class Source:
     strict: bool = True
 
     @property
+    def gguf(self) -> Path | None:
+        """The GGUF file that holds the model, if it is in that format (see `gguf_file`)."""
+        return gguf_file(self.path)
+
+    @property
+    def root(self) -> str:
+        """The folder that holds the model's files, or its name on the hub."""
+        return self.path if self.gguf is None else str(self.gguf.parent)
+
+    @property
     def hub(self) -> dict[str, Any]:
         """Options of everything that is read from a folder or the hub."""
-        return {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        options = {"revision": self.revision, "trust_remote_code": self.trust_remote_code}
+        return options if self.gguf is None else {**options, "gguf_file": self.gguf.name}
 
     @property
     def options(self) -> dict[str, Any]:
@@ -55,7 +68,7 @@ def refusals(source: Source, verb: str) -> Iterator[None]:
         raise
     except (
         OSError, ValueError, ImportError, RuntimeError, AssertionError, KeyError, EOFError, pickle.UnpicklingError,
-        SafetensorError,
+        SafetensorError, IndexError, struct.error,
     ) as error:  # fmt: skip
         reason = damaged_weights(Path(source.path)) or first_line(error)
         raise PolicyError(f"no model could be {verb} from {source.path!r}: {reason}") from error
@@ -70,7 +83,7 @@ def load_config(source: Source) -> Any:
     from transformers import AutoConfig
 
     with refusals(source, "loaded"):
-        config = AutoConfig.from_pretrained(source.path, **source.hub)
+        config = AutoConfig.from_pretrained(source.root, **source.hub)
     set_outputs(config)
     for part in text_and_whole(config):
         pad, size = getattr(part, "pad_token_id", None), getattr(part, "vocab_size", None)
@@ -94,9 +107,9 @@ def load_tokenizer(source: Source, base: Source) -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = Path(source.path)
+    folder, is_gguf = Path(source.path), source.gguf is not None
     files = [folder / name for name in ("tokenizer.json", "tokenizer_config.json") if (folder / name).exists()]
-    if folder.is_dir() and not files:
+    if folder.is_dir() and not files and not is_gguf:
         if base != source:
             return load_tokenizer(base, base)
         raise PolicyError(
@@ -108,8 +121,8 @@ def load_tokenizer(source: Source, base: Source) -> Any:
     if not folder.exists() and not _may_be_on_hub(source.path):
         raise PolicyError(f"no tokenizer could be loaded from {source.path!r}: there is no such folder.")
     try:
-        return AutoTokenizer.from_pretrained(source.path, **source.hub)
-    except (OSError, ValueError) as error:
+        return AutoTokenizer.from_pretrained(source.root, **source.hub)
+    except (OSError, ValueError, KeyError, IndexError, struct.error) as error:
         raise PolicyError(f"no tokenizer could be loaded from {source.path!r}: {first_line(error)}") from error
 
 

@@ -18,11 +18,12 @@ from atmanrl.io.files import final_path
 from atmanrl.models.adapter_folder import Adapter
 from atmanrl.models.adapters import LoRA, merged, save_adapter, with_adapters
 from atmanrl.models.building import Weights, draw_model, load_model, unfilled_model
+from atmanrl.models.chat_marks import TemplateUse
 from atmanrl.models.compilation import compile_layers
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import checkpoint_layers, layers_of
 from atmanrl.models.loading import Source, context_length, load_config, load_tokenizer
-from atmanrl.models.tokenizing import RESERVED, Encoder, end_tokens, padding_token, template_date
+from atmanrl.models.tokenizing import Encoder, end_tokens, padding_token, template_date, template_variables
 from atmanrl.models.weights import difference
 from atmanrl.notes import say
 from atmanrl.shipped import located
@@ -37,7 +38,8 @@ class Policy(nn.Module):
     in YAML and a wrong option is reported before gigabytes are read.
 
     Args:
-        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), or a name on the Hugging Face hub.
+        path: a folder in Hugging Face format (here, or one of `atmanrl.shipped`), a GGUF file or a folder with one, or a
+            name on the Hugging Face hub.
             A folder that holds an adapter alone (peft's format) is its base model with the adapter merged into it, or,
             with `lora` of the same options, with the adapter that is trained on.
         pretrained: False draws new weights for the folder's configuration, from the current random state.
@@ -55,8 +57,12 @@ class Policy(nn.Module):
             of keeping them: a third more time, far less memory. Sampling and the probe are not touched.
         cudnn_attention: whether PyTorch's attention on CUDA may use cuDNN. PyTorch prefers it on Hopper from 2.11 on, but
             it makes a plan for every new shape, and here nearly every pass has one: tens of seconds an update.
-        compile: `layers` compiles each layer's norms and feed-forward network (see `models.compilation`). Not yet
-            measured on a GPU, and so `none` by default.
+        compile: `layers` compiles each layer's norms and feed-forward network (see `models.compilation`): less memory,
+            and on an H100 hardly less time.
+        chat_template: what becomes of a prompt. `wrap` puts it into the tokenizer's chat template, as a user's turn; `none`
+            leaves it plain text; `written` reads special tokens from it by their names, as of a prompt that has been put
+            into the template before. `auto` wraps it, where there is a template, unless all of the template's marks are
+            there already; it says once what it makes of marks.
 
     Attributes:
         model: the language model, after `build()`.
@@ -85,6 +91,7 @@ class Policy(nn.Module):
         chat_template_kwargs: dict[str, Any] | None = None,
         chat_template_date: str | None = None,
         compile: Literal["none", "layers"] = "none",
+        chat_template: TemplateUse = "auto",
     ) -> None:
         super().__init__()
         self.path, self.pretrained, self.dtype_name = path, pretrained, dtype
@@ -92,13 +99,8 @@ class Policy(nn.Module):
         self.trust_remote_code, self.lora = trust_remote_code, lora
         self.activation_checkpointing, self.compile_option = activation_checkpointing, compile
         self.cudnn_attention, self.strict = cudnn_attention, strict
-        self.chat_template_kwargs = dict(chat_template_kwargs or {})
-        for name in self.chat_template_kwargs:
-            if name in RESERVED:
-                raise PolicyError(
-                    f"policy.chat_template_kwargs: {name!r} is no variable of a chat template; leave it out."
-                )
-        self.chat_template_date = template_date(chat_template_date)
+        self.chat_template_kwargs = template_variables(chat_template_kwargs or {})
+        self.chat_template_date, self.chat_template = template_date(chat_template_date), chat_template
         self.adapter: Adapter | None = None
         self.config: Any = None
         self.model = None
@@ -149,7 +151,12 @@ class Policy(nn.Module):
             tokenizer = load_tokenizer(self._source, self._base)
             self.config = load_config(self._base)
             self.encoder = Encoder(
-                tokenizer, self.vocabulary_size, self.chat_template_kwargs, self.chat_template_date, self.path
+                tokenizer,
+                self.vocabulary_size,
+                self.chat_template_kwargs,
+                self.chat_template_date,
+                self.path,
+                self.chat_template,
             )
             self.tokenizer = tokenizer
         return self
@@ -182,7 +189,7 @@ class Policy(nn.Module):
         return Policy(
             self.path, self.pretrained, self.dtype_name, self.attn_implementation, self.revision, self.trust_remote_code,
             self.lora, self.activation_checkpointing, self.cudnn_attention, self.strict, self.chat_template_kwargs,
-            self.chat_template_date.isoformat(), self.compile_option,
+            self.chat_template_date.isoformat(), self.compile_option, self.chat_template,
         )  # fmt: skip
 
     def with_weights(self, state: Mapping[str, Tensor]) -> Policy:
@@ -250,7 +257,7 @@ class Policy(nn.Module):
         return int(self.model.get_input_embeddings().num_embeddings)
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Return the token ids of a user's turn: by the chat template where the tokenizer has one, else as bare text.
+        """Return the token ids of a user's turn, as the option `chat_template` says.
 
         Raises:
             PolicyError: the tokenizer gives a token that the model does not know.

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date
+from functools import cached_property
 from typing import Any
 
+from jinja2 import TemplateError
+
+from atmanrl.models.chat_marks import ChatMarks, TemplateUse, chat_marks, first_mark
 from atmanrl.models.errors import PolicyError
+from atmanrl.notes import say
 
 RESERVED = (
     "conversation", "messages", "tokenize", "add_generation_prompt", "return_dict", "continue_final_message",
@@ -15,6 +20,18 @@ RESERVED = (
     "sanitize_control_tokens", "chat_template", "strftime_now",
 )  # fmt: skip
 """What `apply_chat_template` calls its own options, which are no variables of a template."""
+
+
+def template_variables(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables of a chat template.
+
+    Raises:
+        PolicyError: one of them has a name that is none's.
+    """
+    for name in variables:
+        if name in RESERVED:
+            raise PolicyError(f"policy.chat_template_kwargs: {name!r} is no variable of a chat template; leave it out.")
+    return dict(variables)
 
 
 def template_date(text: str | None) -> date:
@@ -109,13 +126,17 @@ class Encoder:
         variables: of the chat template, such as `enable_thinking`.
         today: the date that the template's `strftime_now` tells.
         path: of the model, for messages.
+        use: what becomes of prompts.
 
     Raises:
         PolicyError: a variable that the template does not have; later, a token that the model does not know.
     """
 
-    def __init__(self, tokenizer: Any, size: int, variables: Mapping[str, Any], today: date, path: str) -> None:
-        self.tokenizer, self.size, self.path = tokenizer, size, path
+    def __init__(
+        self, tokenizer: Any, size: int, variables: Mapping[str, Any], today: date, path: str, use: TemplateUse = "auto"
+    ) -> None:
+        self.tokenizer, self.size, self.path, self.use = tokenizer, size, path, use
+        self._said: set[bool] = set()
         self.variables, self.today = dict(variables), today
         for name in variables:
             if not re.search(rf"\b{re.escape(name)}\b", self.template or ""):
@@ -130,11 +151,70 @@ class Encoder:
         text: str = self.tokenizer.get_chat_template()
         return DATE.sub(lambda call: repr(self.today.strftime(call[2])), text)
 
+    @cached_property
+    def marks(self) -> ChatMarks | None:
+        """The marks of the chat template."""
+        return chat_marks(self.tokenizer, self.template, self.variables)
+
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the token ids of users' turns, up to where the assistant's begin."""
-        if self.template is None:
+        """Return the token ids of users' turns, up to where the assistant's begin, as the option `use` says."""
+        as_written = [self.is_written(text) for text in texts]
+        wrapped = iter(self.wrapped([text for text, written in zip(texts, as_written, strict=True) if not written]))
+        return [
+            self.written(text) if written else next(wrapped) for text, written in zip(texts, as_written, strict=True)
+        ]
+
+    def is_written(self, text: str) -> bool:
+        """Return whether a prompt is taken as it is written; `auto` says once what it makes of marks in a prompt."""
+        if self.use != "auto":
+            return self.use == "written"
+        around = self.marks is not None and self.marks.around(text)
+        mark = self.marks.opening if around and self.marks else first_mark(text, self.marks)
+        if mark and around not in self._said:
+            self._said.add(around)
+            begin = f"the prompt {text.strip()[:60]!r}... carries the mark {mark} of a chat template"
+            if around:
+                say(
+                    f"{begin}, and is taken as it is written: policy.chat_template=wrap puts it into the template again."
+                )
+            else:
+                into = "stands" if self.marks is None else "is put into the template"
+                say(f"{begin}, and {into} as plain text: policy.chat_template=written reads its special tokens.")
+        return around
+
+    def wrapped(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of users' turns within the chat template; of bare texts where there is none to be used."""
+        if self.template is None or self.use == "none":
             return [self.bare(text) for text in texts]
-        return self._chats([[{"role": "user", "content": text}] for text in texts], reply=True)
+        return self._chats([[{"role": "user", "content": text}] for text in texts], reply=True) if texts else []
+
+    def written(self, text: str) -> list[int]:
+        """Return the token ids of a prompt as it is written: special tokens by their names, and a beginning of sequence."""
+        bos, bos_id = self.tokenizer.bos_token or "", self.tokenizer.bos_token_id
+        if self.template is None and not (bos and text.startswith(bos)):
+            empty = self.bare("")  # what the tokenizer puts before a text
+            return self.known([*empty, *self.tokenizer(text, add_special_tokens=False).input_ids])
+        ids = list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        if self.marks is not None and self.marks.bos and ids[:1] != [bos_id]:
+            ids = [bos_id, *ids]
+        return self.known(ids)
+
+    def chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Return the token ids of a chat of several turns, up to where the assistant's next one begins.
+
+        Raises:
+            PolicyError: there is no chat template, or it has no place for such turns.
+        """
+        roles = ", ".join(dict.fromkeys(message["role"] for message in messages))
+        if self.template is None:
+            raise PolicyError(
+                f"the prompt is a chat ({roles}), and the tokenizer of {self.path} has no chat template; give the prompt as "
+                "one text."
+            )
+        try:
+            return self._chats([list(messages)], reply=True)[0]
+        except TemplateError as error:
+            raise PolicyError(f"the chat template of {self.path} refuses a chat of {roles}: {error}.") from error
 
     def bare(self, text: str) -> list[int]:
         """Return the token ids of a prompt without the chat template."""
@@ -153,9 +233,11 @@ class Encoder:
         Raises:
             PolicyError: the chat template's text with a reply does not begin with its text without.
         """
-        prompt = self.prompts([text])[0]
-        if self.template is None:
-            return prompt, self.known([*text_ids(self.tokenizer, " " + reply, visible), eos_id])
+        written = self.is_written(text)
+        prompt = self.written(text) if written else self.wrapped([text])[0]
+        if self.template is None or written or self.use == "none":
+            gap = "" if written else " "
+            return prompt, self.known([*text_ids(self.tokenizer, gap + reply, visible), eos_id])
         turns = [{"role": "user", "content": text}, {"role": "assistant", "content": reply}]
         whole = self._chats([turns], reply=False)[0]
         if whole[: len(prompt)] != prompt:

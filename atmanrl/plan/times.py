@@ -73,7 +73,8 @@ def sampling_seconds(
     """Return the seconds of sampling: prompts are read once, then each token of the longest completion takes a step.
 
     A step computes for the rows that are left, reads weights and caches from memory (Pope et al. 2022, arXiv 2211.05102,
-    section 2), and launches its kernels; the slowest of the three counts where they overlap. Finished rows leave.
+    section 2), and launches its kernels; the slowest of the three counts where they overlap. Finished rows leave. On a GPU
+    with a static cache a step is a CUDA graph, whose kernels follow one another at once, but not all at the same time.
     """
     prefill = flops.forward_flops(model, queries * lengths.prompt, queries * flops.pairs(lengths.prompt), queries)
     steps = min(float(settings.max_new_tokens), lengths.longest(queries * group))
@@ -83,7 +84,9 @@ def sampling_seconds(
     moved = memory.gathered_bytes(model, settings.compute_bytes)
     moved += memory.cache_bytes(model, rows, keys, settings.compute_bytes)
     kernels = launches.forward_launches(model)
-    step = hardware.step_seconds(operations, moved, kernels)
+    captured = settings.static_cache and hardware.overlaps
+    step = hardware.step_seconds(operations, moved, 0 if captured else kernels)
+    step += launches.IN_GRAPH_SECONDS * kernels if captured else 0.0
     return max(hardware.compute_seconds(prefill), kernels * hardware.launch_seconds) + steps * step
 
 

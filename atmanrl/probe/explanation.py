@@ -28,7 +28,7 @@ class Explanation:
 
     Attributes:
         model: name of the model.
-        prompt: the user's turn; answer: the gold answer.
+        prompt: the user's turn; answer: the answer that was scored, which is the gold one unless `has_gold` is False.
         tokens: the T reasoning tokens as texts; joined they are the chain of thought, with the white space that stands
             before the delimiter. A character of several byte tokens is the text of the last one, the others are empty.
         saliency: one value for each of them, in the orientation of the settings.
@@ -41,6 +41,9 @@ class Explanation:
         losses: (step, loss) for each gradient on the path, in order.
         gradients: how many were taken; seconds: how long all of it took.
         settings: the options of the probe, JSON-ready.
+        completion: all that the model wrote; None where the chain of thought was given.
+        own_answer: the model's own answer in it; None where nothing marks one.
+        has_gold: whether `answer` is the gold one, and not the model's own.
 
     Example:
         `Explanation(model="gpt2", prompt="3 + 4?", answer="7", tokens=(" 3", " +", " 4"), saliency=(0.31, 0.02, 0.29),
@@ -63,6 +66,9 @@ class Explanation:
     gradients: int
     seconds: float
     settings: dict[str, Any] = field(default_factory=dict)
+    completion: str | None = None
+    own_answer: str | None = None
+    has_gold: bool = True
 
     @property
     def cot(self) -> str:
@@ -71,11 +77,11 @@ class Explanation:
 
     @property
     def view(self) -> trace_page.TraceView:
-        """What a page of traces shows of it. There is no answer of the model's, so nothing is correct or wrong."""
+        """What a page of traces shows of it. Nobody has judged an answer of the model's, so none is correct or wrong."""
         return trace_page.TraceView(
-            id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency), answer=None,
-            gold=self.answer, correct=None, reward=self.reward, loss_initial=self.loss_initial,
-            loss_final=self.loss_final,
+            id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency),
+            answer=self.own_answer, gold=self.answer if self.has_gold else None, correct=None, reward=self.reward,
+            loss_initial=self.loss_initial, loss_final=self.loss_final,
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -111,6 +117,7 @@ class Explanation:
             "loss_initial": self.loss_initial, "loss_final": self.loss_final, "losses": [list(p) for p in self.losses],
             "gradients": self.gradients, "seconds": self.seconds, "model": self.model, "settings": self.settings,
             **{name: value for name, value in self.settings.items() if name == "delimiter"},  # absent by default
+            **({} if self.own_answer is None else {"answer": self.own_answer}),
         }  # fmt: skip
         if mask:
             pairs = zip(self.mask.tolist(), self.entries.tolist(), strict=True)

@@ -6,6 +6,8 @@ again in the backward pass, as in flash attention (Dao et al. 2022, section 3.1)
 Scaling, bias and the softmax's gradient work in place, keys and values are not repeated for grouped queries, and gradients
 that nobody asks for are not computed. In the last layer, rows whose output nobody reads (see `models.logits.wanted_rows`)
 are left out.
+
+On a GPU, in half precision, `probe.fused` computes the same in three kernels.
 """
 
 from __future__ import annotations
@@ -13,6 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -32,12 +37,25 @@ _CONSTANT_PAST: ContextVar[bool] = ContextVar("atmanrl_constant_past", default=F
 
 @contextmanager
 def constant_past() -> Iterator[None]:
-    """Treat keys and values from a cache as constants within: no gradient is computed for them."""
+    """Treat keys and values from a cache, and the bias on them, as constants within: they need get no gradient."""
     token = _CONSTANT_PAST.set(True)
     try:
         yield
     finally:
         _CONSTANT_PAST.reset(token)
+
+
+_TORCH_ALONE: ContextVar[bool] = ContextVar("atmanrl_torch_attention", default=False)
+
+
+@contextmanager
+def torch_attention() -> Iterator[None]:
+    """Compute by PyTorch's operations alone within, on a GPU too: what the kernels are compared with."""
+    token = _TORCH_ALONE.set(True)
+    try:
+        yield
+    finally:
+        _TORCH_ALONE.reset(token)
 
 
 def lean_attention(
@@ -82,8 +100,16 @@ def lean_attention(
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float, past: int) -> Tensor:
     """Return attention `[B, H, R, E]`; the first `past` keys and values get a gradient of 0."""
-    mixed: Tensor = _Attention.apply(query, key, value, bias, scale, past)  # type: ignore[no-untyped-call]
+    fused = None if _TORCH_ALONE.get() else _fused()
+    operation = fused.FusedAttention if fused is not None and fused.fits(query, value) else _Attention
+    mixed: Tensor = operation.apply(query, key, value, bias, scale, past)
     return mixed
+
+
+@cache
+def _fused() -> Any:
+    """The kernels for a GPU, where there is Triton, which comes with PyTorch for CUDA; else None."""
+    return import_module("atmanrl.probe.fused") if find_spec("triton") and torch.cuda.is_available() else None
 
 
 def _product_dtype(states: Tensor) -> Tensor:

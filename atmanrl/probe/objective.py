@@ -24,6 +24,7 @@ from atmanrl.probe import mask as masks
 from atmanrl.probe.attention import NOT_FINITE, Bias, ProbeError, attention_bias
 from atmanrl.probe.lean import constant_past
 from atmanrl.probe.target import Target
+from atmanrl.pulse import beat
 from atmanrl.rollouts.decoding import left_padded
 
 
@@ -62,6 +63,8 @@ class Objective:
         entries: the masks' trainable values.
         indices: `[B]` of all targets.
         answer_lengths: `[B]` N of each target.
+        step: how far the solver is, for `pulse.beat`.
+        steps: how far it goes; 0 where that is open.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Objective:
     ) -> None:  # fmt: skip
         self.model, self.targets, self.scale, self.pad_id = model, list(targets), scale, pad_id
         self.batch_tokens, self.cache_prompts = batch_tokens, cache_prompts
+        self.step = self.steps = 0
         self.device = next(model.parameters()).device
         self.indices = torch.arange(len(self.targets), device=self.device)
         self.entries = masks.Entries(
@@ -116,6 +120,7 @@ class Objective:
         logprobs = values.new_zeros(len(indices), int(self.answer_lengths.max()))
         ragged = self.entries.ragged.take(indices)
         for batch in cheapest_batches(self.entries.rows[indices].tolist(), self.batch_tokens):
+            beat("probing", self.step, self.steps)
             chosen = self._tensor(batch)
             where, some = ragged.positions(chosen), indices[chosen]
             part = values[where].detach().requires_grad_(gradient is not None)

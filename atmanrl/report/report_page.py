@@ -25,6 +25,9 @@ class Contents:
     Attributes:
         title: of the page.
         intro: a line beneath it.
+        conclusions: sentences that the page opens with.
+        settings: sentences behind them.
+        files: names of the files beside the page, which it links to.
         notes: what a reader should know before the table.
         table1: Table 1.
         plots: Figure 2's panels as `<svg>` elements from `figure2.inline`, put into the page as they are.
@@ -36,6 +39,9 @@ class Contents:
 
     title: str
     intro: str = ""
+    conclusions: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    files: Sequence[str] = ()
     notes: Sequence[str] = ()
     table1: Table1 | None = None
     plots: Sequence[str] = ()
@@ -49,7 +55,8 @@ def page(contents: Contents) -> str:
     """Return the HTML document. Every text is escaped; `plots` alone are taken for markup."""
     table1, scale = contents.table1, contents.comparisons.scale
     document = template("report_page.html.jinja").render(
-            title=contents.title, intro=contents.intro, notes=contents.notes,
+            title=contents.title, intro=contents.intro, notes=contents.notes, conclusions=contents.conclusions,
+            settings=contents.settings, files=contents.files,
             columns=table1.titles if table1 else [], caption=caption(table1) if table1 else "",
             directions=[column.direction for column in table1.columns.values()] if table1 else [],
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],

@@ -8,13 +8,16 @@ from atmanrl import __version__
 from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_write
 from atmanrl.io.folders import check_fillable, mark
+from atmanrl.io.run_layout import POLICY
 from atmanrl.report import figure2, figure3, table1_formats
 from atmanrl.report.comparisons import TYPICAL
+from atmanrl.report.conclusion import conclusions
 from atmanrl.report.curves import PANELS
 from atmanrl.report.gather import Report
 from atmanrl.report.intervals import SEED
 from atmanrl.report.report_page import Contents, page
 from atmanrl.report.rollouts import PROBED
+from atmanrl.report.run_settings import settings_sentences
 from atmanrl.report.runs import conditions_of
 from atmanrl.report.table1 import write_json
 
@@ -63,8 +66,11 @@ def write(report: Report, out: Path, heading: str) -> list[Path]:
                 plots.append(figure2.inline(single, f"panel{number}", label))
     except UserError as error:
         report.notes.append(f"The figures are missing: {error}")
+    tables = [name for name in FILES if name.startswith("table1")] if report.table1 else []
     contents = Contents(
-        title=heading, intro=_intro(report), notes=report.notes, table1=report.table1, plots=plots,
+        title=heading, intro=_intro(report), conclusions=conclusions(report.table1) if report.table1 else [],
+        settings=settings_sentences(report.runs), files=[*tables, *(f"{name}.png" for name in figures)],
+        notes=report.notes, table1=report.table1, plots=plots,
         plots_caption=_plots_caption(report), comparisons=report.comparisons, comparisons_caption=_answers_caption(report),
         classes=report.classes,
     )  # fmt: skip
@@ -122,5 +128,9 @@ def _answers_caption(report: Report) -> str:
             "Problems whose saliency is known come first. A click, or the arrow keys, tell a token's saliency."
         )
     else:
-        parts.append(f"No saliency is known: `atmanrl probe --out RUN/{PROBED.parent}` measures it.")
+        run = report.runs[0].folder
+        parts.append(
+            f"No saliency is known: `atmanrl probe --model {run / POLICY} --traces {run / 'eval' / 'test.jsonl'} --out "
+            f"{run / PROBED.parent} --limit 40 --probe.solver=adaptive` measures some, for each run alike."
+        )
     return " ".join(parts)

@@ -5,6 +5,7 @@ from atmanrl.rollouts.boxed import BoxedSplitter
 from atmanrl.rollouts.datamodule import RolloutDataModule
 from atmanrl.rollouts.sampler import Completion, Sampler, SamplingOptions
 from atmanrl.rollouts.sampling import HFSampler, sample
+from atmanrl.rollouts.sentences import SentenceSplitter
 from atmanrl.rollouts.split import DelimiterSplitter, Parts, Place, Splitter, split
 from atmanrl.rollouts.truncation import Truncation
 
@@ -20,6 +21,7 @@ __all__ = [
     "RolloutDataModule",
     "Sampler",
     "SamplingOptions",
+    "SentenceSplitter",
     "Sequences",
     "Splitter",
     "Truncation",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
 
 from atmanrl.errors import UserError, first_line
+
+log = logging.getLogger("atmanrl")
+_REFUSED: set[str] = set()
+"""Models of which this has been said."""
 
 
 class CapturedSteps:
@@ -17,12 +22,17 @@ class CapturedSteps:
 
     Args:
         take: one step, on tensors that stay where they are.
-        model: the model's name, for errors.
+        model: the model's name, for messages.
+        required: whether a step that cannot be captured is an error; if not, steps are taken as they are, with a warning.
+
+    Raises:
+        UserError: on the second step, which cannot be captured though it must be.
     """
 
-    def __init__(self, take: Callable[[], None], model: str) -> None:
-        self.take, self.model = take, model
+    def __init__(self, take: Callable[[], None], model: str, required: bool = True) -> None:
+        self.take, self.model, self.required = take, model, required
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.refused = False
 
     def __call__(self, count: int) -> None:
         """Take so many steps."""
@@ -33,11 +43,15 @@ class CapturedSteps:
             enabled=torch.is_autocast_enabled("cuda"),
             cache_enabled=False,
         ):
-            if self.graph is None:
+            if self.graph is None and not self.refused:
                 self._warm_up()
                 count -= 1
                 if count:
                     self._capture()
+            if self.refused:
+                for _ in range(count):
+                    self.take()
+                return
         for _ in range(count):
             assert self.graph is not None
             self.graph.replay()
@@ -55,8 +69,12 @@ class CapturedSteps:
             with torch.cuda.graph(graph):
                 self.take()
         except RuntimeError as error:
-            raise UserError(
-                f"a decoding step of {self.model} cannot be captured as a CUDA graph: "
-                f"{first_line(error)} Set data.sampler.init_args.compile: false."
-            ) from error
+            what = f"a decoding step of {self.model} cannot be captured as a CUDA graph: {first_line(error)}"
+            if self.required:
+                raise UserError(f"{what} Set data.sampler.init_args.compile: false.") from error
+            self.refused = True
+            if self.model not in _REFUSED:
+                log.warning("%s Its steps are taken one kernel at a time.", what)
+                _REFUSED.add(self.model)
+            return
         self.graph = graph

@@ -14,6 +14,7 @@ from atmanrl.models.cache import select_rows
 from atmanrl.models.logits import head_at
 from atmanrl.models.policy import Policy
 from atmanrl.models.token_scores import token_logprobs
+from atmanrl.pulse import beat
 from atmanrl.rollouts.preallocated import preallocate
 from atmanrl.rollouts.sampler import SamplingOptions
 from atmanrl.rollouts.seeds import inverse_cdf
@@ -122,6 +123,7 @@ def decode_dynamic(
     finished = torch.zeros(rows, dtype=torch.bool, device=device)
     active = torch.arange(rows, device=device)
     for t in range(limit):
+        beat("sampling", t, limit)
         drawn, scores = draw(logits, uniforms[active, t], options)
         tokens[active, t], logprobs[active, t] = drawn, scores
         over = criteria(tokens, active, t)

@@ -28,14 +28,21 @@ def group_uniforms(seed: int, split: str, update: int, rows: Sequence[int], samp
     return torch.stack([torch.stack(group) for group in groups])
 
 
+@torch.library.custom_op("atmanrl::cumulated", mutates_args=())
 def cumulated(probabilities: Tensor) -> Tensor:
     """Return the sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; a row sums to less than 16.
 
     They are summed as integers, in units of 2^-59: the order of summation has no effect, and so CUDA has a deterministic
-    kernel, which for floating-point numbers it has not.
+    kernel, which for floating-point numbers it has not. For a compiler it is one operation: inductor (PyTorch 2.11) fails
+    to make a kernel of a sum of integers over a row of 128,256.
     """
     units = 2.0**59
     return (probabilities.double() * units).long().cumsum(-1).double() / units
+
+
+@cumulated.register_fake
+def _(probabilities: Tensor) -> Tensor:
+    return torch.empty_like(probabilities, dtype=torch.float64, memory_format=torch.contiguous_format)
 
 
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:

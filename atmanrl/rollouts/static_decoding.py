@@ -8,6 +8,7 @@ come in few sizes, so that few graphs are captured and few shapes compiled.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from transformers.cache_utils import Cache
 
 from atmanrl.models.cache import is_filled
 from atmanrl.models.policy import Policy
+from atmanrl.pulse import beat
 from atmanrl.rollouts.cuda_graphs import CapturedSteps
 from atmanrl.rollouts.decoding import Decoded, Prefill
 from atmanrl.rollouts.decoding_state import DecodingState, DecodingStep, decode_step
@@ -47,7 +49,7 @@ def why_not_static(policy: Policy, cache: Cache) -> str | None:
 
 def decode_static(
     policy: Policy, read: Prefill, uniforms: Tensor, options: SamplingOptions, criteria: StopCriteria,
-    step: DecodingStep = decode_step, cuda_graphs: bool = False,
+    step: DecodingStep = decode_step, cuda_graphs: Literal["no", "try", "yes"] = "no",
 ) -> Decoded:  # fmt: skip
     """Decode with a static cache; the tokens are those of `decode_dynamic`.
 
@@ -58,7 +60,7 @@ def decode_static(
         options: how tokens are drawn.
         criteria: where completions end.
         step: `decode_step`, or what a compiler has made of it.
-        cuda_graphs: whether steps are captured as a CUDA graph.
+        cuda_graphs: whether steps are captured as a CUDA graph: `try` goes on without one if a step cannot be captured.
     """
     queries, group, limit = uniforms.shape
     width, most = read.mask.shape[1], policy.context_length
@@ -77,6 +79,7 @@ def decode_static(
     run = _runner(policy, state, options, step, cuda_graphs)
     begin, drawn = 0, 1
     while True:
+        beat("sampling", drawn, limit)
         running = _look(result, state, active, begin, drawn, criteria)
         if not running or drawn == limit:
             return result
@@ -133,15 +136,19 @@ def columns_for(needed: int, most: int) -> int:
 
 
 def _runner(
-    policy: Policy, state: DecodingState, options: SamplingOptions, step: DecodingStep, cuda_graphs: bool
+    policy: Policy,
+    state: DecodingState,
+    options: SamplingOptions,
+    step: DecodingStep,
+    cuda_graphs: Literal["no", "try", "yes"],
 ) -> Callable[[int], None]:
     """What takes so many steps, by a CUDA graph if wanted."""
 
     def take() -> None:
         step(policy.model, state, options)
 
-    if cuda_graphs:
-        return CapturedSteps(take, type(policy.model).__name__)
+    if cuda_graphs != "no":
+        return CapturedSteps(take, type(policy.model).__name__, required=cuda_graphs == "yes")
 
     def run(count: int) -> None:
         for _ in range(count):

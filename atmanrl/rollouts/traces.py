@@ -10,7 +10,7 @@ completion was split by another than the default: a text, or an object with the 
 
 To be read, a trace needs `prompt`, `gold` (or `answer`, taken as gold) and either `cot` or a whole `completion`; token
 ids are used where there are any, and the text is tokenized where there are none. What is known of single tokens is read
-together with their ids alone.
+together with their ids alone. Rows that other tools have written become traces in `trace_rows`.
 """
 
 from __future__ import annotations
@@ -22,15 +22,19 @@ from pathlib import Path
 from typing import Any
 
 from atmanrl.errors import UserError
-from atmanrl.io import jsonl
+from atmanrl.io import jsonl, rows
 from atmanrl.io.files import atomic_write
-from atmanrl.io.jsonl import RowError
+from atmanrl.io.jsonl import Line, RowError
 from atmanrl.io.trace_schema import check_fields
 from atmanrl.models.policy import Policy
+from atmanrl.rollouts import lm_eval
 from atmanrl.rollouts.batch import Rollout
 from atmanrl.rollouts.boxed import BoxedSplitter
+from atmanrl.rollouts.messages import Message
 from atmanrl.rollouts.sampler import Completion
+from atmanrl.rollouts.sentences import SentenceSplitter
 from atmanrl.rollouts.split import DEFAULT, DelimiterSplitter, Splitter
+from atmanrl.rollouts.trace_rows import Fields, Reading, keys_of, to_trace
 from atmanrl.tasks import Problem
 
 
@@ -79,7 +83,21 @@ def read(
     on_fault: Callable[[int, str], None] | None = None,
     splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line numbers (from 1) and checked objects of a JSONL file; empty lines are passed over.
+    """Yield the traces of a file, as `readings` does, without what their rows were taken for."""
+    for number, reading in readings(path, limit, on_fault, splitter):
+        yield number, reading.trace
+
+
+def readings(
+    path: Path,
+    limit: int | None = None,
+    on_fault: Callable[[int, str], None] | None = None,
+    splitter: Splitter = DEFAULT,
+    named: Fields = Fields(),  # noqa: B008  it is frozen
+) -> Iterator[tuple[int, Reading]]:
+    """Yield line numbers (from 1) and checked traces of a JSONL or Parquet file; empty lines are passed over.
+
+    So are rows of lm-eval that repeat a completion under another filter.
 
     Args:
         path: the file.
@@ -87,15 +105,16 @@ def read(
         on_fault: called with the line number and the fault of each faulty line, which is then passed over; without it,
             the first fault is raised.
         splitter: of traces that name none; messages tell its delimiter.
+        named: where rows keep their fields, as far as the user says it.
 
     Raises:
         TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
     """
     try:
-        for line in islice(jsonl.read(path), limit):
-            fault = line.fault or _fault(line.row, splitter)
+        for line in islice(_without_repeats(rows.read(path)), limit):
+            reading, fault = _reading(line, splitter, named)
             if not fault:
-                yield line.number, line.row
+                yield line.number, reading
             elif on_fault is None:
                 raise TraceError(f"{path}, line {line.number}: {fault}")
             else:
@@ -104,17 +123,38 @@ def read(
         raise TraceError(f"the traces {path} cannot be read: {error}") from error
 
 
-def _fault(trace: dict[str, Any], splitter: Splitter) -> str:
+def _without_repeats(lines: Iterable[Line]) -> Iterator[Line]:
+    seen: set[str] = set()
+    for line in lines:
+        identity = lm_eval.identity(line.row)
+        if identity is None or identity not in seen:
+            yield line
+        if identity is not None:
+            seen.add(identity)
+
+
+def _reading(line: Line, splitter: Splitter, named: Fields) -> tuple[Reading, str]:
+    """A row as a trace, and what keeps it from being one; empty if nothing does."""
+    try:
+        reading = Reading({}) if line.fault else to_trace(line.row, named)
+    except RowError as error:
+        return Reading({}), str(error)
+    return reading, line.fault or _fault(reading.trace, line.row, splitter)
+
+
+def _fault(trace: dict[str, Any], row: dict[str, Any], splitter: Splitter) -> str:
     """What keeps an object from being read as a trace; empty if nothing does."""
     try:
-        check_fields(trace, ("prompt",))
+        check_fields(trace)
         splitter = splitter_for(trace, splitter)
     except (RowError, TraceError) as error:
         return str(error)
+    if trace.get("prompt") is None:
+        return f"field 'prompt' is missing; {keys_of(row)}."
     if all(trace.get(name) is None for name in ("cot", "completion", "completion_ids")):
-        return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}."
+        return f"needs 'cot', or a whole 'completion' with its delimiter {splitter.opening}; {keys_of(row)}."
     if trace.get("gold") is None and trace.get("answer") is None:
-        return "field 'gold' (or 'answer') is missing."
+        return f"field 'gold' (or 'answer') is missing; {keys_of(row)}."
     if (logprobs := trace.get("logprobs")) and (ids := trace.get("completion_ids")) and len(logprobs) != len(ids):
         return f"field 'logprobs' has {len(logprobs)} values for {len(ids)} tokens."
     return ""
@@ -131,8 +171,9 @@ def splitter_for(trace: dict[str, Any], otherwise: Splitter) -> Splitter:
         return otherwise
     if isinstance(setting, str):
         return DelimiterSplitter(setting)
-    if setting == BoxedSplitter().setting:
-        return BoxedSplitter()
+    for own in (BoxedSplitter(), SentenceSplitter()):
+        if setting == own.setting:
+            return own
     raise TraceError(
         f"field 'delimiter' names {setting['class_path']}; give that class as the delimiter, or leave the field out."
     )
@@ -154,7 +195,7 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
     """
     tokenizer, splitter = policy.tokenizer, splitter_for(trace, splitter)
     gold = trace["gold"] if trace.get("gold") is not None else trace["answer"]
-    prompt_ids = trace.get("prompt_ids") or policy.encode_prompt(trace["prompt"])
+    prompt_ids = trace.get("prompt_ids") or _prompt_ids(policy, trace["prompt"], trace.get("messages"))
     ids = trace.get("completion_ids")
     if ids is None:
         text = trace.get("completion")
@@ -187,6 +228,11 @@ def from_json(trace: dict[str, Any], row: int, policy: Policy, where: str, split
         prompt_ids=prompt_ids, completion=Completion(ids, of_tokens.get("logprobs", []), known.get("finished", True)),
         parts=parts, correct=trace.get("right"), rewards=rewards, saliency=saliency,
     )  # fmt: skip
+
+
+def _prompt_ids(policy: Policy, prompt: str, messages: list[Message] | None) -> list[int]:
+    """Token ids of a user's turn, or of the messages of a chat up to where the completion begins."""
+    return policy.encode_prompt(prompt) if messages is None else policy.encoder.chat(messages)
 
 
 def _text_ids(policy: Policy, text: str, splitter: Splitter) -> list[int]:

@@ -30,15 +30,28 @@ class GSM8K(Task):
         hub_name: with `path` None, the name on the Hugging Face hub, or a local folder in a form that
             `datasets.load_dataset(hub_name, "main")` reads.
         instruction: appended to the question after a blank line.
+        max_steps: only problems whose solution has at most so many lines, each of them a step; None takes all.
+
+    Raises:
+        TaskError: `max_steps` is below 1.
     """
 
-    def __init__(self, path: str | None = None, hub_name: str = HUB_NAME, instruction: str = INSTRUCTION) -> None:
+    def __init__(
+        self,
+        path: str | None = None,
+        hub_name: str = HUB_NAME,
+        instruction: str = INSTRUCTION,
+        max_steps: int | None = None,
+    ) -> None:
         super().__init__(instruction)
+        if max_steps is not None and max_steps < 1:
+            raise TaskError(f"GSM8K: max_steps is {max_steps}; give at least 1, or null for all problems.")
+        self.max_steps = max_steps
         self.path = path
         self.hub_name = hub_name
 
     def problems(self, split: Split) -> list[Problem]:
-        """Return all problems of a split in the data's order, with ids that count its rows from 0 (`gsm8k/train/17`).
+        """Return the problems of a split in the data's order, with ids that count its rows from 0 (`gsm8k/train/17`).
 
         Gold answers lose their thousands commas, solutions their calculator annotations and the line of the answer.
 
@@ -55,12 +68,19 @@ class GSM8K(Task):
         problems = [_problem(row, f"gsm8k/{split}/{index}", where) for index, (where, row) in enumerate(rows)]
         if not problems:
             raise TaskError(f"{source}: holds no rows; download GSM8K's {split} split again.")
-        return problems
+        if self.max_steps is None:
+            return problems
+        short = [p for p in problems if p.solution is not None and p.solution.count("\n") < self.max_steps]
+        if not short:
+            raise TaskError(f"{source}: no solution has at most {self.max_steps} lines; give a larger max_steps.")
+        return short
 
     def size(self, split: Split) -> int | None:
         """Return how many problems a split holds: those of the user's folder, or the hub's own."""
         if self.path is not None:
             return len(self.problems(split))
+        if self.max_steps is not None:
+            return None
         return SIZES[split] if self.hub_name == HUB_NAME else None
 
     def is_right(self, answer: str, problem: Problem) -> bool:
@@ -83,14 +103,19 @@ def _split_file(path: str, split: Split) -> Path:
 def _problem(row: object, problem_id: str, where: str) -> Problem:
     """Turn a row of the data into a problem; `where` begins every error message."""
     question, answer = _text(row, "question", where), _text(row, "answer", where)
-    reasoning, mark, gold = answer.rpartition(ANSWER_MARK)
-    if not mark:
+    if ANSWER_MARK not in answer:
         raise TaskError(f"{where}: `answer` holds no {ANSWER_MARK}; it must end in a line such as '{ANSWER_MARK} 72'.")
-    gold = gold.strip().replace(",", "")
+    solution, gold = solution_and_gold(answer)
     if parse_number(gold) is None:
         raise TaskError(f"{where}: {gold!r} after {ANSWER_MARK} is not a number; write the answer in digits.")
-    solution = _ANNOTATION.sub("", reasoning.rstrip("#")).strip()  # "#####" in a user's own data leaves a "#"
     return Problem(problem_id, question, gold, solution or None)
+
+
+def solution_and_gold(answer: str) -> tuple[str, str]:
+    """Return what stands before and behind the last `####`: without calculator annotations, without thousands commas."""
+    solution, _, gold = answer.rpartition(ANSWER_MARK)
+    # "#####" in a user's own data leaves a "#"
+    return _ANNOTATION.sub("", solution.rstrip("#")).strip(), gold.strip().replace(",", "")
 
 
 def _text(row: object, field: str, where: str) -> str:

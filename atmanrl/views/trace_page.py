@@ -28,7 +28,7 @@ class TraceView:
         prompt: the user's turn.
         token_texts: the reasoning, cut at its tokens; joined they are its text (see `atmanrl.rollouts.token_texts`).
         saliency: one value for each token, or None where there is none.
-        answer: what the policy answered, None without an answer; gold: the gold answer.
+        answer: what the policy answered, None without an answer; gold: the gold answer, None where nobody knows it.
         correct: whether the answer is correct, None if nobody judged it.
         reward: the saliency reward, None (or NaN) where it abstained.
         loss_initial, loss_final: of the gold answer in nats, before and after the mask was fitted.
@@ -44,7 +44,7 @@ class TraceView:
     token_texts: list[str]
     saliency: list[float] | None
     answer: str | None
-    gold: str
+    gold: str | None
     correct: bool | None
     reward: float | None
     loss_initial: float | None

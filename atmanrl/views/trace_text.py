@@ -38,7 +38,7 @@ def coloured(view: TraceView, encoding: str | None = None) -> Text:
     text.append(encodable(escape.line(header(view)), encoding) + "\n", style="bold")
     for token, share, _ in spans(view, colour_scale([view])):
         text.append(encodable(escape.terminal(token), encoding), style=_style(share))
-    return text.append("\n" + encodable(escape.terminal(_answers(view)), encoding), style="dim")
+    return text.append("\n" + encodable(escape.line(_answers(view)), encoding), style="dim")
 
 
 def plain(view: TraceView, encoding: str | None = None) -> str:
@@ -66,7 +66,7 @@ def plain(view: TraceView, encoding: str | None = None) -> str:
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
     lines += [above, beneath.rstrip()] if above else []
-    return "\n".join([line for line in lines if line] + [encodable(escape.terminal(_answers(view)), encoding)])
+    return "\n".join([line for line in lines if line] + [encodable(escape.line(_answers(view)), encoding)])
 
 
 def header(view: TraceView) -> str:
@@ -93,10 +93,10 @@ def _units(texts: list[Span], encoding: str | None) -> list[tuple[str, float]]:
 
 
 def _answers(view: TraceView) -> str:
-    said = f"answer {view.answer} | " if view.answer is not None else ""
+    answers = {"answer": view.answer, "gold": view.gold}
+    parts = [f"{name} {text}" for name, text in answers.items() if text is not None]
     low, high = colour_scale([view])
-    scale = f" | tokens from {low:.3f} to {high:.3f}" if view.saliency else ""
-    return f"{said}gold {view.gold}{scale}"
+    return " | ".join([*parts, f"tokens from {low:.3f} to {high:.3f}"] if view.saliency else parts)
 
 
 def _style(share: float) -> str:

@@ -21,14 +21,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from atmanrl.models.policy import Policy
 from atmanrl.rewards import Reward
-from atmanrl.rollouts import RolloutDataModule
+from atmanrl.rollouts import HFSampler, RolloutDataModule
 from atmanrl.tasks import DELIMITER, Problem, WordProblems
 
 Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -51,6 +51,7 @@ class Setting:
         epsilon: clip range.
         device: `cpu` or `cuda`.
         bf16: whether both compute in bf16 on their float32 weights.
+        sampler: cache and compilation of ours, which TRL has nothing like.
     """
 
     policy: str
@@ -67,6 +68,7 @@ class Setting:
     epsilon: float = 0.2
     device: str = "cpu"
     bf16: bool = False
+    sampler: tuple[Literal["dynamic", "static"], Literal[False, "auto"]] = ("dynamic", False)
 
     @property
     def steps(self) -> int:
@@ -79,7 +81,7 @@ class Setting:
         task = WordProblems(train_size=size, test_size=self.held_out, seed=self.task_seed, instruction="")
         return RolloutDataModule(
             task, queries_per_device=self.queries, group_size=self.group, max_new_tokens=self.tokens, val_problems=1,
-            test_problems=self.held_out, seed=self.seed,
+            test_problems=self.held_out, seed=self.seed, sampler=HFSampler(*self.sampler),
         )  # fmt: skip
 
 
@@ -122,8 +124,9 @@ def atmanrl_trainer(
             accuracy = sum(bool(r.correct) for r in batch.rollouts) / len(batch)
             watch(Update(trainer.global_step, module.policy.model, batch.seconds, tokens, accuracy))
 
+    policy = Policy(setting.policy).build()
     module = GRPOModule(
-        Policy(setting.policy).build(), rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
+        policy, rewards, setting.optimizer, loss=ClippedLoss(setting.epsilon),
         num_iterations=setting.iterations, minibatch_queries=setting.minibatch, seed=setting.seed,
     )  # fmt: skip
     trainer = Trainer(

@@ -18,14 +18,36 @@ from atmanrl.io.files import atomic_file
 ORDER = "abcdefghij"
 
 
-def frontier(axes: Axes, arms: dict[str, Any]) -> None:
-    """Length against pass@4, a point for each seed and a larger one for their mean."""
+def lengths(axes: Axes, arms: dict[str, Any]) -> None:
+    """Length against pass@4 of every arm, a point for each seed and a larger one for their mean."""
     for key, arm in arms.items():
         colour = f"C{ORDER.index(key)}"
         lengths, passed = arm["values"]["tokens_per_cot"], arm["values"]["pass_at_4"]
         axes.scatter(lengths["by_seed"], [100 * value for value in passed["by_seed"]], s=12, color=colour, alpha=0.5)
         axes.scatter(lengths["value"], 100 * passed["value"], s=60, color=colour, label=f"{key}  {arm['name']}")
     axes.set_xlabel("tokens / CoT")
+    axes.set_ylabel("pass@4 %")
+    axes.legend(fontsize=7, frameon=False)
+
+
+def frontier(axes: Axes, points: list[dict[str, Any]], outcome: dict[str, Any]) -> None:
+    """Length against pass@4 over the weights of an arm: its means, every seed, and a's mean."""
+    for letter in sorted({point["arm"] for point in points}):
+        line = sorted((point for point in points if point["arm"] == letter), key=lambda point: point["multiple"])
+        colour = f"C{ORDER.index(letter)}"
+        means = [[point["values"][name]["value"] for point in line] for name in ("tokens_per_cot", "pass_at_4")]
+        axes.plot(means[0], [100 * value for value in means[1]], "-o", color=colour, label=letter)
+        for point, length, passed in zip(line, *means, strict=True):
+            axes.annotate(
+                f"x {point['multiple']:g}", (length, 100 * passed), (5, 4), fontsize=7, textcoords="offset points"
+            )
+            by_seed = [point["values"][name]["by_seed"] for name in ("tokens_per_cot", "pass_at_4")]
+            axes.scatter(by_seed[0], [100 * value for value in by_seed[1]], s=12, color=colour, alpha=0.5)
+    if outcome:
+        axes.plot(
+            outcome["tokens_per_cot"]["value"], 100 * outcome["pass_at_4"]["value"], "*k", markersize=10, label="a"
+        )
+    axes.set_xlabel("tokens / CoT, by weight")
     axes.set_ylabel("pass@4 %")
     axes.legend(fontsize=7, frameon=False)
 
@@ -51,11 +73,15 @@ def main() -> None:
     options = parser.parse_args()
     summary = json.loads(options.summary.read_text())
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    panels = 2 if summary["primary"] else 1
+    points = [point for point in summary["frontier"]["points"] if point["values"]]
+    tried = len({point["multiple"] for point in points}) > 1
+    panels = 1 + bool(summary["primary"]) + tried
     figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 4), squeeze=False, layout="constrained")
-    frontier(axes[0][0], summary["arms"])
+    lengths(axes[0][0], summary["arms"])
     if summary["primary"]:
         contrasts(axes[0][1], summary["primary"])
+    if tried:
+        frontier(axes[0][-1], points, summary["arms"].get("a", {}).get("values", {}))
     with atomic_file(options.out) as temporary:
         figure.savefig(temporary, format=options.out.suffix.lstrip("."), dpi=150, metadata={})
 

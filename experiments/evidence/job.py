@@ -13,18 +13,19 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_file, atomic_write
-from experiments.evidence.arms import Arm
+from experiments.evidence.arms import TUNING_STEPS, WARM_START, Arm
 
-WARM_START = "experiments/laptop/policy"
 PACKAGES = ("torch", "transformers", "lightning", "spacy", "numpy")
 TEST_SEED = 0
 """All arms and seeds answer the same test problems with the same random numbers."""
+TASK_SEED, TUNING_SEED = 2, 1
+"""Of the task: of the problems that are trained on and tested, and of those on which settings are chosen."""
 KEPT = ("problem_id", "sample", "cot", "answer", "gold", "right", "finished", "cot_tokens")
 """Of each completion of a test; what is left out follows from the seed and the policy."""
 MEASURED_PROBLEMS = 250
@@ -70,34 +71,55 @@ class Job:
         return self.folder / "run"
 
     @property
+    def tuning(self) -> Path:
+        """The folder of its test on the tuning problems."""
+        return self.folder / "tuning"
+
+    @property
+    def warm_start(self) -> str:
+        """The folder of the policy that it begins with."""
+        return self.arm.warm_start.format(runs=self.runs, seed=self.seed)
+
+    @property
     def kept(self) -> Path:
         """The folder of its results."""
         return self.results / self.name
 
     def steps(self) -> dict[str, list[str]]:
-        """The commands, in order: `fit`, `test`, `count` and `measure`."""
-        folder = f"--trainer.default_root_dir={self.run}"
-        policy = str(self.run / "policy")
-        config = ["--config", self.arm.config, *self.arm.options]
-        return {
-            "fit": [
-                "atmanrl", "fit", *config, folder, f"--seed_everything={self.seed}", f"--data.seed={self.seed}",
-                "--ckpt_path=last", "--trainer.enable_progress_bar=false",
-            ],
-            "test": [
-                "atmanrl", "test", "--config", self.arm.config, folder, f"--model.policy.path={policy}",
-                f"--data.seed={TEST_SEED}", "--trainer.enable_progress_bar=false",
-            ],
-            "count": [
-                "experiments.evidence.count", "--rollouts", str(self.run / "eval/test.jsonl"), "--out",
-                str(self.folder / "counts.csv"),
-            ],
-            "measure": [
-                "experiments.evidence.measure", "--policy", policy, "--rollouts", str(self.run / "eval/test.jsonl"),
-                "--warm-start", WARM_START, "--problems", str(MEASURED_PROBLEMS), "--samples", "1",
-                "--out", str(self.folder / "measures.json"),
-            ],
-        }  # fmt: skip
+        """The commands of the arm's steps, in order."""
+        steps = (*self.arm.steps, *(TUNING_STEPS if self.seed < self.arm.tuned else ()))
+        return {step: self._words(step) for step in steps}
+
+    def _words(self, step: str) -> list[str]:
+        """The command of one step."""
+        if step in ("fit", "test", "tune"):
+            return ["atmanrl", *self._options(step), "--trainer.enable_progress_bar=false"]
+        rollouts = ["--rollouts", str((self.tuning if step == "count_tuning" else self.run) / "eval/test.jsonl")]
+        if step != "measure":
+            counts = "tuning_counts.csv" if step == "count_tuning" else "counts.csv"
+            return ["experiments.evidence.count", *rollouts, "--out", str(self.folder / counts)]
+        return [
+            "experiments.evidence.measure", "--policy", str(self.run / "policy"), *rollouts, "--warm-start",
+            self.warm_start, "--problems", str(MEASURED_PROBLEMS), "--samples", "1", "--out",
+            str(self.folder / "measures.json"),
+        ]  # fmt: skip
+
+    def _options(self, step: str) -> list[str]:
+        """What `atmanrl` is called with to train, to test, or to test on the tuning problems."""
+        arm, root = self.arm, f"--trainer.default_root_dir={self.tuning if step == 'tune' else self.run}"
+        rewarded = ["--config", arm.config, *arm.task, *arm.options]
+        if step == "fit":
+            policy = [] if self.warm_start == WARM_START and not arm.test_config else [self.warm_start]
+            return [
+                "fit", *rewarded, root, *(f"--model.policy.path={path}" for path in policy),
+                f"--seed_everything={self.seed}", f"--data.seed={self.seed}", "--ckpt_path=last",
+            ]  # fmt: skip
+        tested = ["--config", arm.test_config, *arm.task] if arm.test_config else rewarded
+        seed = [f"--data.task.seed={TUNING_SEED if step == 'tune' else TASK_SEED}"]
+        return [
+            "test", *tested, *(seed if arm.test_config or step == "tune" else []), root,
+            f"--model.policy.path={self.run / 'policy'}", f"--data.seed={TEST_SEED}",
+        ]  # fmt: skip
 
     def state(self) -> str:
         """What `--list` says of it: the steps that are done."""
@@ -132,7 +154,7 @@ class Job:
         return {
             "arm": self.arm.key, "name": self.arm.name, "seed": self.seed,
             "machine": f"{os.cpu_count()} cores, {platform.machine()}, one thread a job",
-            "python": platform.python_version(), "versions": {name: version(name) for name in PACKAGES}, "steps": {},
+            "python": platform.python_version(), "versions": {name: _version(name) for name in PACKAGES}, "steps": {},
         }  # fmt: skip
 
     def _command(self, step: str, command: list[str]) -> None:
@@ -147,7 +169,7 @@ class Job:
     def _keep(self) -> None:
         """Copy what the analysis reads, compressed; the policy and the token ids stay in the run's folder."""
         self.kept.mkdir(parents=True, exist_ok=True)
-        for path in map(self.folder.joinpath, ("run/metrics.csv", "counts.csv", "measures.json")):
+        for path in map(self.folder.joinpath, ("run/metrics.csv", "counts.csv", "tuning_counts.csv", "measures.json")):
             if path.exists():
                 _compress(path.read_bytes(), self.kept / f"{path.name}.gz")
         if (tested := self.run / "eval/test.jsonl").exists():
@@ -165,6 +187,14 @@ def _compress(content: bytes, path: Path) -> None:
     with atomic_file(path) as temporary, temporary.open("wb") as raw:
         with gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
             packed.write(content)
+
+
+def _version(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str:

@@ -12,10 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from experiments.evidence.arms import ARMS, Arm
+from experiments.evidence.arms import EVERY, Arm
 from experiments.evidence.bootstrap import Floats, Ratio
 
 TABLE1 = ("tokens_per_cot", "numbers_pct", "stop_words_pct", "symbols_pct", "pass_at_1", "pass_at_4")
+TESTED, TUNED = "counts.csv.gz", "tuning_counts.csv.gz"
+"""The words of a test's completions, and of those on the tuning problems."""
 _SHARES = {"numbers_pct": "numbers", "stop_words_pct": "stop_words", "symbols_pct": "symbols"}
 
 
@@ -28,8 +30,13 @@ def seeds_of(arm: Arm, results: Path, file: str) -> list[int]:
     return [seed for seed in range(arm.seeds) if (results / f"{arm.key}-{seed}" / file).exists()]
 
 
-def table1(arm: Arm, results: Path) -> tuple[list[int], dict[str, Ratio]]:
+def table1(arm: Arm, results: Path, file: str = TESTED) -> tuple[list[int], dict[str, Ratio]]:
     """The columns of Table 1 of an arm.
+
+    Args:
+        arm: whose results are read.
+        results: the folder of the raw results.
+        file: `TESTED` or `TUNED`.
 
     Returns:
         The seeds that were tested, and each column's values; in the units of `atmanrl table`'s JSON (per cent of words,
@@ -38,11 +45,11 @@ def table1(arm: Arm, results: Path) -> tuple[list[int], dict[str, Ratio]]:
     Raises:
         ResultsError: two seeds were tested on different problems.
     """
-    seeds = seeds_of(arm, results, "counts.csv.gz")
+    seeds = seeds_of(arm, results, file)
     rows: dict[str, list[tuple[Floats, Floats]]] = {name: [] for name in TABLE1}
     first: list[str] | None = None
     for seed in seeds:
-        path = results / f"{arm.key}-{seed}" / "counts.csv.gz"
+        path = results / f"{arm.key}-{seed}" / file
         rollouts = list(csv.DictReader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
         problems = sorted({rollout["problem_id"] for rollout in rollouts})
         if first is not None and problems != first:
@@ -80,7 +87,7 @@ def measures(arm: Arm, results: Path) -> tuple[list[int], dict[str, Ratio]]:
 
 def records(results: Path) -> Iterator[dict[str, Any]]:
     """What the queue noted of each job: commands, versions, seconds."""
-    for arm in ARMS.values():
+    for arm in EVERY.values():
         for seed in seeds_of(arm, results, "record.json"):
             yield json.loads((results / f"{arm.key}-{seed}" / "record.json").read_text())
 

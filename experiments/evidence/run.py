@@ -1,6 +1,6 @@
 """The queue of the evidence: trains, tests and measures every arm and seed that is missing.
 
-    python -m experiments.evidence.run --jobs 2                  # whatever is missing; about four hours on two cores
+    python -m experiments.evidence.run --jobs 2                  # whatever is missing; about ten hours on two cores
     python -m experiments.evidence.run --arm b --seed 0          # one of them
     python -m experiments.evidence.run --list                    # what is there
 
@@ -18,11 +18,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from experiments.evidence.arms import ARMS, Arm
+from experiments.evidence.arms import EVERY, STEPS, TUNING_STEPS, Arm
 from experiments.evidence.job import Job, StepError
 
 HERE = Path(__file__).parent
-STEPS = ("fit", "test", "count", "measure")
 
 
 def queue(arms: Sequence[Arm], seeds: Sequence[int] | None, runs: Path, results: Path) -> list[Job]:
@@ -59,9 +58,10 @@ def main() -> int:
     """Run the queue; returns 1 if a job failed."""
     parser = argparse.ArgumentParser(description="Train, test and measure the arms of the evidence that are missing.")
     parser.add_argument("--jobs", type=int, default=1, help="how many at a time, one thread each (default: 1)")
-    parser.add_argument("--arm", action="append", choices=ARMS, help="this arm alone; may be given several times")
+    parser.add_argument("--arm", action="append", choices=EVERY, help="this arm alone; may be given several times")
     parser.add_argument("--seed", action="append", type=int, help="this seed alone; may be given several times")
-    parser.add_argument("--step", action="append", choices=STEPS, help="this step alone; may be given several times")
+    steps = (*STEPS, *TUNING_STEPS)
+    parser.add_argument("--step", action="append", choices=steps, help="this step alone; may be given several times")
     parser.add_argument("--runs", type=Path, default=Path("runs/evidence"), help="where runs are kept")
     parser.add_argument("--results", type=Path, default=HERE / "results", help="where their raw results go")
     parser.add_argument("--list", action="store_true", help="say what is done and what is missing, and end")
@@ -69,12 +69,17 @@ def main() -> int:
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
 
-    jobs = queue([ARMS[key] for key in options.arm or ARMS], options.seed, options.runs, options.results)
+    jobs = queue([EVERY[key] for key in options.arm or EVERY], options.seed, options.runs, options.results)
     if options.list:
         print("\n".join(f"{job.name:<8}{job.arm.name:<32}{job.state()}" for job in jobs))
         return 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [failure for failure in pool.map(lambda job: carry_out(job, options.step or STEPS), jobs) if failure]
+        failed = []
+        for first in (True, False):  # warm starts, then what begins with them
+            ready = [job for job in jobs if (job.arm.test_config is not None) == first]
+            failed += [
+                failure for failure in pool.map(lambda job: carry_out(job, options.step or steps), ready) if failure
+            ]
     print("\n".join(failed) if failed else "nothing is missing.")
     return 1 if failed else 0
 

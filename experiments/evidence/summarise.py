@@ -14,47 +14,16 @@ from typing import Any
 import numpy as np
 
 from atmanrl.io.files import atomic_write
-from atmanrl.report.intervals import interval
-from experiments.evidence.arms import ARMS
-from experiments.evidence.bootstrap import Floats, Ratio, draws, holm, p_value
-from experiments.evidence.results import TABLE1, measures, records, table1
+from experiments.evidence.arms import ARMS, SECOND
+from experiments.evidence.bootstrap import holm
+from experiments.evidence.compare import compared
+from experiments.evidence.frontier import frontier
+from experiments.evidence.results import TABLE1, records
 from experiments.evidence.tables import markdown
 
 HERE = Path(__file__).parent
-RELATIVE = ("tokens_per_cot", "numbers_pct", "stop_words_pct", "symbols_pct")
-"""Compared by their relative change in per cent; all else by differences."""
 PRIMARY = ("cir", "early_own_area", "flow_necessity", "reader_accuracy")
 """The measures of outcome 3, on which b is compared with d."""
-UNDEFINED = (math.nan, math.nan)
-"""The interval of a value that some draw does not define."""
-
-
-def described(ratio: Ratio) -> dict[str, Any]:
-    """A value with its interval and the values of its seeds."""
-    low, high = interval(ratio.drawn(*draws(*ratio.above.shape))) or UNDEFINED
-    return {"value": ratio.value(), "low": low, "high": high, "by_seed": ratio.by_seed()}
-
-
-def difference(name: str, ratio: Ratio, other: Ratio) -> dict[str, Any]:
-    """How a value differs from another arm's, over the seeds that both have.
-
-    Returns:
-        The difference (a relative change in per cent for those of `RELATIVE`), its 95 % interval, the one-sided 95 % lower
-        bound, and a two-sided p.
-    """
-    seeds = min(len(ratio.above), len(other.above))
-    ours, theirs = ratio.first(seeds), other.first(seeds)
-    drawn = draws(*ours.above.shape)
-
-    def compared(value: Any, reference: Any) -> Any:
-        return 100 * (value / reference - 1) if name in RELATIVE else value - reference
-
-    differences: Floats = compared(ours.drawn(*drawn), theirs.drawn(*drawn))
-    low, high = interval(differences) or UNDEFINED
-    return {
-        "difference": compared(ours.value(), theirs.value()), "low": low, "high": high, "seeds": seeds,
-        "lower_one_sided": float(np.nanpercentile(differences, 5)), "p": p_value(differences),
-    }  # fmt: skip
 
 
 def summary(results: Path) -> dict[str, Any]:
@@ -63,26 +32,12 @@ def summary(results: Path) -> dict[str, Any]:
     Args:
         results: a folder as the queue fills it, with a folder for each arm and seed.
     """
-    arms: dict[str, Any] = {}
-    values: dict[str, dict[str, Ratio]] = {}
-    for arm in ARMS.values():
-        (tested, columns), (measured, more) = table1(arm, results), measures(arm, results)
-        if not tested:
-            continue
-        values[arm.key] = columns | more
-        arms[arm.key] = {
-            "name": arm.name, "seeds": tested, "measured_seeds": measured,
-            "values": {name: described(ratio) for name, ratio in values[arm.key].items()},
-        }  # fmt: skip
-    for key, described_arm in arms.items():
-        for reference in ("a", "d"):
-            if reference in values and key != reference:
-                described_arm[f"against_{reference}"] = {
-                    name: difference(name, ratio, values[reference][name])
-                    for name, ratio in values[key].items()
-                    if name in values[reference]
-                }
-    return {**_headline(arms), "primary": _primary(arms), "arms": arms, "seconds": _seconds(results)}
+    arms = compared(ARMS.values(), ("a", "d"), results)
+    second = compared(SECOND.values(), ("ma", "md"), results)
+    return {
+        **_headline(arms), "primary": _primary(arms), "arms": arms, "frontier": frontier(results), "second": second,
+        "seconds": _seconds(results),
+    }  # fmt: skip
 
 
 def _headline(arms: dict[str, Any]) -> dict[str, Any]:
@@ -102,11 +57,11 @@ def _headline(arms: dict[str, Any]) -> dict[str, Any]:
 def _primary(arms: dict[str, Any]) -> dict[str, Any]:
     """Outcome 3: b against d on the primary measures, with Holm's correction."""
     against = arms.get("b", {}).get("against_d", {})
-    compared = {
+    primary = {
         name: against[name] for name in PRIMARY if name in against and not math.isnan(against[name]["difference"])
     }
-    corrected = holm({name: each["p"] for name, each in compared.items()})
-    return {name: {**each, "p_holm": corrected[name]} for name, each in compared.items()}
+    corrected = holm({name: each["p"] for name, each in primary.items()})
+    return {name: {**each, "p_holm": corrected[name]} for name, each in primary.items()}
 
 
 def _seconds(results: Path) -> dict[str, dict[str, float]]:

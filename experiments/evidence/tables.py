@@ -37,7 +37,38 @@ def markdown(summary: dict[str, Any], columns: Sequence[str], primary: Sequence[
             for name, each in summary["primary"].items()
         ]
         parts += ["## b against d", _rows(["measure", "difference", "low", "high", "p (Holm)"], rows)]
+    if summary["frontier"]["points"]:
+        parts += ["## Weights: length against pass@4", *_frontier(summary["frontier"])]
+    if summary["second"]:
+        parts += ["## Second task: chains of operations", _table(summary["second"], columns)]
+        names = sorted({name for arm in summary["second"].values() for name in arm["values"] if name not in columns})
+        parts += [_transposed(summary["second"], [name for name in names if "_at_" not in name])] if names else []
     return "\n\n".join(parts) + "\n"
+
+
+def _frontier(frontier: dict[str, Any]) -> list[str]:
+    """A row for each arm and weight, and what the tuning problems choose."""
+    rows = []
+    for point in frontier["points"]:
+        difference, tuned = point["against_a"].get("pass_at_4"), point["tuning"]
+        shown = [_cell(name, point["values"].get(name)) for name in ("tokens_per_cot", "pass_at_4")]
+        against = [f"{100 * difference[key]:+.1f}" for key in ("difference", "low", "high")] if difference else []
+        tuning = [f"{tuned['tokens_per_cot']:.1f}, {100 * tuned['pass_at_4']:.1f}"] if tuned else ["–"]
+        rows.append([
+            point["arm"], f"{point['multiple']:g}", str(len(point["seeds"])), *shown,
+            f"{against[0]} [{against[1]}, {against[2]}]" if against else "–", *tuning,
+        ])  # fmt: skip
+    head = [
+        "arm",
+        "weight x",
+        "seeds",
+        "tokens / CoT",
+        "pass@4 %",
+        "pass@4 against a, points",
+        "tuning: tokens, pass@4 %",
+    ]
+    chosen = [f"{arm}: {key or 'none keeps pass@4 within 2 points of a'}" for arm, key in frontier["chosen"].items()]
+    return [_rows(head, rows), *([f"Chosen on the tuning problems: {'; '.join(chosen)}."] if chosen else [])]
 
 
 def _table(arms: dict[str, Any], names: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
-from atmanrl.probe.lean import lean_attention
+from atmanrl.probe.lean import lean_attention, torch_attention
 from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, attention_inputs, seconds_of
 
@@ -27,7 +27,7 @@ KERNELS = {
     "sdpa flash": SDPBackend.FLASH_ATTENTION, "sdpa math": SDPBackend.MATH,
 }  # fmt: skip
 """PyTorch's own choice, and each kernel alone."""
-PROBE = ("lean", "eager", "sdpa", "sdpa efficient", "sdpa cudnn", "sdpa math")
+PROBE = ("lean", "lean in PyTorch", "eager", "sdpa", "sdpa efficient", "sdpa cudnn", "sdpa math")
 UPDATE = ("sdpa", "sdpa flash", "sdpa efficient", "sdpa cudnn", "sdpa math", "eager")
 
 
@@ -47,7 +47,7 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     keys = scene.prompt + scene.completion
     for case, rows, names in (("probe", scene.completion, PROBE), ("update", keys, UPDATE)):
         for name in names:
-            if record.in_time(f"{case}, {name}", 3.0):
+            if record.in_time(f"{case}, {name}", 0.5 if args.tiny else 1.5):
                 with record.guarded(f"{case}, {name}") as found:
                     try:
                         found |= _one(scene, case, name, sequences, rows, keys)
@@ -97,6 +97,9 @@ def _runner(layer: Layer, name: str) -> Callable[..., Tensor]:
     def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         if name == "lean":
             return lean_attention(layer, query, key, value, mask)[0]
+        if name == "lean in PyTorch":
+            with torch_attention():
+                return lean_attention(layer, query, key, value, mask)[0]
         # the mask that transformers hands over has the scores' dtype
         mask = None if mask is None else mask.to(query.dtype)
         if name == "eager":

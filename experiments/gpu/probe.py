@@ -1,10 +1,12 @@
-"""Step `probe`: a gradient of 64 masks under a 3B-shaped Llama in bf16, backends side by side, and whole solves."""
+"""Step `probe`: a gradient of 64 masks under a 3B-shaped Llama in bf16, backends side by side, and a whole solve."""
 
 from __future__ import annotations
 
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,41 +19,55 @@ from atmanrl.plan.shape import shape_of
 from atmanrl.plan.times import probe_operations
 from atmanrl.probe import AdaptiveSolver, PaperSolver
 from atmanrl.probe.attention import attention_hook
+from atmanrl.probe.lean import torch_attention
 from atmanrl.probe.module import frozen
 from atmanrl.probe.objective import Objective
 from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, parameter_bytes, random_policy, ratio, seconds_of
 
-BACKENDS, BUDGETS = ("lean", "sdpa", "eager"), (4096, 16384, 1024)
+WAYS: tuple[tuple[str, str, int], ...] = (
+    ("lean", "layers", 16384), ("lean", "none", 16384), ("lean in PyTorch", "none", 16384), ("lean", "layers", 4096),
+    ("lean", "none", 4096), ("eager", "none", 16384), ("sdpa", "none", 16384), ("lean", "layers", 1024),
+)  # fmt: skip
+"""Attention, what of the layers is compiled, and tokens of a pass, in order of worth."""
+TOLERANCE = 0.007
+"""Of the adaptive solver, as in the laptop's configuration."""
 PAPER = 200
 """Gradients of a rollout that the paper's solver takes."""
 
 
 def measure(args: argparse.Namespace, record: Record) -> None:
-    """Gradients by backend and budget of tokens; the adaptive solver with the fastest of them."""
+    """The adaptive solver as it is by default on a GPU, then gradients in every way."""
     scene = Scene.of(args.device, args.tiny, args.tflops, args.terabytes)
-    with random_policy(scene, "bfloat16") as policy:
-        best: tuple[float, str, int] | None = None
-        for budget in BUDGETS[: 1 if args.tiny else None]:
-            for backend in BACKENDS:
-                called = f"{backend}, {budget} tokens"
-                if record.in_time(called, 1.0 if args.tiny else 12.0):
-                    with record.guarded(called) as found:
-                        found |= _gradient(scene, policy, backend, budget)
-                        best = min(best or (1e9, "", 0), (found["gradient_s"], backend, budget))
-        needs = 1.0 if args.tiny or best is None else 40 * best[0]
-        if best is not None and record.in_time("adaptive", needs):
-            with record.guarded("adaptive") as found:
-                found |= _solve(scene, policy, *best[1:])
+    ways = [way for way in WAYS if way[1:] == ("none", 16384)] if args.tiny else WAYS
+    with ExitStack() as stack:
+        compiled = {way[1] for way in ways}
+        policies = {c: stack.enter_context(random_policy(scene, "bfloat16", compile=c)) for c in sorted(compiled)}
+        first, weights = policies[ways[0][1]], sum(parameter_bytes(policy.model) for policy in policies.values())
+        with record.guarded("adaptive") as found:
+            found |= _solve(scene, first, *ways[0][::2])
+        for attention, compile, budget in ways:
+            called = f"{attention}, compile {compile}, {budget} tokens"
+            if record.in_time(called, 1.0 if args.tiny else 8.0):
+                with record.guarded(called) as found:
+                    found |= _gradient(scene, policies[compile], attention, budget, weights)
 
 
 def _objective(scene: Scene, policy: Policy, budget: int) -> Objective:
     return Objective(policy.model, scene.targets(), 10.0, policy.pad_id, budget)
 
 
-def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[str, Any]:
-    shape = shape_of(policy.model.config)
+@contextmanager
+def _attending(policy: Policy, attention: str) -> Iterator[None]:
+    backend = attention.split()[0]
     with frozen(policy.model), attention_hook(policy.model, backend):
+        with torch_attention() if attention != backend else nullcontext():
+            yield
+
+
+def _gradient(scene: Scene, policy: Policy, attention: str, budget: int, weights: int) -> dict[str, Any]:
+    shape = shape_of(policy.model.config)
+    with _attending(policy, attention):
         objective = _objective(scene, policy, budget)
         values = torch.full((objective.entries.ragged.total,), -0.4, device=scene.device)
         everyone = torch.arange(scene.rollouts, device=scene.device)
@@ -79,18 +95,22 @@ def _gradient(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[s
         "rollout_s_paper": PAPER * seconds / scene.rollouts,
         "share_of_peak_flops": operations / seconds / scene.flops,
         "gradient_s_by_plan": ratio(scene.hardware.compute_seconds(by_plan), seconds),
-        "working_bytes_by_plan": ratio(working, max(0, scene.peak() - parameter_bytes(policy.model))),
+        "working_bytes_by_plan": ratio(working, max(0, scene.peak() - weights)),
     }
 
 
-def _solve(scene: Scene, policy: Policy, backend: str, budget: int) -> dict[str, Any]:
-    solver = AdaptiveSolver(steps=40) if scene.tiny else AdaptiveSolver()
-    with frozen(policy.model), attention_hook(policy.model, backend):
+def _solve(scene: Scene, policy: Policy, attention: str, budget: int) -> dict[str, Any]:
+    solver = AdaptiveSolver(steps=40) if scene.tiny else AdaptiveSolver(tolerance=TOLERANCE)
+    with _attending(policy, attention):
         objective = _objective(scene, policy, budget)
+        objective.evaluate(objective.filled(-0.4))  # compiles
         scene.synchronise()
         began = time.perf_counter()
         solution = solver.solve(objective, -0.4)
         scene.synchronise()
-    gradients = float(solution.gradients.float().mean())
-    seconds = (time.perf_counter() - began) / scene.rollouts
-    return {"attention": backend, "batch_tokens": budget, "rollout_s": seconds, "gradients_a_rollout": gradients}
+    seconds = time.perf_counter() - began
+    return {
+        "attention": attention, "batch_tokens": budget, "tolerance": solver.tolerance,
+        "seconds": seconds, "rollout_s": seconds / scene.rollouts,
+        "gradients_a_rollout": float(solution.gradients.float().mean()), "most_gradients": int(solution.gradients.max()),
+    }  # fmt: skip

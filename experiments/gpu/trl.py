@@ -1,4 +1,7 @@
-"""Step `trl`: an update of TRL's `GRPOTrainer` beside ours, with the outcome alone, for a 1B-shaped Llama in bf16-mixed."""
+"""Step `trl`: an update of TRL's `GRPOTrainer` beside ours, with the outcome alone, for a 1B-shaped Llama in bf16-mixed.
+
+`update_s` is all of an update, `rollout_s` its sampling, `learning_s` the rest. Ours also with what TRL has not.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +25,13 @@ from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, tr
 from experiments.gpu.record import Record
 from experiments.gpu.scene import LLAMA_1B, TINY, Scene, folder
 
-TRAINERS: dict[str, Callable[..., Callable[[], object]]] = {"atmanrl": atmanrl_trainer, "trl": trl_trainer}
+Make = Callable[[Setting, str, Callable[[Update], None]], Callable[[], object]]
+TRAINERS: dict[str, tuple[Make, dict[str, Any]]] = {
+    "atmanrl": (atmanrl_trainer, {}),
+    "trl": (trl_trainer, {}),
+    "atmanrl, decoding captured": (atmanrl_trainer, {"sampler": ("static", "auto")}),
+}
+"""Each with what differs from the setting."""
 UPDATES, COMPLETION = 3, 128
 """The first update warms up."""
 
@@ -36,26 +46,40 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with folder(TINY if args.tiny else LLAMA_1B) as place:
-        _draw(place, scene)
+        draw_weights(place, scene)
         for who in TRAINERS:
-            if record.in_time(who, 1.0 if args.tiny else 20.0):
+            if record.in_time(who, 1.0 if args.tiny else 15.0):
                 with record.guarded(who) as found:
                     found |= _one(who, place, scene)
             gc.collect()
             if scene.cuda:
                 torch.cuda.empty_cache()
-    if {"trl", "atmanrl"} <= record.metrics.keys():
-        theirs, ours = (record.metrics[who] for who in ("trl", "atmanrl"))
-        record.put("trl / atmanrl", {key: theirs[key] / ours[key] for key in ours if ours[key]})
+    theirs = record.metrics.get("trl", {})
+    for who in [who for who in TRAINERS if who != "trl" and who in record.metrics and theirs]:
+        ours = record.metrics[who]
+        record.put(f"trl / {who}", {key: theirs[key] / ours[key] for key in ours if ours[key]})
 
 
-def _draw(place: Path, scene: Scene) -> None:
+def draw_weights(place: Path, scene: Scene) -> None:
     """Write random weights into the folder."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
     with scene.device:
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(place)).save_pretrained(place)
+
+
+def setting_of(place: Path, scene: Scene) -> Setting:
+    """Return what both trainers are told: a few updates of the scene's rollouts, the weights drawn in a folder."""
+
+    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0, fused=True)
+
+    updates, length = (2, 8) if scene.tiny else (UPDATES, COMPLETION)
+    return Setting(
+        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length,
+        minibatch=1 if scene.tiny else 2, device=scene.device.type, bf16=True,
+    )  # fmt: skip
 
 
 def _one(who: str, place: Path, scene: Scene) -> dict[str, Any]:
@@ -67,20 +91,17 @@ def _one(who: str, place: Path, scene: Scene) -> dict[str, Any]:
         ended.append(time.perf_counter())
         reports.append(update)
 
-    def adamw(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=1e-6, weight_decay=0.0, fused=True)
-
-    updates, length = (2, 8) if scene.tiny else (UPDATES, COMPLETION)
-    setting = Setting(
-        str(place), adamw, updates, queries=scene.queries, group=scene.group, tokens=length,
-        minibatch=1 if scene.tiny else 2, device=scene.device.type, bf16=True,
-    )  # fmt: skip
+    trainer, options = TRAINERS[who]
+    setting = replace(setting_of(place, scene), **options)
     scene.fresh_peak()
     with tempfile.TemporaryDirectory() as aside:
-        TRAINERS[who](setting, aside, watch)()
+        trainer(setting, aside, watch)()
+    seconds = statistics.median(b - a for a, b in zip(ended[1:], ended[2:], strict=False))
+    rollout = statistics.median(report.rollout_s for report in reports[2:])
     return {
-        "update_s": statistics.median(b - a for a, b in zip(ended[1:], ended[2:], strict=False)),
-        "rollout_s": statistics.median(report.rollout_s for report in reports[2:]),
+        "update_s": seconds,
+        "rollout_s": rollout,
+        "learning_s": seconds - rollout,
         "tokens_an_update": statistics.mean(report.tokens for report in reports[2:]),
         "peak_gib": scene.peak() / 2**30,
     }

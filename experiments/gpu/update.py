@@ -2,7 +2,8 @@
 
 The policy samples 64 completions of 250 tokens; random weights would never write a delimiter, so before rewards are given
 random reasonings with a delimiter and an answer take their place. Everything else is `atmanrl fit` with the paper's
-settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver.
+settings: float32 weights, bf16-mixed, two passes, AdamW, the adaptive solver, decoding captured
+as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.rewards import OutcomeReward, SaliencyReward
 from atmanrl.rollouts import Completion, RolloutBatch, RolloutDataModule, split
 from atmanrl.tasks import DELIMITER, WordProblems
+from experiments.gpu.probe import TOLERANCE
 from experiments.gpu.record import Record
 from experiments.gpu.scene import Scene, parameter_bytes, random_policy, ratio, tokens
 
@@ -99,6 +101,7 @@ class Watch(Callback):
         about = {
             "loss": logged["loss"],
             "saliency": logged["rewards/saliency/mean"],
+            "gradients": logged["probe/gradients"],
             "grad_norm": logged.get("grad_norm"),
         }
         self.record.put(f"update {trainer.global_step}", self.phases | {"step": logged["step_time"]} | about)
@@ -114,8 +117,11 @@ def fit(scene: Scene, record: Record) -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     peaks: dict[str, int] = {}
-    solver = AdaptiveSolver(steps=10) if scene.tiny else AdaptiveSolver()
-    with random_policy(scene, "float32") as policy, tempfile.TemporaryDirectory() as folder:
+    solver = _solver(scene)
+    with (
+        random_policy(scene, "float32") as policy,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         shape = shape_of(policy.model.config)
         watch = Watch(scene, peaks, record)
         probed = Probed(scene, peaks, MaskProbe(solver=solver, batch_tokens=PROBE_TOKENS))
@@ -136,6 +142,10 @@ def fit(scene: Scene, record: Record) -> None:
                 found |= _against_plan(scene, shape, watch.phases, peaks, _resident(policy, trainer))
 
 
+def _solver(scene: Scene) -> AdaptiveSolver:
+    return AdaptiveSolver(steps=10) if scene.tiny else AdaptiveSolver(tolerance=TOLERANCE)
+
+
 def _resident(policy: Policy, trainer: Trainer) -> dict[str, int]:
     """Bytes that stand there between updates."""
     states = [state for optimizer in trainer.optimizers for state in optimizer.state.values()]
@@ -146,7 +156,7 @@ def _resident(policy: Policy, trainer: Trainer) -> dict[str, int]:
 def _against_plan(
     scene: Scene, shape: Any, phases: dict[str, float], peaks: dict[str, int], resident: dict[str, int]
 ) -> dict[str, Any]:
-    solver = AdaptiveSolver()
+    solver = _solver(scene)
     probe = ProbeSettings(solver.expected_gradients() + 1, PROBE_TOKENS, solver.mask_copies)
     settings = RunSettings(
         "random", compute_bytes=2, queries=scene.queries, group=scene.group, max_new_tokens=scene.completion,

@@ -3,7 +3,8 @@
     python -m experiments.laptop.demo
 
 It prints the command of each step before it runs it, so that every step can be repeated alone. The warm start is
-evaluated too, to show what both began from; a report with figures and answers side by side is written at the end.
+evaluated too, to show what both began from; some test rollouts of each are probed, and a report with figures, and with
+answers side by side and their saliency, is written at the end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from atmanrl.__main__ import main as atmanrl
 from atmanrl.report import load_values, write_json
 
 CONFIGS = {"atmanrl": "configs/laptop.yaml", "baseline": "configs/laptop_baseline.yaml"}
+WARM_START = "experiments/laptop/policy"
+PROBE = ("--limit=40", "--probe.solver=adaptive", "--device=cpu")
+"""Ten problems' rollouts of each run: the report shows their saliency at a click."""
 
 
 def run(console: Console, *args: str) -> None:
@@ -49,6 +53,12 @@ def main() -> None:
         )
     warm = args.out / "warm_start"
     run(console, "test", "--config", CONFIGS["baseline"], f"--trainer.default_root_dir={warm}", *overrides)
+    for name, policy in {
+        **{name: args.out / name / "policy" for name in CONFIGS},
+        "warm_start": Path(WARM_START),
+    }.items():
+        traces, probed = args.out / name / "eval/test.jsonl", args.out / name / "probe"
+        run(console, "probe", f"--model={policy}", f"--traces={traces}", f"--out={probed}", *PROBE)
     rows = {name: load_values(args.out / name) for name in CONFIGS}
     write_json(rows, args.out / "table1.json")
     folders = [str(args.out / name) for name in ("warm_start", *CONFIGS)]

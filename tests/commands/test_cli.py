@@ -169,7 +169,7 @@ def test_a_gpu_that_is_not_there(tiny_folder, tmp_path, capsys):
 def test_the_progress_bar_can_be_left_out_or_replaced(given, bars, tiny_folder, tmp_path, monkeypatch):
     from lightning.pytorch.callbacks import ProgressBar
 
-    from atmanrl.commands.run import RunCLI
+    from atmanrl.commands.run_cli import RunCLI
 
     made = []
     monkeypatch.setattr(RunCLI, "_run_subcommand", lambda self, _: made.append(self.trainer))

@@ -161,7 +161,7 @@ def test_nothing_is_called_before_its_base_is_known(place, spec, tmp_path, capsy
 
 
 def test_arguments_of_a_reward_function_stay_data(tmp_path):
-    from atmanrl.commands.run import RunCLI
+    from atmanrl.commands.run_cli import RunCLI
 
     class Read(RunCLI):
         def _run_subcommand(self, subcommand):

@@ -30,7 +30,7 @@ def test_a_config_is_valid(path, capsys):
 @pytest.fixture
 def built(monkeypatch):
     """Instantiates what a `fit` command names, with its policy loaded, and trains nothing."""
-    from atmanrl.commands.run import RunCLI
+    from atmanrl.commands.run_cli import RunCLI
 
     def build(arguments):
         made = []

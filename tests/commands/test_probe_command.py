@@ -20,7 +20,7 @@ BAD = [
     ({"cot": "a", "gold": "1"}, "'prompt' is missing"),
     ({"prompt": "?", "gold": "1"}, "'cot'"),
     ({"prompt": "?", "cot": "a"}, "'gold'"),
-    ({"prompt": "?", "cot": "a", "gold": 1}, "'gold' must be a text"),
+    ({"prompt": "?", "cot": "a", "gold": [1, 2]}, "'gold' must be a text or a number"),
     ({"prompt": "?", "cot": "\ud800", "gold": "1"}, "'cot' holds no text that can be used"),
     ({"prompt": "?", "cot": "a", "gold": " "}, "' ' has no token"),
     ({"prompt": "?", "cot": "a " * 3000, "gold": "1"}, "exceed the model's context"),

@@ -194,7 +194,7 @@ def test_ctrl_c_saves_and_ends_with_status_130(fit, tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    "place", ["atmanrl.commands.run.RunCLI.instantiate_classes", "atmanrl.grpo.GRPOModule.configure_model"]
+    "place", ["atmanrl.commands.run_cli.RunCLI.instantiate_classes", "atmanrl.grpo.GRPOModule.configure_model"]
 )
 def test_ctrl_c_before_training_is_one_line(fit, monkeypatch, capsys, place):
     def interrupt(*_):

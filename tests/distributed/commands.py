@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-import atmanrl.commands.run  # noqa: F401  (once, before the processes are forked)
+import atmanrl.commands.run_cli  # noqa: F401  (once, before the processes are forked)
 from atmanrl.__main__ import main
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import pytest
 
 from experiments.evidence import job as module
-from experiments.evidence.arms import ARMS
+from experiments.evidence.arms import ARMS, EVERY, FRONTIER, MULTIPLES, SECOND, STEPS
 from experiments.evidence.job import KEPT, Job, StepError
-from experiments.evidence.run import STEPS, carry_out, queue
+from experiments.evidence.run import carry_out, queue
 from experiments.evidence.spread import spreads
 
 
@@ -26,13 +27,45 @@ def test_arms_differ_in_their_rewards_and_their_loss_alone():
         assert all(option.startswith(("--model.rewards.", "--model.credit")) for option in arm.options)
 
 
+def options(arm, step, seed=0):
+    """A step's options by name; the last one of a name holds."""
+    words = Job(EVERY[arm], seed, Path("runs"), Path("results")).steps()[step]
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def test_the_frontier_tries_as_many_weights_for_each_arm():
+    assert len(FRONTIER) == 2 * len(MULTIPLES) and len(EVERY) == len(ARMS) + len(FRONTIER) + len(SECOND)
+    assert options("b025", "fit")["--model.rewards.saliency.weight"] == "2.5"
+    assert options("d050", "fit")["--model.rewards.price.weight"] == "0.5"
+
+
+def test_settings_are_chosen_on_other_problems_than_those_of_the_test():
+    for arm in ("b", "b025", "d050"):
+        tuned, tested = options(arm, "tune"), options(arm, "test")
+        assert tuned["--data.task.seed"] == "1" and "--data.task.seed" not in tested
+        assert tuned["--trainer.default_root_dir"] != tested["--trainer.default_root_dir"]
+        assert tuned["--model.policy.path"] == tested["--model.policy.path"]
+    assert "tune" not in Job(ARMS["b"], 2, Path("runs"), Path("results")).steps()
+
+
+def test_the_second_task_begins_with_its_own_warm_start_of_the_seed():
+    trained, rewarded = options("mw", "fit", 1), options("mb", "fit", 1)
+    assert (
+        rewarded["--model.policy.path"] == trained["--trainer.default_root_dir"] + "/policy" == "runs/mw-1/run/policy"
+    )
+    assert (trained["--data.task.seed"], rewarded["--data.task.seed"]) == ("0", "2")
+    assert options("mw", "test")["--data.task.seed"] == "2" and options("mw", "tune")["--data.task.seed"] == "1"
+    measured = Job(SECOND["mb"], 1, Path("runs"), Path("results")).steps()["measure"]
+    assert measured[measured.index("--warm-start") + 1] == "runs/mw-1/run/policy"
+
+
 ROLLOUT = dict.fromkeys(KEPT, 1) | {"prompt_ids": [1], "logprobs": [-0.5]}
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A job whose commands write what the real ones do; `job.ran` has their names, and a name in `job.fails` fails."""
-    made = Job(ARMS["b"], 0, tmp_path / "runs", tmp_path / "results")
+    made = Job(ARMS["c"], 0, tmp_path / "runs", tmp_path / "results")
     made.folder.mkdir(parents=True)
     ran, fails = [], set()
 

@@ -8,7 +8,9 @@ import pytest
 
 from atmanrl.report.intervals import interval
 from experiments.evidence.bootstrap import Ratio, draws, holm, p_value
-from experiments.evidence.summarise import difference, summary
+from experiments.evidence.compare import difference
+from experiments.evidence.frontier import choice
+from experiments.evidence.summarise import summary
 from experiments.evidence.tables import markdown
 
 
@@ -78,6 +80,38 @@ def results(tmp_path):
             steps = {"fit": {"seconds": 100.0 + seed, "command": "python -m atmanrl fit"}}
             (folder / "record.json").write_text(json.dumps({"arm": arm, "seed": seed, "steps": steps}))
     return tmp_path
+
+
+def tuned(key, tokens, passed):
+    return {"key": key, "tuning": {"tokens_per_cot": tokens, "pass_at_4": passed}}
+
+
+def test_the_shortest_setting_that_keeps_pass_at_4_is_chosen():
+    points = [tuned("b025", 50.0, 0.93), tuned("b050", 40.0, 0.92), tuned("b", 34.0, 0.909)]
+    assert choice(points, 0.935) == "b050"
+    assert choice(points, 0.97) is None
+
+
+def test_the_weights_are_tuned_on_their_own_problems_and_shown_on_the_test_problems(results):
+    counts = {key: gzip.decompress((results / f"{key}-0/counts.csv.gz").read_bytes()).decode() for key in ("a", "b")}
+    for key in ("b025", "b050", "b", "a"):
+        for seed in range(2):
+            folder = results / f"{key}-{seed}"
+            folder.mkdir(exist_ok=True)
+            tuning, test = counts["a" if key in ("a", "b025") else "b"], counts["b"]
+            (folder / "tuning_counts.csv.gz").write_bytes(gzip.compress(tuning.replace("p/", "t/").encode()))
+            if key != "a":
+                (folder / "counts.csv.gz").write_bytes(gzip.compress(test.encode()))
+    frontier = summary(results)["frontier"]
+    assert [(point["arm"], point["multiple"]) for point in frontier["points"]] == [
+        ("b", 0.25), ("b", 0.5), ("b", 1.0), ("d", 1.0)
+    ]  # fmt: skip
+    assert (
+        frontier["points"][0]["tuning"]["tokens_per_cot"] == 60
+        and frontier["points"][1]["tuning"]["tokens_per_cot"] == 30
+    )
+    assert frontier["points"][0]["values"]["tokens_per_cot"]["value"] == 30
+    assert frontier["chosen"] == {"b": "b050"}
 
 
 def test_the_summary_of_results(results):

@@ -81,3 +81,63 @@ def test_explain_runs_where_it_is_told_to(device):
     there = explain(str(FOLDER), None, *texts, solver=PaperSolver(steps=3), device="cpu", dtype="float64")
     assert found.loss_initial == pytest.approx(there.loss_initial, abs=0.1)
     assert found.mask.device.type == "cpu"
+
+
+SHAPES = [(6, 2, 70, 133, 64), (4, 4, 5, 46, 16), (3, 1, 130, 200, 80), (24, 8, 64, 128, 128)]
+"""Heads, heads of keys, rows, keys, and numbers of a head."""
+
+
+@pytest.mark.parametrize("past", [0, 41])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_fused_kernels_give_the_attention_and_the_gradients_of_float64(device, dtype, shape, past):
+    heads, groups, rows, keys, width = shape
+    if device.type == "cpu":
+        pytest.skip("the kernels need a CUDA device")
+    fused = pytest.importorskip("atmanrl.probe.fused")
+    draw = torch.Generator(device).manual_seed(0)
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=draw, device=device)
+
+    # heads stand behind rows, as a projection leaves them; some keys are hidden, and a row of padding sees none
+    query, key = drawn(2, rows, heads, width).transpose(1, 2).to(dtype), drawn(2, groups, keys, width).to(dtype)
+    value = drawn(2, keys, groups, width).transpose(1, 2).to(dtype)
+    hidden = torch.ones(rows, keys, dtype=torch.bool, device=device).triu(keys - rows + 1)
+    bias = (drawn(2, 1, rows, keys) - 2).masked_fill(hidden, torch.finfo(torch.float32).min)
+    bias[0, 0, 1], weights = -torch.inf, drawn(2, heads, rows, width)
+    weights[0, :, 1] = 0
+    inputs = [tensor.requires_grad_() for tensor in (query, key, value, bias)]
+    out = fused.FusedAttention.apply(*inputs, width**-0.5, past)
+    gradients = torch.autograd.grad((out.float() * weights).sum(), inputs)
+
+    exact = [tensor.detach().double().requires_grad_() for tensor in inputs]
+    keys_of_heads, values_of_heads = (tensor.repeat_interleave(heads // groups, 1) for tensor in exact[1:3])
+    scores = (exact[0] @ keys_of_heads.transpose(2, 3) * width**-0.5 + exact[3]).clamp(min=-3.4e38)
+    expected = scores.softmax(-1) @ values_of_heads
+    references = torch.autograd.grad((expected * weights.double()).sum(), exact)
+    assert (out.double() - expected).norm() / expected.norm() < 0.005
+    for name, ours, reference in zip(("query", "key", "value", "bias"), gradients, references, strict=True):
+        columns = slice(past, None)
+        if name in ("key", "value"):
+            assert not ours[:, :, :past].any()
+            ours, reference = ours[:, :, columns], reference[:, :, columns]
+        elif name == "bias":
+            assert not ours[..., :past].any()
+            ours, reference = ours[..., columns], reference[..., columns]
+        assert (ours.double() - reference).norm() / reference.norm() < 0.01, name
+    again = torch.autograd.grad(
+        (fused.FusedAttention.apply(*inputs, width**-0.5, past).float() * weights).sum(), inputs
+    )
+    assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+
+
+def test_in_half_precision_a_gradient_on_a_gpu_takes_the_fused_kernels(device, monkeypatch):
+    if device.type == "cpu":
+        pytest.skip("the kernels need a CUDA device")
+    fused, calls = pytest.importorskip("atmanrl.probe.fused"), []
+    own = fused.FusedAttention.apply
+    monkeypatch.setattr(fused.FusedAttention, "apply", lambda *inputs: calls.append(1) or own(*inputs))
+    with policy_in("bfloat16", device) as policy:
+        gradient(policy, "lean")
+    assert calls

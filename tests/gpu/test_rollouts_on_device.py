@@ -6,6 +6,7 @@ import pytest
 import torch
 from laptop import PRECISIONS, cosine, policy_in, rollouts
 
+from atmanrl.errors import UserError
 from atmanrl.grpo import scoring
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.models.token_scores import scores_at, token_scores
@@ -26,20 +27,36 @@ def sampled(policy) -> list[list[Completion]]:
     return sample(policy, [policy.encode_prompt(text) for text in PROMPTS], uniform)
 
 
-@pytest.mark.parametrize("compile", [False, "cudagraphs", "default", "reduce-overhead"])
+@pytest.mark.parametrize("compile", [False, "auto", "cudagraphs", "default", "reduce-overhead"])
 def test_a_static_cache_gives_the_tokens_of_a_dynamic_one(device, compile):
     if compile and device.type == "cpu":
         pytest.skip("CUDA graphs need a CUDA device, and inductor a minute on a CPU")
     uniform = torch.rand(len(PROMPTS), 8, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     found = []
     with policy_in("float32", device) as policy:
-        for sampler in (HFSampler(), HFSampler("static", compile)):
+        for sampler in (HFSampler("dynamic", False), HFSampler("static", compile)):
             prompts = [policy.encode_prompt(text) for text in PROMPTS]
             groups = sampler.sample(policy, prompts, uniform, SamplingOptions(60))
             found.append([completion for group in groups for completion in group])
     assert [completion.ids for completion in found[0]] == [completion.ids for completion in found[1]]
     logprobs = [torch.cat([torch.tensor(completion.logprobs) for completion in each]) for each in found]
     assert (logprobs[0] - logprobs[1]).abs().max() < 1e-3
+
+
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is_unless_a_graph_was_asked_for(device, caplog):
+    if device.type == "cpu":
+        pytest.skip("CUDA graphs need a CUDA device")
+    uniform = torch.rand(len(PROMPTS), 8, 30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with policy_in("float32", device) as policy:
+        prompts, options = [policy.encode_prompt(text) for text in PROMPTS], SamplingOptions(30)
+        usual = HFSampler("dynamic", False).sample(policy, prompts, uniform, options)
+        # to ask for a value makes the host wait, which a graph cannot hold
+        policy.layers()[0].register_forward_hook(lambda *args: float(args[2].sum()) and None)
+        own = HFSampler().sample(policy, prompts, uniform, options)
+        with pytest.raises(UserError, match="cannot be captured as a CUDA graph"):
+            HFSampler("static", "cudagraphs").sample(policy, prompts, uniform, options)
+    assert [[c.ids for c in group] for group in usual] == [[c.ids for c in group] for group in own]
+    assert "taken one kernel at a time" in caplog.text
 
 
 def as_batch(policy, completions) -> RolloutBatch:

@@ -91,7 +91,7 @@ def test_early_stopping_stops(tiny_folder):
 
 
 def test_schedule_and_early_stopping_by_yaml(tiny_folder, tmp_path, monkeypatch):
-    from atmanrl.commands.run import RunCLI
+    from atmanrl.commands.run_cli import RunCLI
 
     (tmp_path / "more.yaml").write_text("""
 trainer:

@@ -15,6 +15,10 @@ from atmanrl.models.layers import checkpoint_layers
 from atmanrl.models.logits import logits_at
 from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import Bias, attention_bias, attention_hook
+from atmanrl.probe.guard import check
+from atmanrl.probe.module import frozen
+from atmanrl.probe.objective import Objective
+from atmanrl.probe.target import Target
 
 SIZES = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
@@ -132,3 +136,16 @@ def test_the_policys_option_compiles_its_layers():
     assert policy.unbuilt().compile_option == "layers"
     plain = Policy(str(BLANK), pretrained=False).build()
     assert not any("forward" in vars(layer.mlp) for layer in plain.layers())
+
+
+def test_a_compiled_model_can_be_probed(models):
+    """The guard asks the gradient of one pass several times."""
+    original, compiled = models
+    compile_layers(compiled.model.layers, "aot_eager")
+    losses = []
+    for model in (original, compiled):
+        with frozen(model), attention_hook(model, "lean"):
+            check(model)
+            objective = Objective(model, [Target((1, 2, 3), (4, 5, 6), (7,), (8, 9))], 10.0, 0, 1000)
+            losses.append(objective.evaluate(objective.filled(-0.4)))
+    assert torch.allclose(losses[0].gradient, losses[1].gradient, atol=1e-6) and losses[0].gradient.abs().max() > 1e-4

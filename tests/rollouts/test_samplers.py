@@ -46,7 +46,7 @@ def test_the_shipped_sampler_is_named_shortly_in_yaml(tiny_folder, tmp_path, cap
     assert main([*arguments, "--data.sampler.cache=static", "--data.sampler.compile=false"]) == 0
     assert "cache: static" in (tmp_path / "run/config.yaml").read_text()
     arguments[2] = f"--trainer.default_root_dir={tmp_path / 'other'}"
-    assert main([*arguments, "--data.sampler.compile=true"]) == 1
+    assert main([*arguments, "--data.sampler.cache=dynamic", "--data.sampler.compile=true"]) == 1
     assert "compile needs a cache of fixed shape" in capsys.readouterr().err
 
 

@@ -141,7 +141,7 @@ def test_a_hybrid_is_refused_by_name_or_sampled_with_a_dynamic_cache(caplog):
     policy = tiny("lfm2")
     with pytest.raises(UserError, match=r"Lfm2ForCausalLM cannot decode with a static cache: layer 0 keeps another .*"):
         both(policy)
-    sampler = HFSampler(cache="auto")
+    sampler = HFSampler(cache="auto", compile="default")
     with caplog.at_level(logging.WARNING):
         same(*both(policy, sampler=sampler))
         both(policy, sampler=sampler)
@@ -176,9 +176,14 @@ def test_buffers_do_not_exceed_the_models_context():
 
 def test_wrong_combinations_are_named():
     with pytest.raises(UserError, match="needs a cache of fixed shape: give cache: static"):
-        HFSampler(compile="default")
+        HFSampler("dynamic", "default")
     with pytest.raises(UserError, match="compile: cudagraphs needs a CUDA device, and the policy is on cpu"):
         both(tiny(), sampler=HFSampler(cache="static", compile="cudagraphs"))
+
+
+def test_compiling_by_itself_leaves_a_cpu_and_a_dynamic_cache_as_they_are():
+    same(*both(tiny(), sampler=HFSampler(cache="auto", compile="auto")))
+    same(*both(tiny(), sampler=HFSampler(cache="dynamic", compile="auto")))
 
 
 def test_nan_logits_are_told():

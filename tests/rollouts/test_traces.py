@@ -140,7 +140,9 @@ BASE = {"prompt": "?", "gold": "1", "cot": "a"}
         ('{"prompt": "?"', ("not JSON", "column 15")),
         ("[1]", ("JSON object", "list")),
         ('"text"', ("JSON object", "str")),
-        *[({**BASE, name: 5}, (f"'{name}'", "text")) for name in ("prompt", "cot", "completion", "answer", "gold")],
+        *[({**BASE, name: 5}, (f"'{name}'", "text")) for name in ("prompt", "cot", "completion")],
+        *[({**BASE, name: [7, 8]}, (f"'{name}'", "a text or a number")) for name in ("answer", "gold")],
+        ({**BASE, "gold": True}, ("'gold'", "a text or a number")),
         *[
             ({**BASE, name: value}, (f"'{name}'", "list of token ids"))
             for name in ("prompt_ids", "completion_ids")

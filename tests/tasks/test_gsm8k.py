@@ -42,6 +42,19 @@ def test_unusual_but_valid_files(tmp_path):
     assert [problem.question for problem in GSM8K(str(tmp_path)).problems("train")] == [question]
 
 
+def test_short_problems_keep_their_ids_and_are_counted(tmp_path):
+    lines = [answer(text) for text in ("1.\n2.\n3.\n#### 3", "1.\n2.\n#### 2", "#### 0", "1.\n#### 1")]
+    write(tmp_path, *lines)
+    task = GSM8K(str(tmp_path), max_steps=2)
+    assert [p.id for p in task.problems("train")] == ["gsm8k/train/1", "gsm8k/train/3"]
+    assert task.size("train") == 2 and GSM8K(max_steps=2).size("train") is None
+    write(tmp_path, lines[0])
+    with pytest.raises(TaskError, match=r"train.jsonl: no solution has at most 2 lines; give a larger max_steps\.$"):
+        task.problems("train")
+    with pytest.raises(TaskError, match=r"max_steps is 0; give at least 1"):
+        GSM8K(max_steps=0)
+
+
 def test_prompt_and_judge(tmp_path):
     write(tmp_path, json.dumps(ROW))
     task = GSM8K(str(tmp_path))

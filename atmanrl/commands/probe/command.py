@@ -24,12 +24,13 @@ from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
-from atmanrl.io.terminal import say_end
+from atmanrl.io.terminal import say_end, say_note
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe
-from atmanrl.rollouts import Splitter
+from atmanrl.rollouts import DelimiterSplitter, Splitter
 from atmanrl.rollouts.split import splitter_of
+from atmanrl.rollouts.trace_rows import Fields
 from atmanrl.shipped import located
 from atmanrl.tasks import DELIMITER
 
@@ -58,15 +59,21 @@ def main(args: list[str]) -> int:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}; give at least 1.")
     instances = parser.instantiate_classes(options)
-    probe, splitter = instances.probe, splitter_of(instances.delimiter)
+    splitter = None if instances.delimiter is None else splitter_of(instances.delimiter)
     command = ["atmanrl", "probe", *args]
     folder = None
     try:
         options.out = user_path(str(options.out))
-        folder = Folder(options.out, _settings(parser, options))
+        path = Path(options.traces)
+        if not path.is_file():
+            raise UserError(f"the traces {path} cannot be read: there is no such file.")
+        file = TraceFile(path, options.limit, options.skip_bad_rows, splitter, instances.fields)
+        if file.taken:
+            say_note(file.taken)
+        folder = Folder(options.out, _settings(parser, options, file))
         if not folder.finished:
             with locked(options.out, COMMAND):
-                _run(options, probe, splitter, folder, command)
+                _run(options, instances.probe, file, folder, command)
         _say(folder)
     except KeyboardInterrupt:
         say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
@@ -79,12 +86,15 @@ def _parser() -> RunParser:
     parser.add_argument("--model", type=str, required=True, help="a Hugging Face folder or a name on the hub")
     parser.add_argument(
         "--traces", type=str, required=True,
-        help="JSONL with prompt, gold (or answer), and cot or a whole completion with its delimiter",
+        help="JSONL or Parquet with prompt, gold (or answer), and cot or a whole completion with its delimiter; GSM8K's "
+        "rows, chats, TRL's completions and lm-eval's samples are recognised",
     )  # fmt: skip
     parser.add_argument(
-        "--delimiter", type=Splitter | str, default=DELIMITER,
-        help="between reasoning and answer, in rows that do not name theirs: a text, or a Splitter by its class path",
+        "--delimiter", type=Splitter | str, default=None,  # None as a type would take ##### for a comment of YAML
+        help="between reasoning and answer, in rows that do not name theirs: a text, or a Splitter by its class path; "
+        "without it #####, \\boxed{}, ####, 'The answer is' and </think> are recognised",
     )  # fmt: skip
+    parser.add_class_arguments(Fields, "fields")
     parser.add_argument("--out", type=Path, required=True, help="folder for traces.jsonl, summary.json and index.html")
     parser.add_argument("--limit", type=int | None, default=None, help="probe only the first so many traces")
     parser.add_argument(
@@ -109,24 +119,33 @@ def _parser() -> RunParser:
     return parser
 
 
-def _settings(parser: RunParser, options: Any) -> dict[str, Any]:
+def _settings(parser: RunParser, options: Any, file: TraceFile) -> dict[str, Any]:
     """Return all options that the results depend on, with hashes of the traces and of a local model."""
     settings: dict[str, Any] = json.loads(parser.dump(options, format="json"))
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
+    if "delimiter" not in settings:  # values that are None are not dumped
+        settings["delimiter"] = _class_path(file.splitter)
+    # folders from before there was a choice have neither, and can be continued
     if settings["delimiter"] == DELIMITER:
-        del settings["delimiter"]  # folders from before there was a choice have none, and can be continued
-    traces, model = Path(options.traces), Path(located(options.model))
-    if not traces.is_file():
-        raise UserError(f"the traces {traces} cannot be read: there is no such file.")
-    settings["traces_sha256"] = content(traces)
+        del settings["delimiter"]
+    if not settings["fields"]:
+        del settings["fields"]
+    model = Path(located(options.model))
+    settings["traces_sha256"] = content(file.path)
     settings["model_sha256"] = content(model) if model.is_dir() else None
     return settings
 
 
-def _run(options: Any, probe: MaskProbe, splitter: Splitter, folder: Folder, command: list[str]) -> None:
+def _class_path(splitter: Splitter) -> str | dict[str, str]:
+    """Return a recognised splitter as the option `--delimiter` is recorded: its text, or its class."""
+    if isinstance(splitter, DelimiterSplitter):
+        return splitter.opening
+    return {"class_path": f"{type(splitter).__module__}.{type(splitter).__qualname__}"}
+
+
+def _run(options: Any, probe: MaskProbe, file: TraceFile, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
     size = options.batch_size
-    file = TraceFile(Path(options.traces), options.limit, options.skip_bad_rows, splitter)
     expected = file.lines
     if folder.progress:
         folder.check("traces", file.total)

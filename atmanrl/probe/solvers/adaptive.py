@@ -143,6 +143,7 @@ class AdaptiveSolver(Solver):
         while len(running):
             positions, part = ragged.positions(running), ragged.take(running)
             state = ahead.take(running, positions)
+            objective.step, objective.steps = int(state.step.min()), self.steps
             evaluation = objective.evaluate(state.values, running)
             tiny.count(evaluation.gradient)
             gradients[running] += 1

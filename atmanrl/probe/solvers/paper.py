@@ -24,7 +24,8 @@ class PaperSolver(Solver):
         )
         tiny = Tiny(self.eps)
         losses: list[torch.Tensor] = []
-        for _ in range(self.steps):
+        for step in range(self.steps):
+            objective.step, objective.steps = step, self.steps
             evaluation = objective.evaluate(values)
             losses.append(evaluation.loss)
             tiny.count(evaluation.gradient)
