@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from atmanrl import __version__
 from atmanrl.commands.errors import run
+from atmanrl.commands.options.errors import did_you_mean
 from atmanrl.errors import UserError
 from atmanrl.io.jsonl import is_text
 from atmanrl.io.terminal import say_error
@@ -78,7 +79,8 @@ def _command(args: list[str]) -> int:
         print(f"atmanrl {__version__}")
         return 0
     if args[0] not in COMMANDS:
-        say_error(f"no command {args[0]!r}; choose one of {', '.join(COMMANDS)}.")
+        hint = did_you_mean(args[0], COMMANDS)
+        say_error(f"no command {args[0]!r}; {f'{hint} ' if hint else ''}Choose one of {', '.join(COMMANDS)}.")
         return 2
     if args[0] in RUNS_A_MODEL:
         if os.getcwd() not in sys.path:

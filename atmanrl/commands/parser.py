@@ -12,6 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from atmanrl.commands.moved import moved, renamed
 from atmanrl.commands.options import OPTIONS_ARE
+from atmanrl.commands.options.refused import as_typed
 from atmanrl.commands.trust import check_code, keep_data_as_data
 from atmanrl.io.terminal import say_error
 from atmanrl.shipped import config_file
@@ -33,28 +34,6 @@ def brief(message: str) -> str:
             line += f". Got value: {value[1]}" if value and "Got value" not in line else ""
             return f"{' > '.join(where)}: {line}" if where else line
     return message
-
-
-def as_typed(sentence: str, typed: Sequence[str]) -> str:
-    """Return an error in which an option stands whole, where the parser names but the end of it.
-
-    Args:
-        sentence: the parser's, in brief.
-        typed: the arguments of the command.
-
-    Example:
-        "Option 'lrr' is not accepted" becomes "--model.optimizer.lrr: Option 'lrr' is not accepted".
-    """
-    refused = re.search(r"unrecognized arguments: --(\S+)|Option '(\w+)' is not accepted", sentence)
-    if refused is None:
-        return sentence
-    for argument in typed:
-        option = argument.partition("=")[0]
-        if refused[1] and argument.startswith("--") and argument.endswith(f".{refused[1]}"):
-            return sentence.replace(f"--{refused[1]}", argument)
-        if refused[2] and refused[2] in option.removeprefix("--").split("."):
-            return f"{option}: {sentence}"
-    return sentence
 
 
 class ConfigFile(ActionConfigFile):

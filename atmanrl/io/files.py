@@ -222,3 +222,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     elif os.path.lexists(path):  # unlike `unlink`, no error where a part of the path is a file
         path.unlink(missing_ok=True)
+
+
+def shown_path(path: str) -> str:
+    """Return a path as pages show it: without the folders of the machine that wrote them.
+
+    An absolute path is its last name, with the folder's before it where the name is `policy`, as in every run's folder;
+    a relative one, or a name on the hub, stays as it is.
+    """
+    whole = Path(path)
+    if not whole.is_absolute():
+        return path
+    return "/".join(whole.parts[-2 if whole.name == "policy" and len(whole.parts) > 2 else -1 :])

@@ -82,6 +82,8 @@ def load_config(source: Source) -> Any:
     """
     from transformers import AutoConfig
 
+    if not Path(source.path).exists() and not _may_be_on_hub(source.path):
+        raise PolicyError(f"no model could be loaded from {source.path!r}: there is no such folder.")
     with refusals(source, "loaded"):
         config = AutoConfig.from_pretrained(source.root, **source.hub)
     set_outputs(config)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atmanrl.io.files import atomic_write
+from atmanrl.io.files import atomic_write, shown_path
 from atmanrl.io.terminal import output_encoding
 from atmanrl.views import figure1, trace_page, trace_text
 
@@ -79,7 +79,7 @@ class Explanation:
     def view(self) -> trace_page.TraceView:
         """What a page of traces shows of it. Nobody has judged an answer of the model's, so none is correct or wrong."""
         return trace_page.TraceView(
-            id=self.model, prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency),
+            id=shown_path(self.model), prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency),
             answer=self.own_answer, gold=self.answer if self.has_gold else None, correct=None, reward=self.reward,
             loss_initial=self.loss_initial, loss_final=self.loss_final,
         )  # fmt: skip
@@ -103,7 +103,7 @@ class Explanation:
             OSError: the file cannot be written; an older one is then left as it was.
         """
         with atomic_write(Path(path)) as file:
-            file.write(trace_page.page(f"Saliency under {self.model}", [self.view]))
+            file.write(trace_page.page(f"Saliency under {shown_path(self.model)}", [self.view]))
 
     def to_json(self, mask: bool = False) -> dict[str, Any]:
         """Return all of it as one JSON object, with the names of a stored trace, so that `atmanrl probe` reads it too.

@@ -70,11 +70,11 @@ class Comparison:
 class Comparisons:
     """Some problems, and the saliencies of no colour and of full colour; None where no saliency is known.
 
-    Example: `Comparisons([comparison], scale=(0.0, 0.3))`, of type `Comparison`.
+    Example: `Comparisons([comparison], scale=0.3)`, of type `Comparison`.
     """
 
     items: list[Comparison]
-    scale: tuple[float, float] | None
+    scale: float | None
 
 
 def compare(
@@ -168,7 +168,7 @@ def _side(
     rollout: StoredRollout,
     known: KnownSaliency,
     words: WordClasses | None,
-    scale: tuple[float, float] | None,
+    scale: float | None,
 ) -> Side:
     view = _view(rollout, known)
     text = rollout.cot.strip()
@@ -179,7 +179,7 @@ def _side(
         note += f"{', ' if note else ''}answer loss {view.loss_initial:.3f} → {view.loss_final:.3f} nats"
     return Side(
         name, rollout.answer, rollout.correct, rollout.length, words.spans(text) if words else [(text, "other")],
-        _stripped(spans(view, scale)) if view and scale else [], note,
+        _stripped(spans(view, scale)) if view and scale is not None else [], note,
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 CLASSES = {"number": ("#bfe0fb", "number"), "symbol": ("#ffd9a6", "symbol"), "stop": ("#e3e5e8", "stop word")}
 """Class of a word -> its ground and its name; other words have none."""
 
-SALIENT, INK, DIM = (240, 128, 32), "#1c1e21", "#62676e"
+ABOVE, BELOW, INK, DIM = (192, 57, 43), (46, 117, 182), "#1c1e21", "#62676e"
 MOST_LINES = 60
 """Lines of a reasoning that are drawn; what is longer ends in an ellipsis."""
 
@@ -46,12 +46,12 @@ class _Run:
     ink: str
 
 
-def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
+def draw(item: Comparison, scale: float | None = None) -> Figure:
     """Draw one problem's figure.
 
     Args:
         item: the problem with a rollout of each policy.
-        scale: the saliencies of no colour and of full colour, for the legend.
+        scale: the size of a saliency that has full colour, for the legend.
 
     Raises:
         UserError: matplotlib is missing.
@@ -66,7 +66,11 @@ def draw(item: Comparison, scale: tuple[float, float] | None = None) -> Figure:
     prompt = escape.visible(item.prompt).splitlines()
     question = [line for part in prompt for line in textwrap.wrap(part, int(_WIDTH / _CELL) - 4)]
     blocks = [_by_class(side, cells) for side in item.sides]
-    salient = [_by_saliency(side, cells) for side in item.sides] if scale and any(s.tokens for s in item.sides) else []
+    salient = (
+        [_by_saliency(side, cells) for side in item.sides]
+        if scale is not None and any(s.tokens for s in item.sides)
+        else []
+    )
     heights = [max(map(len, part)) for part in (blocks, salient) if part]
     lines = len(question) + 2.6 + sum(height + 2.4 for height in heights) - 0.8
     figure = Figure(figsize=(_WIDTH, lines * _LINE + 2 * _EDGE))
@@ -108,17 +112,19 @@ def _by_saliency(side: Side, cells: int) -> list[list[_Run]]:
 
 
 def _ground(share: float) -> Any:
-    return (*(part / 255 for part in SALIENT), 0.85 * share) if share > 0 else None
+    colour = ABOVE if share > 0 else BELOW
+    return (*(part / 255 for part in colour), 0.72 * abs(share)) if share else None
 
 
 def _classes() -> list[_Run]:
     return _row([(name, ground, DIM if kind == "stop" else INK) for kind, (ground, name) in CLASSES.items()], gap=2)
 
 
-def _scale(scale: tuple[float, float] | None) -> list[_Run]:
-    low, high = scale or (0.0, 0.0)
-    steps = [("  ", _ground(step / 10), INK) for step in range(11)]
-    return _row([(f"saliency {low:.3f} ", None, INK), *steps, (f" {high:.3f}", None, INK)])
+def _scale(scale: float | None) -> list[_Run]:
+    full = scale or 0.0
+    steps = [("  ", _ground(step / 6), INK) for step in range(-6, 7)]
+    said = f" {full:.3f} (white is 0; 99 % of the tokens lie between the ends)"
+    return _row([(f"saliency -{full:.3f} ", None, INK), *steps, (said, None, INK)])
 
 
 def _row(parts: Iterable[_Mark], gap: int = 0) -> list[_Run]:

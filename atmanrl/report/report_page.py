@@ -62,6 +62,6 @@ def page(contents: Contents) -> str:
             table=[(name, list(row.values())) for name, row in table1.rows.items()] if table1 else [],
             plots=[Markup(plot) for plot in contents.plots], plots_caption=contents.plots_caption,
             items=contents.comparisons.items, items_caption=contents.comparisons_caption,
-            scale=[f"{value:.3f}" for value in scale] if scale else None, classes=LEGEND if contents.classes else (),
+            scale=f"{scale:.3f}" if scale is not None else None, classes=LEGEND if contents.classes else (),
         )  # fmt: skip
     return str(document).lstrip()

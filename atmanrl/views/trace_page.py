@@ -53,7 +53,7 @@ class TraceView:
 
 
 Span = tuple[str, float, str]
-"""A text, its share of full colour from 0 to 1, and its tooltip (empty without a saliency): `(" 4", 0.82, "0.290")`."""
+"""A text, its share of full colour from -1 to 1, and its tooltip (empty without a saliency): `(" 4", 0.82, "0.290")`."""
 
 
 def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
@@ -72,8 +72,7 @@ def page(title: str, items: Iterable[TraceView], intro: str = "") -> str:
     views = list(items)
     scale = colour_scale(views)
     cards = [_card(view, order, scale) for order, view in enumerate(views)]
-    low, high = (f"{value:.3f}" for value in scale)
-    html = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, low=low, high=high)
+    html = template("trace_page.html.jinja").render(title=title, intro=intro, views=cards, full=f"{scale:.3f}")
     return str(html).lstrip()
 
 
@@ -85,7 +84,7 @@ def fragment(item: TraceView) -> str:
     """
     scale = colour_scale([item])
     macros: Any = template("trace_card.html.jinja").module
-    legend = macros.legend(*(f"{value:.3f}" for value in scale))
+    legend = f"{macros.legend(f'{scale:.3f}')} {macros.meaning()}"
     card = macros.card(_card(item, 0, scale))
     legend = f'<div class="atmanrl-note">{legend}</div>'
     # a notebook may be dark where the browser is not: the card's own ground goes beneath all of it
@@ -93,23 +92,24 @@ def fragment(item: TraceView) -> str:
     return page.lstrip()
 
 
-def colour_scale(items: Iterable[TraceView]) -> tuple[float, float]:
-    """Return the saliencies that get no colour and full colour: the 5th and the 99th percentile, (0, 0) without any."""
-    values = sorted(v for item in items for v in item.saliency or () if math.isfinite(v))
-    if not values:
-        return 0.0, 0.0
-    return values[round(0.05 * (len(values) - 1))], values[round(0.99 * (len(values) - 1))]
+def colour_scale(items: Iterable[TraceView]) -> float:
+    """Return the size of a saliency that gets full colour: the 99th percentile of their sizes, 0 without any.
+
+    White is 0, as in Figure 1: red above, blue below. A few tokens go much further than all others, and would leave those
+    without colour.
+    """
+    sizes = sorted(abs(v) for item in items for v in item.saliency or () if math.isfinite(v))
+    return sizes[round(0.99 * (len(sizes) - 1))] if sizes else 0.0
 
 
-def shares(saliency: Sequence[float], scale: tuple[float, float]) -> list[float]:
-    """Return where saliencies lie on a scale, from 0 to 1; 0 where one is not finite or the scale has no extent."""
-    low, high = scale
-    if high <= low:
+def shares(saliency: Sequence[float], full: float) -> list[float]:
+    """Return saliencies as shares of full colour, from -1 to 1; 0 where one is not finite or `full` is 0."""
+    if full <= 0:
         return [0.0] * len(saliency)
-    return [min(1.0, max(0.0, (v - low) / (high - low))) if math.isfinite(v) else 0.0 for v in saliency]
+    return [min(1.0, max(-1.0, v / full)) if math.isfinite(v) else 0.0 for v in saliency]
 
 
-def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
+def spans(view: TraceView, full: float) -> list[Span]:
     """Return the texts of a reasoning with colour and tooltip; the tokens of one character are merged, with their mean.
 
     Raises:
@@ -129,12 +129,12 @@ def spans(view: TraceView, scale: tuple[float, float]) -> list[Span]:
         if text:
             mean = sum(together) / len(together)
             tip = f"{mean:.3f}" if len(together) == 1 else f"{mean:.3f}, mean of {len(together)} tokens"
-            coloured.append((text, round(shares([mean], scale)[0], 3), tip))
+            coloured.append((text, round(shares([mean], full)[0], 3), tip))
             together = []
     return coloured
 
 
-def _card(view: TraceView, order: int, scale: tuple[float, float]) -> dict[str, Any]:
+def _card(view: TraceView, order: int, scale: float) -> dict[str, Any]:
     """Return the values of one card, as the template shows them."""
     before, after = _shown(view.loss_initial), _shown(view.loss_final)
     gain = ""

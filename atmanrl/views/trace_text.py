@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from atmanrl.io import escape
@@ -15,8 +16,8 @@ BARS = " ▁▂▃▄▅▆▇█"
 WIDTH = 100
 """Cells in a line of plain text."""
 
-PALE, FULL = (255, 243, 224), (240, 128, 32)
-"""Backgrounds of no and of full colour; the text on them is black."""
+WHITE, ABOVE, BELOW = (255, 255, 255), (224, 110, 96), (110, 165, 220)
+"""Backgrounds of no colour, and of full colour above and below 0; the text on them is black."""
 
 FAINTEST = 0.1
 """Smallest share of full colour that is shown; below it a token has the terminal's own background."""
@@ -42,7 +43,7 @@ def coloured(view: TraceView, encoding: str | None = None) -> Text:
 
 
 def plain(view: TraceView, encoding: str | None = None) -> str:
-    """Return a trace for `print`: header, reasoning with its saliency as bars beneath, gold answer.
+    """Return a trace for `print`: header, reasoning with its saliency as bars beneath, where it is above 0, gold answer.
 
     Args:
         view: the trace.
@@ -61,7 +62,7 @@ def plain(view: TraceView, encoding: str | None = None) -> str:
             above = beneath = ""
         if text != "\n":
             above += text
-            bar = encodable(BARS[round(share * (len(BARS) - 1))], encoding)
+            bar = encodable(BARS[round(max(share, 0.0) * (len(BARS) - 1))], encoding)
             blank = len(text) - len(text.lstrip())
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
@@ -95,12 +96,14 @@ def _units(texts: list[Span], encoding: str | None) -> list[tuple[str, float]]:
 def _answers(view: TraceView) -> str:
     answers = {"answer": view.answer, "gold": view.gold}
     parts = [f"{name} {text}" for name, text in answers.items() if text is not None]
-    low, high = colour_scale([view])
-    return " | ".join([*parts, f"tokens from {low:.3f} to {high:.3f}"] if view.saliency else parts)
+    if values := [value for value in view.saliency or () if math.isfinite(value)]:
+        parts.append(f"tokens from {min(values):.3f} to {max(values):.3f}")
+    return " | ".join(parts)
 
 
 def _style(share: float) -> str:
-    if share < FAINTEST:
+    if abs(share) < FAINTEST:
         return ""
-    red, green, blue = (round(a + (b - a) * share) for a, b in zip(PALE, FULL, strict=True))
+    full = ABOVE if share > 0 else BELOW
+    red, green, blue = (round(a + (b - a) * abs(share)) for a, b in zip(WHITE, full, strict=True))
     return f"black on rgb({red},{green},{blue})"

@@ -32,7 +32,7 @@ from experiments.real.processes import Child, wait
 from experiments.real.scale import AFTERWARDS, ARMS, FULL, TINY, Scale
 from experiments.real.tasks import split_data
 
-SHARES = {"instrument": 0.375, "warm_start": 0.375}
+SHARES = {"instrument": 0.33, "warm_start": 0.33}
 """Parts of the time, once data and model are there, after which the first steps are ended."""
 MARGIN = 8.0
 """Seconds kept to write everything down."""

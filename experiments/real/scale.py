@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 ARMS = ("outcome", "saliency")
 """Rewards: outcome alone, and outcome + saliency."""
-AFTERWARDS = 70.0
+AFTERWARDS = 50.0
 """Seconds of an arm that are kept for its evaluation."""
 
 
@@ -45,7 +45,7 @@ class Scale:
     temperature: float = 0.7
     chunk: int = 8
     solver_steps: int = 200
-    warm_steps: int = 600
+    warm_steps: int = 450
     warm_batch: int = 32
     stories: int = 2000
     held_out: int = 128
@@ -53,9 +53,9 @@ class Scale:
     queries: int = 8
     group: int = 8
     new_tokens: int = 224
-    test_problems: int = 200
+    test_problems: int = 150
     test_samples: int = 4
-    measured: int = 100
+    measured: int = 60
     paced: int = 3
     updates: int = 300
     seeds: tuple[int, ...] = (0, 1, 2)

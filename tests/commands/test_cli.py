@@ -251,4 +251,6 @@ def test_no_command_and_unknown_command(capsys):
     assert main([]) == 2
     assert main(["train"]) == 2
     assert "no command 'train'" in capsys.readouterr().err
+    assert main(["tset"]) == 2
+    assert "no command 'tset'; did you mean test?" in capsys.readouterr().err
     assert main(["--version"]) == 0

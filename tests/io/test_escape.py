@@ -176,7 +176,7 @@ def test_pages():
         EVERYTHING, EVERYTHING, True, 3, [(t, "other") for t in TEXTS], [(t, 0.5, "0.5") for t in TEXTS], EVERYTHING
     )
     item = Comparison(EVERYTHING, EVERYTHING, EVERYTHING, [side], True)
-    contents = Contents(EVERYTHING, EVERYTHING, [EVERYTHING], table1())
+    contents = Contents(EVERYTHING, EVERYTHING, notes=[EVERYTHING], table1=table1())
     contents.comparisons.items.append(item)
     plain = Elements(trace_page.page("T", [view(token_texts=["x"], saliency=[0.5])])).names.count("script")
     for html in (page(contents), trace_page.page(EVERYTHING, [view()], EVERYTHING), trace_page.fragment(view())):
@@ -195,7 +195,7 @@ def test_figures(tmp_path):
     made = {
         "one": figure1.draw(mask, saliency, [(0, 1.0)], TEXTS, init_value=-0.4, title=EVERYTHING),
         "two": figure2.draw({text: curve for text in TEXTS}, TEXTS[0]),
-        "three": figure3.draw(item, (0.0, 1.0)),
+        "three": figure3.draw(item, 1.0),
     }
     for name, figure in made.items():
         for fonttype in ("none", "path"):

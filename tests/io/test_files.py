@@ -8,7 +8,15 @@ import sys
 import pytest
 from disk import full_disk
 
-from atmanrl.io.files import FileError, atomic_file, atomic_folder, atomic_write, remove_leftovers, temporary_path
+from atmanrl.io.files import (
+    FileError,
+    atomic_file,
+    atomic_folder,
+    atomic_write,
+    remove_leftovers,
+    shown_path,
+    temporary_path,
+)
 
 
 def write(path, text="new"):
@@ -147,3 +155,11 @@ def test_two_processes_that_write_one_file_do_not_meet(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "file", letter]) for letter in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
     assert (tmp_path / "file").read_text() in ("a" * 5000, "b" * 5000) and os.listdir(tmp_path) == ["file"]
+
+
+def test_pages_show_no_folders_of_the_machine():
+    shown = {
+        "/home/anna/models/smol": "smol", "/work/runs/laptop/policy": "laptop/policy", "/policy": "policy",
+        "experiments/laptop/policy": "experiments/laptop/policy", "HuggingFaceTB/SmolLM2": "HuggingFaceTB/SmolLM2",
+    }  # fmt: skip
+    assert {path: shown_path(path) for path in shown} == shown

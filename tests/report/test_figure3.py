@@ -42,9 +42,10 @@ def test_words_stand_on_the_colour_of_their_class():
 
 
 def test_saliency_has_a_second_row_where_it_is_known():
-    figure = figure3.draw(item(side(), side("base", tokens=[], answer=None, correct=False)), (-0.1, 0.3))
-    assert {"saliency not known", "saliency -0.100", "0.300", "base: no answer, 9 tokens"} <= set(texts(figure))
-    full = (*(part / 255 for part in figure3.SALIENT), 0.85)
+    figure = figure3.draw(item(side(), side("base", tokens=[], answer=None, correct=False)), 0.3)
+    legend = {"saliency -0.300", "0.300 (white is 0; 99 % of the tokens lie between the ends)"}
+    assert {*legend, "saliency not known", "base: no answer, 9 tokens"} <= set(texts(figure))
+    full = (*(part / 255 for part in figure3.ABOVE), 0.72)
     assert len(grounds(figure, full)) == 2  # the token "2 +" and the legend's end
 
 
@@ -79,7 +80,7 @@ def test_line_ends_and_very_long_texts():
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_same_bytes_each_time(tmp_path, ending):
     for name in ("one", "two"):
-        figure2.save(figure3.draw(item(side(), side("base")), (0.0, 0.3)), tmp_path / f"{name}.{ending}", "path")
+        figure2.save(figure3.draw(item(side(), side("base")), 0.3), tmp_path / f"{name}.{ending}", "path")
     assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"two.{ending}").read_bytes()
 
 

@@ -72,17 +72,30 @@ def test_saliency_of_another_tokenizer():
         page("T", [view(), view(3, saliency=[0.1, 0.2])])
 
 
-def test_the_colour_scale():
-    assert colour_scale([view(saliency=None)]) == (0.0, 0.0)
-    low, high = colour_scale([view(saliency=[0.0, math.nan, 0.3, 0.2]), view(saliency=[-0.1, 0.5, 0.1, 0.1])])
-    assert low == -0.1 and high == 0.5
-    assert shares([-1.0, -0.1, 0.2, 0.5, 9.0, math.nan], (low, high)) == pytest.approx([0, 0, 0.5, 1, 1, 0])
-    assert shares([0.3, 0.3], (0.3, 0.3)) == [0, 0]
+def test_white_is_0_and_the_ends_are_the_99th_percentile_of_the_sizes():
+    assert colour_scale([view(saliency=None)]) == 0.0
+    assert colour_scale([view(saliency=[0.0, math.nan, 0.3, 0.2]), view(saliency=[-0.5, 0.4, 0.1, 0.1])]) == 0.5
+    many = [view(token_texts=["a"] * 101, saliency=[n / 100 * (-1) ** n for n in range(101)])]
+    assert colour_scale(many) == 0.99
+    assert shares([-9.0, -0.25, 0.0, 0.5, 9.0, math.nan], 0.5) == [-1, -0.5, 0, 1, 1, 0]
+    assert shares([0.0, 0.0], 0.0) == [0, 0]
+
+
+def test_a_token_below_0_is_blue_and_one_at_0_has_no_colour():
+    parsed = Strict(page("T", [view(saliency=[-0.1, 0.0, 0.4, -0.4])]))
+    tokens = [span for span in parsed.named("span") if "title" in span]
+    assert [span.get("class") for span in tokens] == ["below", None, None, "below"]
+    assert [span["style"] for span in tokens] == ["--s:0.25", "--s:0.0", "--s:1.0", "--s:1.0"]
+    for text in (parsed.text, Strict(fragment(view(saliency=[-0.1, 0.0, 0.4, -0.4]))).text):
+        assert "saliency -0.400" in text and "White is 0, red above, blue below; 99 %" in text
+    coloured = trace_text.coloured(view(saliency=[-0.4, 0.0, 0.4, 0.2]))
+    styles = [str(span.style) for span in coloured.spans if "rgb" in str(span.style)]
+    assert styles == ["black on rgb(110,165,220)", "black on rgb(224,110,96)", "black on rgb(240,182,176)"]
 
 
 def test_spans_join_to_the_reasoning():
     item = view(token_texts=["", "中", "", "<", "\n"], saliency=[0.1, 0.2, 0.3, 0.4, 0.5])
-    assert "".join(text for text, _, _ in spans(item, (0, 1))) == "中<\n"
+    assert "".join(text for text, _, _ in spans(item, 1.0)) == "中<\n"
 
 
 def test_plain_text_has_a_bar_beneath_each_token():

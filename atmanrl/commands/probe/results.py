@@ -14,6 +14,7 @@ import transformers
 
 from atmanrl import __version__
 from atmanrl.commands.probe.trace_file import StoredTrace
+from atmanrl.io.files import shown_path
 from atmanrl.probe import ProbeResult
 from atmanrl.rollouts import Rollout, traces
 from atmanrl.rollouts.token_texts import token_texts
@@ -82,8 +83,8 @@ def versions() -> dict[str, str]:
 def to_page(done: Iterable[Json], summary: Json) -> str:
     """Return the page of the first `SHOWN` traces."""
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
-    intro = [f"{summary['probed']} of {summary['traces']} traces of {summary['settings']['traces']}"]
-    intro += [f"probed with {summary['settings']['model']}"]
+    intro = [f"{summary['probed']} of {summary['traces']} traces of {shown_path(summary['settings']['traces'])}"]
+    intro += [f"probed with {shown_path(summary['settings']['model'])}"]
     if mean is not None:
         intro += [f"mean saliency {mean:.4f}" + (f", standard deviation {spread:.4f}" if spread is not None else "")]
     if summary["probed"] > SHOWN:

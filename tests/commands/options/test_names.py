@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 from atmanrl.__main__ import main
+from atmanrl.commands.options.refused import as_typed
 from atmanrl.commands.run import prepared
 
 LAPTOP = f"--config={ROOT / 'configs/laptop.yaml'}"
@@ -103,6 +104,22 @@ def test_model_and_data_have_defaults():
     options = ["--model.policy.path=own/model", "--data.task=GSM8K"]
     assert prepared("fit", options)[1] == ["--model=GRPOModule", "--data=RolloutDataModule", *options]
     assert "--data=SFTDataModule" in prepared("fit", ["--model=SFTModule", *options])[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--model.optimizer.lrr=1", "SGD has no option 'lrr'; did you mean --model.optimizer.lr?"),
+        (
+            "--model.optimizer=AdamW --model.optimizer.beta=1",
+            "AdamW has no option 'beta'; did you mean --model.optimizer.betas?",
+        ),
+    ],
+)
+def test_an_option_of_a_class_of_another_package(option, says):
+    typed = ["fit", LAPTOP, *option.split()]
+    name = option.rpartition(".")[2].partition("=")[0]
+    assert as_typed(f"Option '{name}' is not accepted", typed) == f"--model.optimizer.{name}: {says}"
 
 
 @pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
