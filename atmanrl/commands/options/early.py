@@ -30,8 +30,9 @@ def check_policy(root: Node) -> None:
     """
     node = root.at("model", "policy", "path")
     if node is not None and isinstance(node.value, str) and is_missing_folder(node.value):
+        kind = "file" if node.value.endswith(".gguf") else "folder"
         raise UserError(
-            f"{node.place}: there is no such folder, {node.value}; give a folder in Hugging Face format, or a name on the "
+            f"{node.place}: there is no such {kind}, {node.value}; give a folder in Hugging Face format, or a name on the "
             "hub, such as Qwen/Qwen2.5-0.5B-Instruct."
         )
 
