@@ -117,7 +117,7 @@ def test_the_weights_are_tuned_on_their_own_problems_and_shown_on_the_test_probl
 
 
 def test_the_length_of_training_is_chosen_by_the_log_of_the_held_out_problems(results):
-    for key, passes in (("a", (0.90, 0.92)), ("b", (0.92, 0.91)), ("d", (0.91, 0.90))):
+    for key, passes in (("a", (0.90, 0.92)), ("b", (0.9199999, 0.91)), ("d", (0.91, 0.90))):
         for seed in range(2):
             rows = [f"{25 * n - 1},,{60 - 10 * n},{value}" for n, value in enumerate(passes, 1)]
             text = "\n".join(["step,loss,val/tokens_per_cot,val/pass_at_4", "0,0.5,,", *rows])
