@@ -90,7 +90,8 @@ def check_base(path: object, checkpoint: dict[str, Any], policy: Policy) -> None
     if digest and digest != base["digest"]:
         raise CheckpointError(
             f"{path} holds adapters alone, of the model {base['path']!r}, whose weights or dtype are others than "
-            f"those of {base_path(policy)!r} here: name the model that the run began with (--model.policy.path, --model.policy.dtype)."
+            f"those of {base_path(policy)!r} here: name the model that the run began with (--model.policy.path, and "
+            "--model.policy.dtype)."
         )
 
 
