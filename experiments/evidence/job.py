@@ -126,7 +126,7 @@ class Job:
         return ", ".join(self._record()["steps"]) or "nothing yet"
 
     def carry_out(self, steps: Collection[str]) -> None:
-        """Run those of some steps that are missing, and keep their results.
+        """Run those of some steps that are missing, and keep their results; a step's seconds are those of all its starts.
 
         Raises:
             StepError: a command failed; what was done before it is kept.
@@ -136,15 +136,24 @@ class Job:
             if step in record["steps"] or step not in steps:
                 continue
             began = time.perf_counter()
-            self._command(step, command)
+            try:
+                self._command(step, command)
+            finally:
+                spent = record.setdefault("seconds_so_far", {})
+                spent[step] = round(spent.get(step, 0.0) + time.perf_counter() - began, 1)
+                self._write(record)
             record["steps"][step] = {
-                "command": shlex.join(["python", "-m", *command]), "seconds": round(time.perf_counter() - began, 1),
+                "command": shlex.join(["python", "-m", *command]), "seconds": record["seconds_so_far"].pop(step),
                 "ended": datetime.now(UTC).isoformat(timespec="seconds"), "commit": _commit(),
             }  # fmt: skip
-            with atomic_write(self.folder / "record.json") as file:
-                json.dump(record, file, indent=1)
+            self._write(record)
             self._keep()
             print(f"{self.name}: {step} took {record['steps'][step]['seconds']:.0f} s", flush=True)
+
+    def _write(self, record: dict[str, Any]) -> None:
+        """Write the record."""
+        with atomic_write(self.folder / "record.json") as file:
+            json.dump({key: value for key, value in record.items() if value or key == "steps"}, file, indent=1)
 
     def _record(self) -> dict[str, Any]:
         for path in (self.folder / "record.json", self.kept / "record.json"):

@@ -90,9 +90,13 @@ def test_a_job_that_failed_goes_on_where_it_stood_and_keeps_what_it_had(job):
     kept = json.loads(gzip.decompress((made.kept / "completions.jsonl.gz").read_bytes()))
     assert kept == dict.fromkeys(KEPT, 1)
     fails.clear()
+    begun = json.loads((made.folder / "record.json").read_text())
+    begun["seconds_so_far"]["count"] += 100
+    (made.folder / "record.json").write_text(json.dumps(begun))
     assert carry_out(made, STEPS) is None
     assert ran == ["fit", "test", "count", "count", "measure"]
     record = json.loads((made.kept / "record.json").read_text())
+    assert 100 <= record["steps"]["count"]["seconds"] < 110 and "seconds_so_far" not in record
     assert list(record["steps"]) == list(STEPS) and "--seed_everything=0" in record["steps"]["fit"]["command"]
     assert carry_out(made, STEPS) is None and len(ran) == 5
 
