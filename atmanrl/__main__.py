@@ -10,6 +10,8 @@ from collections.abc import Callable
 from atmanrl import __version__
 from atmanrl.commands.errors import run
 from atmanrl.commands.options.errors import did_you_mean
+from atmanrl.commands.options.help import ALL, PLAIN, help_text
+from atmanrl.commands.run import say_loading
 from atmanrl.errors import UserError
 from atmanrl.io.jsonl import is_text
 from atmanrl.io.terminal import say_error
@@ -89,6 +91,13 @@ def _command(args: list[str]) -> int:
         grow_in_place()
     if args[0] in LIGHTNING:
         return _main_of("run")(args)
+    if args[0] in PLAIN:
+        text = help_text(args[0], args[1:])
+        if text is not None:
+            print(text)
+            return 0
+        say_loading()
+        args = ["--help" if word == ALL else word for word in args]
     return _main_of(args[0])(args[1:])
 
 

@@ -29,10 +29,11 @@ def conclusions(table1: Table1) -> list[str]:
             continue
         changed = [_said(table1, key, cell) for key, cell in cells.items() if _leaves_out_zero(cell)]
         others = [_said(table1, key, cell) for key, cell in cells.items() if not _leaves_out_zero(cell)]
-        sentence = f"{method}, compared with {table1.baseline}: {', '.join(changed) or 'no change that shows'}."
-        if others:
-            sentence += f" Not told apart by these tests: {', '.join(others)}."
-        sentences.append(sentence)
+        if not changed:
+            sentences.append(f"{method} and {table1.baseline} are not told apart by these tests: {', '.join(others)}.")
+            continue
+        sentence = f"{method}, compared with {table1.baseline}: {', '.join(changed)}."
+        sentences.append(f"{sentence} Not told apart by these tests: {', '.join(others)}." if others else sentence)
     return sentences
 
 

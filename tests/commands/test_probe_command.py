@@ -173,7 +173,7 @@ def test_limit_and_options_from_a_file(tiny_folder, tmp_path):
 
 def test_help(capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["probe", "--help"])
+        main(["probe", "--help_all"])
     said = capsys.readouterr().out
     assert stop.value.code == 0
     assert all(option in said for option in ("--skip_bad_rows", "--limit", "--traces", "goes on when"))

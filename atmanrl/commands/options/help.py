@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from atmanrl.commands.options.errors import OptionError, did_you_mean
+from atmanrl.commands.options.screens import SCREENS, Entry
 from atmanrl.commands.options.sections import DEFAULTS, defaults_of, kinds
 from atmanrl.commands.options.signatures import Kind, Signature, constant, is_abstract, signature
 from atmanrl.commands.options.source import find, subclasses
@@ -14,68 +14,9 @@ from atmanrl.commands.options.typed import Node, pairs, read
 from atmanrl.shipped import configs
 
 ALL = "--help_all"
+PLAIN = ("explain", "probe")
+"""Commands whose options have no config of a run beneath them."""
 WIDTH = 118
-
-
-class Entry(NamedTuple):
-    """An option on the screen.
-
-    Attributes:
-        example: as it may be typed.
-        about: what it is.
-        default: what it is without; None takes that of the signature.
-
-    Example:
-        `Entry("--data.group_size=8", "rollouts of each problem", None)`
-    """
-
-    example: str
-    about: str
-    default: str | None = None
-
-
-POLICY = Entry(
-    "--model.policy.path=Qwen/Qwen2.5-0.5B-Instruct", "a folder in Hugging Face format, or a name on the hub", "needed"
-)
-TASK = Entry("--data.task=GSM8K", "one of GSM8K, MMLU, MixtureTask, MultiHop, WordProblems, or your own", "needed")
-FOLDER = Entry("--trainer.default_root_dir=runs/mine", "the run's folder", "runs/unnamed")
-TOKENS = Entry("--data.max_new_tokens=512", "longest completion; longer ones are cut off, and count as wrong")
-SAMPLES = Entry("--data.eval_samples=4", "completions of each problem: pass@1 to pass@4")
-WEIGHTS = Entry("--ckpt_path=runs/mine/checkpoints/last.ckpt", "takes a checkpoint's weights", "the policy's own")
-SCREENS = {
-    "fit": (
-        "Train a policy: by GRPO, or with --model=SFTModule by worked solutions.",
-        POLICY, TASK,
-        Entry("--model.rewards.saliency=SaliencyReward", "adds a reward, by any name", "outcome alone"),
-        Entry("--model.rewards.saliency.weight=0.5", "a reward's weight in the total", "1.0"),
-        Entry("--model.rewards.saliency.probe.solver=AdaptiveSolver", "a sixth of the gradients of `paper`", "paper"),
-        Entry("--model.rewards.saliency.probe.solver.tolerance=0.007", "of AdaptiveSolver: coarser is faster", "0.001"),
-        Entry("--model.optimizer=AdamW", "any optimizer of torch.optim, with its options, such as ...", "AdamW"),
-        Entry("--model.optimizer.lr=1e-6", "learning rate", "8e-7"),
-        Entry("--trainer.max_steps=100", "updates; or epochs: --trainer.max_epochs=5", "1000 epochs"),
-        Entry("--data.queries_per_device=8", "problems of an update"),
-        Entry("--data.group_size=8", "completions of each problem"),
-        TOKENS,
-        Entry("--trainer.val_check_interval=20", "updates between evaluations", "an epoch"),
-        FOLDER,
-        Entry("--ckpt_path=last", "goes on with the run in that folder", "a new run"),
-    ),
-    "validate": (
-        "Score problems that are held out of the training split.",
-        POLICY, TASK, Entry("--data.val_problems=100", "how many"), SAMPLES, TOKENS, WEIGHTS, FOLDER,
-    ),
-    "test": (
-        "Evaluate on test problems, as in the paper.",
-        POLICY, TASK, Entry("--data.test_problems=500", "how many"), SAMPLES, TOKENS,
-        Entry("--data.temperature=1.0", "of sampling"), WEIGHTS, FOLDER,
-    ),
-    "predict": (
-        "Write rollouts of test problems with all their rewards.",
-        POLICY, TASK, Entry("--data.test_problems=500", "how many"), SAMPLES, TOKENS,
-        Entry("--model.rewards.saliency=SaliencyReward", "adds a reward", "outcome alone"), WEIGHTS, FOLDER,
-    ),
-}  # fmt: skip
-"""What each command does, and its options that people change."""
 
 
 def help_text(command: str, args: Sequence[str]) -> str | None:
@@ -84,6 +25,8 @@ def help_text(command: str, args: Sequence[str]) -> str | None:
     Raises:
         OptionError: an option without a place is asked for.
     """
+    if command in PLAIN:
+        return _plain(command) if {"-h", "--help"} & set(args) else None
     for option, text in pairs(args):
         if option.endswith(".help") and option.startswith("--"):
             return _of_object(command, args, option[2:].removesuffix(".help").split("."), text)
@@ -94,10 +37,14 @@ def help_text(command: str, args: Sequence[str]) -> str | None:
     rows = [_row(entry, root, command) for entry in entries if isinstance(entry, Entry)]
     example = "laptop --trainer.max_steps=20" if command == "fit" else "laptop --model.policy.path=runs/laptop/policy"
     shipped = ", ".join(name for name in configs() if "/" not in name)
+    config = textwrap.wrap(
+        f"--config=NAME  a YAML file, or one that comes along: {shipped}", WIDTH, initial_indent="  ",
+        subsequent_indent=" " * 17,
+    )  # fmt: skip
     values = "the config's value" if any(option in ("-c", "--config") for option, _ in pairs(args)) else "the default"
     return "\n".join([
         f"usage: atmanrl {command} [--config NAME] [--OPTION=VALUE ...]", "", f"{about}", "",
-        f"  --config=NAME  a YAML file, or one that comes along: {shipped}", "",
+        *config, "",
         f"Options that people change, with an example and, in brackets, {values}:", "", *rows, "",
         f"  atmanrl {command} --config {example}", "",
         f"  atmanrl {command} --data.task.help      a choice and its options; so for every other option that has some",
@@ -106,9 +53,23 @@ def help_text(command: str, args: Sequence[str]) -> str | None:
     ])  # fmt: skip
 
 
+def _plain(command: str) -> str:
+    about, *entries = SCREENS[command]
+    rows = [_line(entry, str(entry.default)) for entry in entries if isinstance(entry, Entry)]
+    return "\n".join([
+        f"usage: atmanrl {command} [--OPTION=VALUE ...]", "", f"{about}", "",
+        "Options that people change, with an example and, in brackets, the default:", "", *rows, "",
+        f"  atmanrl {command} --help_all   every option",
+    ])  # fmt: skip
+
+
 def _row(entry: Entry, root: Node, command: str) -> str:
     path = entry.example[2:].partition("=")[0].split(".")
     value = _shown(root.at(*path)) or entry.default or _default_of(command, path)
+    return _line(entry, value)
+
+
+def _line(entry: Entry, value: str) -> str:
     left = f"  {entry.example}"
     gap = " " * (45 - len(left)) if len(left) < 45 else f"\n{' ' * 45}"
     return f"{left}{gap} [{value}] {entry.about}"

@@ -1,10 +1,14 @@
 """Help on one screen: what people change, with defaults that are true and examples that the parser takes."""
 
+import importlib
+import shlex
+
 import pytest
 from conftest import ROOT
 
 from atmanrl.__main__ import main
-from atmanrl.commands.options.help import SCREENS, Entry, help_text
+from atmanrl.commands.options.help import PLAIN, help_text
+from atmanrl.commands.options.screens import SCREENS, Entry
 
 PARTS = (
     "weight",
@@ -74,3 +78,17 @@ def test_an_option_that_has_options_lists_them(option, says, capsys):
 def test_help_on_what_is_not_there_is_refused(capsys):
     assert main(["fit", "--daat.help"]) == 2
     assert "did you mean --data.help?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", PLAIN)
+def test_the_examples_of_probe_and_explain_are_options_of_theirs(command):
+    parser = importlib.import_module(
+        f"atmanrl.commands.{'explain' if command == 'explain' else 'probe.command'}"
+    )._parser()
+    examples = [word for entry in SCREENS[command] if isinstance(entry, Entry) for word in shlex.split(entry.example)]
+    options = parser.parse_args(examples)
+    defaults = {e.example[2:].partition("=")[0]: e.default for e in SCREENS[command] if isinstance(e, Entry)}
+    for name, default in defaults.items():
+        assert options.get(name) is not None
+        if default not in ("needed", "recognised", "all", "no page", "the model's own"):
+            assert str(parser.get_defaults(skip_validation=True).get(name)).lower() == default

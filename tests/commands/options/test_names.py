@@ -153,6 +153,8 @@ def test_what_the_source_does_not_tell_is_left_to_the_parser(options):
         (["fit", "--data.help"], 0, "--data.group_size"),
         (["fit", "--data.task.help"], 0, "WordProblems"),
         (["plan", "--help"], 0, "--memory"),
+        (["probe", "--help"], 0, "--traces"),
+        (["explain", "--help"], 0, "--prompt"),
         (["export", "--help"], 0, "--ckpt"),
         (["fit", "--config", "laptop", "--model.reward.saliency.weight=1"], 2, "did you mean"),
         (["fit", "--config", "laptop", "--model.policy.path=/nowhere"], 1, "no such folder"),
