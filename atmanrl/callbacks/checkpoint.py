@@ -15,6 +15,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 
 from atmanrl.callbacks.run_logger import RunLogger, drop_updates_beyond
+from atmanrl.checkpoint.base_model import leave_out_base, put_back_base
 from atmanrl.checkpoint.files import checkpoint_name, checkpoints, put_in_place, set_aside_beyond
 from atmanrl.checkpoint.interruption import Interruption
 from atmanrl.checkpoint.random_state import random_state, restore_random_state
@@ -73,6 +74,7 @@ class RunCheckpoint(Checkpoint):
         self._resumption.note_callbacks(trainer)
 
     def _check(self, path: object, checkpoint: dict[str, Any], module: LightningModule) -> None:
+        put_back_base(path, checkpoint, module)
         check_fits(path, checkpoint, module)
         if module.trainer.training:
             self._resumption.check_start(path, checkpoint, module)
@@ -88,8 +90,12 @@ class RunCheckpoint(Checkpoint):
             self._resumption.note_before(checkpoint)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the module's class, the options, the random state, and where the loop stood when its update ended."""
+        """Add the module's class, the options, the random state, and where the loop stood when its update ended.
+
+        Of adapters, leave the base model out.
+        """
         checkpoint["module"], checkpoint["asked"] = type(pl_module).__name__, self._resumption.asked
+        leave_out_base(checkpoint, pl_module, self._resumption.asked.get("start", ""))
         checkpoint["loops"] = {**checkpoint["loops"], **self._standing}
         if trainer.world_size == 1:
             between = trainer.global_step == self._seen  # two updates, or in one that is given up

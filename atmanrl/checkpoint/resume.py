@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import os
@@ -14,9 +13,8 @@ import yaml
 from lightning import LightningModule, Trainer
 from torch.optim.lr_scheduler import LambdaLR
 
+from atmanrl.checkpoint.base_model import digest_of
 from atmanrl.checkpoint.reading import CheckpointError
-from atmanrl.models.adapters import is_adapter
-from atmanrl.models.policy import Policy
 from atmanrl.notes import say
 
 APPLIED = (
@@ -64,7 +62,7 @@ class Resumption:
         Raises:
             CheckpointError: the config's policy is not the one that the run began with.
         """
-        self._start = digest_of_weights(module)
+        self._start = digest_of(getattr(module, "policy", None))
         before = (checkpoint.get("asked") or {}).get("start")
         if before and self._start and before != self._start:
             raise CheckpointError(
@@ -79,7 +77,7 @@ class Resumption:
             "optimizers": [_of_optimizer(optimizer) for optimizer in trainer.optimizers],
             "schedules": [_of_schedule(config.scheduler) for config in trainer.lr_scheduler_configs],
             "order": {**order(), "seed_everything": os.environ.get("PL_GLOBAL_SEED")},
-            "start": self._start or digest_of_weights(module),
+            "start": self._start or digest_of(getattr(module, "policy", None)),
         }
         self.check()
 
@@ -193,24 +191,6 @@ def flat(options: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(options, dict) or not options:
         return {prefix: options}
     return {n: v for key, value in options.items() for n, v in flat(value, f"{prefix}.{key}".lstrip(".")).items()}
-
-
-def digest_of_weights(module: LightningModule) -> str:
-    """Return a digest of some values of each of the policy's weights; empty where a restart would not find them again.
-
-    Weights that were drawn and new adapters are left out, and so are slices of sharded weights.
-    """
-    policy = getattr(module, "policy", None)
-    if not isinstance(policy, Policy) or policy.model is None or not policy.pretrained:
-        return ""
-    digest = hashlib.sha256()
-    for name, weight in sorted(policy.model.named_parameters()):
-        if type(weight.data) is not torch.Tensor:
-            return ""
-        if not is_adapter(name):
-            values = weight.detach().flatten()
-            digest.update(torch.cat([values[:32], values[-32:]]).to("cpu", torch.float32).numpy().tobytes())
-    return f"{policy.dtype_name}:{digest.hexdigest()}"
 
 
 def _change(was: Any, now: Any) -> str:

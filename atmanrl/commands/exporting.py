@@ -10,14 +10,14 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
+from atmanrl.checkpoint.base_model import KEY, PREFIX, check_base
 from atmanrl.commands.parser import brief
 from atmanrl.distributed import slices
 from atmanrl.errors import UserError
 from atmanrl.io.files import atomic_file, atomic_folder, disks_own_errors
+from atmanrl.models.adapters import is_adapter
 from atmanrl.models.policy import Policy
-
-PREFIX = "policy.model."
-"""What the names of the policy's weights begin with in a checkpoint."""
+from atmanrl.models.weights import difference
 
 
 class ExportError(UserError):
@@ -40,9 +40,29 @@ def export_policy(path: Path, out: Path, policy: Policy, dtype: str | None = Non
     }
     if not weights:
         raise ExportError(f"{path} holds no policy: no weight's name begins with {PREFIX}")
-    policy = policy.with_weights(weights)
+    policy = _adapted(path, checkpoint, policy, weights) if KEY in checkpoint else policy.with_weights(weights)
     with atomic_folder(out) as temporary:
         policy.save(temporary, dtype)
+
+
+def _adapted(path: Path, checkpoint: dict[str, Any], policy: Policy, adapters: dict[str, torch.Tensor]) -> Policy:
+    """Return a policy whose base model is loaded as the run did, with a checkpoint's adapters.
+
+    Raises:
+        ExportError: the run's config has no adapters, or others.
+        CheckpointError: the base model is another one now.
+    """
+    if policy.lora is None:
+        raise ExportError(
+            f"{path} holds adapters alone, and the config has no model.init_args.policy.lora: give the run's."
+        )
+    policy = policy.unbuilt().build()
+    check_base(path, checkpoint, policy)
+    own = {name: weight for name, weight in policy.model.state_dict().items() if is_adapter(name)}
+    if differs := difference(adapters, own):
+        raise ExportError(f"{path} holds other adapters than the config's model.init_args.policy.lora ({differs}).")
+    policy.model.load_state_dict(adapters, strict=False)
+    return policy
 
 
 def export_checkpoint(path: Path, out: Path) -> None:

@@ -80,7 +80,7 @@ def _hardware(options: argparse.Namespace, accelerator: object) -> Hardware:
     launch = kind.launch_seconds if options.launch_us is None else options.launch_us * 1e-6
     return Hardware(
         options.devices, parse_bytes(options.memory, "--memory"), speed, bandwidth, parse_bytes(options.link, "--link"),
-        kind.efficiency if options.efficiency is None else options.efficiency, launch, kind.overlaps,
+        kind.efficiency if options.efficiency is None else options.efficiency, launch, kind.overlaps, kind.probe_efficiency,
     )  # fmt: skip
 
 

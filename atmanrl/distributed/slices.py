@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.futures import Future
 from torch.optim import Optimizer
 
+from atmanrl.checkpoint.base_model import put_back_base
 from atmanrl.checkpoint.reading import CheckpointError, check_fits, read_file
 from atmanrl.distributed.collectives import processes
 from atmanrl.errors import first_line
@@ -93,9 +94,12 @@ def load(path: Path, module: nn.Module, optimizers: Iterable[Optimizer]) -> dict
     parameters = [[p.detach() for group in o.param_groups for p in group["params"]] for o in optimizers]
     if path.is_file():
         checkpoint = read_file(path, mapped=True)
+        held = checkpoint.get("state_dict", {}).keys()
+        put_back_base(path, checkpoint, module)
         check_fits(path, checkpoint, module)
         for name, value in module.state_dict().items():
-            value.copy_(_slice(checkpoint["state_dict"][name], value))
+            if name in held:  # a base model that was put back is the module's own
+                value.copy_(_slice(checkpoint["state_dict"][name], value))
     else:
         checkpoint = _read_folder(path, module, parameters)
     del checkpoint["state_dict"]

@@ -30,6 +30,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from atmanrl.checkpoint.base_model import put_back_base
 from atmanrl.checkpoint.reading import check_fits
 from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
@@ -208,6 +209,7 @@ class GRPOModule(UpdatingModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on counting tokens, and with what rewards have learned."""
         if "state_dict" in checkpoint:  # which FSDP2 has compared and loaded already
+            put_back_base(self.trainer.ckpt_path, checkpoint, self)
             check_fits(self.trainer.ckpt_path, checkpoint, self)
         self.tokens_seen = checkpoint["tokens_seen"]
         for name, state in checkpoint.get("rewards", {}).items():

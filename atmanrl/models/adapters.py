@@ -25,20 +25,21 @@ class LoRA:
         dropout: of their input. GRPO learns in eval mode, where it has no effect; the supervised warm start has it.
         target_modules: `all-linear` (every linear layer but the language-model head), a regular expression, or a list
             of the modules' names.
-        export: what `Policy.save` writes: `merged` weights, an ordinary model, or the `adapter` alone.
+        export: what `Policy.save` writes: the `adapter` alone, which names its base model, or `merged` weights, an ordinary
+            model.
 
     Raises:
         PolicyError: an option that cannot be.
 
     Example:
-        `LoRA(r=8, alpha=16, target_modules=["q_proj", "v_proj"], export="adapter")`
+        `LoRA(r=8, alpha=16, target_modules=["q_proj", "v_proj"], export="merged")`
     """
 
     r: int = 16
     alpha: float = 32
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
-    export: Literal["merged", "adapter"] = "merged"
+    export: Literal["merged", "adapter"] = "adapter"
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be before a model is loaded."""
@@ -65,7 +66,7 @@ def with_adapters(model: Any, lora: LoRA, path: str) -> Any:
     target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     config = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=target, task_type="CAUSAL_LM",
-        base_model_name_or_path=path,
+        base_model_name_or_path=str(Path(path).resolve()) if Path(path).exists() else path,
     )  # fmt: skip
     try:
         inject_adapter_in_model(config, model)

@@ -21,20 +21,23 @@ class Kind:
         launch_seconds: least time of a kernel.
         flops_per_byte: FLOP/s for each byte/s of memory bandwidth.
         overlaps: whether it computes, reads memory and is sent the next kernel at the same time.
+        probe_efficiency: share of `efficiency` that a gradient of the probe reaches.
 
     Example:
-        `Kind(efficiency=0.4, launch_seconds=2e-5, flops_per_byte=295.0, overlaps=True)`
+        `Kind(efficiency=0.4, launch_seconds=2e-5, flops_per_byte=295.0, overlaps=True, probe_efficiency=0.65)`
     """
 
     efficiency: float
     launch_seconds: float
     flops_per_byte: float
     overlaps: bool
+    probe_efficiency: float
 
 
-GPU = Kind(efficiency=0.4, launch_seconds=2e-5, flops_per_byte=295.0, overlaps=True)
-"""An H100 SXM: 989 TFLOP/s and 3.35 TB/s; its efficiency and the pace of Python were not measured."""
-CPU = Kind(efficiency=0.35, launch_seconds=1e-5, flops_per_byte=26.0, overlaps=False)
+GPU = Kind(efficiency=0.4, launch_seconds=2e-5, flops_per_byte=295.0, overlaps=True, probe_efficiency=0.65)
+"""An H100 SXM: 989 TFLOP/s and 3.35 TB/s. At 3B's shape it took 20 to 25 us a kernel without a graph, and a gradient of the
+probe reached 26 % of its FLOP/s (`experiments/gpu`)."""
+CPU = Kind(efficiency=0.35, launch_seconds=1e-5, flops_per_byte=26.0, overlaps=False, probe_efficiency=1.0)
 """A core of x86-64 that reaches 89 GFLOP/s in a large matrix product and 3.35 GB/s in a copy, and takes 11 us for a kernel
 (`experiments/benchmarks/plan_check.py`): of its FLOP/s, updates of `configs/laptop.yaml` reached 37 % and the probe 35 %."""
 
@@ -52,7 +55,7 @@ class Hardware:
         efficiency: share of the FLOP/s that large matrix products reach, all else counted in.
         launch_seconds: from the start of one kernel to that of the next, by Python and without CUDA graphs: the least that
             a kernel takes, however small.
-        overlaps: see `Kind`.
+        overlaps: see `Kind`, as is probe_efficiency.
 
     Example:
         `Hardware(devices=8, memory_bytes=80e9, flops_per_second=989e12, bandwidth_bytes_per_second=3.35e12)`
@@ -66,6 +69,7 @@ class Hardware:
     efficiency: float = GPU.efficiency
     launch_seconds: float = GPU.launch_seconds
     overlaps: bool = GPU.overlaps
+    probe_efficiency: float = GPU.probe_efficiency
 
     def __post_init__(self) -> None:
         """Refuse values that no machine has."""

@@ -112,7 +112,8 @@ def _gradients_seconds(
 ) -> float:
     passes = math.ceil(rollouts / max(1.0, probe.batch_tokens // lengths.completion))
     floor = passes * (1 + launches.BACKWARD_TO_MASK) * hardware.launch_seconds * launches.forward_launches(model)
-    gradient = max(hardware.compute_seconds(rollouts * probe_operations(model, lengths)), floor)
+    computing = hardware.compute_seconds(rollouts * probe_operations(model, lengths)) / hardware.probe_efficiency
+    gradient = max(computing, floor)
     return probe.gradients * gradient
 
 

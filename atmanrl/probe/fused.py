@@ -7,6 +7,9 @@ softmax and every sum are float32. Nothing is added up in an order that changes 
 summed over the heads that share keys within a program, and over those programs afterwards.
 """
 
+# what a kernel is handed are Triton's tensors and compile-time constants, for which there are no types
+# mypy: disable-error-code="no-untyped-def"
+
 from __future__ import annotations
 
 from typing import Any
@@ -73,7 +76,7 @@ class FusedAttention(torch.autograd.Function):
             )
         states, masks = any(ctx.needs_input_grad[1:3]), ctx.needs_input_grad[3]
         to_key = torch.zeros_like(key, memory_format=torch.contiguous_format) if states else None
-        to_value = torch.zeros_like(to_key) if states else None
+        to_value = None if to_key is None else torch.zeros_like(to_key)
         to_bias = torch.zeros(batch, groups, rows, keys, device=query.device) if masks else None
         first = ctx.past // BLOCK
         if (states or masks) and keys > ctx.past:

@@ -33,9 +33,12 @@ class StaticKeyValueLayer(CacheLayerMixin):
         """Do nothing: the buffers exist from the start."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write one column, `[B, heads, 1, D]`; returns the buffers with all columns."""
-        self.keys.index_copy_(2, self.column, key_states)
-        self.values.index_copy_(2, self.column, value_states)
+        """Write one column, `[B, heads, 1, D]`; returns the buffers with all columns.
+
+        Under autocast, where keys and values of float32 weights come in different dtypes, the buffers' dtype stands.
+        """
+        self.keys.index_copy_(2, self.column, key_states.to(self.keys.dtype))
+        self.values.index_copy_(2, self.column, value_states.to(self.values.dtype))
         return self.keys, self.values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:

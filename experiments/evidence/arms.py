@@ -1,7 +1,7 @@
 """The arms of the experiment: what each rewards, and with how many seeds.
 
-`ARMS` are those of the protocol's questions, `FRONTIER` some of them at other weights, `SECOND` some of them on a second
-task.
+`ARMS` are those of the protocol's questions, `FRONTIER` some of them at other weights, `EARLIER` some of them trained for
+less long, `SECOND` some of them on a second task.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Arm:
         warm_start: folder of the policy that it begins with, `{runs}` and `{seed}` being the queue's.
         steps: what is done with it, in this order.
         tuned: how many of its seeds answer the tuning problems too.
+        checkpoint: of another arm's run, which is tested in place of a policy of its own; `{runs}` and `{seed}` likewise.
         test_config: the configuration of its tests, where `config` is not one of rollouts.
 
     Example:
@@ -45,6 +46,7 @@ class Arm:
     warm_start: str = WARM_START
     steps: tuple[str, ...] = STEPS
     tuned: int = 0
+    checkpoint: str | None = None
     test_config: str | None = None
 
 
@@ -100,6 +102,20 @@ FRONTIER = {
 }
 """Arms b and d at other weights: length against pass@4."""
 
+EARLIER = {
+    f"{key}75": Arm(
+        f"{key}75",
+        f"{ARMS[key].name}, 75 updates",
+        ARMS[key].config,
+        ARMS[key].options,
+        5,
+        steps=STEPS[1:3],
+        checkpoint=f"{{runs}}/{key}-{{seed}}/run/checkpoints/update_00075.ckpt",
+    )
+    for key in ("b", "d")
+}
+"""Arms b and d after three quarters of their updates: tests of a checkpoint, without a run of their own."""
+
 CHAINS = (
     "--data.task=MultiHop", "--data.task.steps=[2,3]", "--data.task.train_size=10000", "--data.task.test_size=1000",
     "--data.task.instruction=",
@@ -135,5 +151,5 @@ SECOND = {
 }
 """The second task: its warm starts, which come first, and arms a, b and d."""
 
-EVERY = ARMS | FRONTIER | SECOND
+EVERY = ARMS | FRONTIER | EARLIER | SECOND
 """All that the queue knows by its key."""

@@ -8,6 +8,7 @@ problems. With numerators `N [seeds, problems]`, denominators `D`, and a draw th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -53,10 +54,11 @@ class Ratio:
             problems: how often it takes each problem, `[B, problems]`.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn: Floats = ((seeds @ self.above) * problems).sum(1) / ((seeds @ self.below) * problems).sum(1)
+            drawn: Floats = ((problems @ self.above.T) * seeds).sum(1) / ((problems @ self.below.T) * seeds).sum(1)
         return drawn
 
 
+@cache
 def draws(seeds: int, problems: int, count: int = DRAWS, seed: int = 0) -> tuple[Floats, Floats]:
     """How often each draw takes each seed, `[count, seeds]`, and each problem, `[count, problems]`.
 

@@ -52,6 +52,25 @@ def frontier(axes: Axes, points: list[dict[str, Any]], outcome: dict[str, Any]) 
     axes.legend(fontsize=7, frameon=False)
 
 
+def training(axes: Axes, points: list[dict[str, Any]]) -> None:
+    """Length against pass@4 in the course of training, on the held-out training problems: the means, and every seed."""
+    for letter in sorted({point["arm"] for point in points}):
+        line, colour = [point for point in points if point["arm"] == letter], f"C{ORDER.index(letter)}"
+        for point in line:
+            passed = [100 * value for value in point["pass_at_4"]]
+            axes.scatter(point["tokens_per_cot"], passed, s=8, color=colour, alpha=0.3)
+        means = [[sum(point[name]) / len(point[name]) for point in line] for name in ("tokens_per_cot", "pass_at_4")]
+        axes.plot(means[0], [100 * value for value in means[1]], "-o", color=colour, label=letter)
+        if letter != "a":
+            for point, length, passed in zip(line, *means, strict=True):
+                offset = (4, 6) if letter == "d" else (4, -11)
+                axes.annotate(str(point["update"]), (length, 100 * passed), offset, fontsize=7, color=colour,
+                              textcoords="offset points")  # fmt: skip
+    axes.set_xlabel("tokens / CoT after 25 to 100 updates")
+    axes.set_ylabel("pass@4 % of held-out training problems")
+    axes.legend(fontsize=7, frameon=False)
+
+
 def contrasts(axes: Axes, primary: dict[str, Any]) -> None:
     """Arm b against d on the primary measures, each in units of its own 95 % half-width."""
     for row, each in enumerate(primary.values()):
@@ -75,11 +94,14 @@ def main() -> None:
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     points = [point for point in summary["frontier"]["points"] if point["values"]]
     tried = len({point["multiple"] for point in points}) > 1
-    panels = 1 + bool(summary["primary"]) + tried
+    logged = summary["training"]["points"]
+    panels = 1 + bool(summary["primary"]) + tried + bool(logged)
     figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 4), squeeze=False, layout="constrained")
     lengths(axes[0][0], summary["arms"])
     if summary["primary"]:
         contrasts(axes[0][1], summary["primary"])
+    if logged:
+        training(axes[0][-1 - tried], logged)
     if tried:
         frontier(axes[0][-1], points, summary["arms"].get("a", {}).get("values", {}))
     with atomic_file(options.out) as temporary:

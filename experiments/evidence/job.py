@@ -81,6 +81,11 @@ class Job:
         return self.arm.warm_start.format(runs=self.runs, seed=self.seed)
 
     @property
+    def stands_alone(self) -> bool:
+        """Whether it needs no other job's policy or checkpoint."""
+        return self.arm.warm_start == WARM_START and self.arm.checkpoint is None
+
+    @property
     def kept(self) -> Path:
         """The folder of its results."""
         return self.results / self.name
@@ -115,10 +120,13 @@ class Job:
                 f"--seed_everything={self.seed}", f"--data.seed={self.seed}", "--ckpt_path=last",
             ]  # fmt: skip
         tested = ["--config", arm.test_config, *arm.task] if arm.test_config else rewarded
+        weights = f"--model.policy.path={self.run / 'policy'}"
+        if arm.checkpoint:
+            weights = f"--ckpt_path={arm.checkpoint.format(runs=self.runs, seed=self.seed)}"
         seed = [f"--data.task.seed={TUNING_SEED if step == 'tune' else TASK_SEED}"]
         return [
-            "test", *tested, *(seed if arm.test_config or step == "tune" else []), root,
-            f"--model.policy.path={self.run / 'policy'}", f"--data.seed={TEST_SEED}",
+            "test", *tested, *(seed if arm.test_config or step == "tune" else []), root, weights,
+            f"--data.seed={TEST_SEED}",
         ]  # fmt: skip
 
     def state(self) -> str:

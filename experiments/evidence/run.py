@@ -75,8 +75,8 @@ def main() -> int:
         return 0
     with ThreadPoolExecutor(options.jobs) as pool:
         failed = []
-        for first in (True, False):  # warm starts, then what begins with them
-            ready = [job for job in jobs if (job.arm.test_config is not None) == first]
+        for own in (True, False):  # what stands by itself, then what needs another job's policy
+            ready = [job for job in jobs if job.stands_alone == own]
             failed += [
                 failure for failure in pool.map(lambda job: carry_out(job, options.step or steps), ready) if failure
             ]

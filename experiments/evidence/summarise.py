@@ -20,6 +20,7 @@ from experiments.evidence.compare import compared
 from experiments.evidence.frontier import frontier
 from experiments.evidence.results import TABLE1, records
 from experiments.evidence.tables import markdown
+from experiments.evidence.training import training
 
 HERE = Path(__file__).parent
 PRIMARY = ("cir", "early_own_area", "flow_necessity", "reader_accuracy")
@@ -35,8 +36,8 @@ def summary(results: Path) -> dict[str, Any]:
     arms = compared(ARMS.values(), ("a", "d"), results)
     second = compared(SECOND.values(), ("ma", "md"), results)
     return {
-        **_headline(arms), "primary": _primary(arms), "arms": arms, "frontier": frontier(results), "second": second,
-        "seconds": _seconds(results),
+        **_headline(arms), "primary": _primary(arms), "arms": arms, "frontier": frontier(results),
+        "training": training(results), "second": second, "seconds": _seconds(results),
     }  # fmt: skip
 
 

@@ -39,6 +39,8 @@ def markdown(summary: dict[str, Any], columns: Sequence[str], primary: Sequence[
         parts += ["## b against d", _rows(["measure", "difference", "low", "high", "p (Holm)"], rows)]
     if summary["frontier"]["points"]:
         parts += ["## Weights: length against pass@4", *_frontier(summary["frontier"])]
+    if summary["training"]["tested"]:
+        parts += ["## Length of training", *_training(summary["training"], columns)]
     if summary["second"]:
         parts += ["## Second task: chains of operations", _table(summary["second"], columns)]
         names = sorted({name for arm in summary["second"].values() for name in arm["values"] if name not in columns})
@@ -69,6 +71,36 @@ def _frontier(frontier: dict[str, Any]) -> list[str]:
     ]
     chosen = [f"{arm}: {key or 'none keeps pass@4 within 2 points of a'}" for arm, key in frontier["chosen"].items()]
     return [_rows(head, rows), *([f"Chosen on the tuning problems: {'; '.join(chosen)}."] if chosen else [])]
+
+
+def _training(training: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """What the held-out training problems say after each update, and the tests of earlier updates."""
+    logged = [
+        [
+            point["arm"],
+            str(point["update"]),
+            f"{_mean(point['tokens_per_cot']):.1f}",
+            f"{100 * _mean(point['pass_at_4']):.1f}",
+        ]
+        for point in training["points"]
+    ]
+    chosen = [f"{arm}: {update or 'none'}" for arm, update in training["chosen"].items()]
+    against = []
+    for key, arm in training["tested"].items():
+        for name in columns:
+            each, factor = arm["against_a"][name], 100 if name in IN_PER_CENT else 1
+            shown = [f"{factor * each[bound]:+.1f}" for bound in ("difference", "low", "high", "lower_one_sided")]
+            against.append([key, TITLES[name], f"{shown[0]} [{shown[1]}, {shown[2]}]", shown[3]])
+    return [
+        _rows(["arm", "updates", "tokens / CoT", "pass@4 %"], logged),
+        f"Held-out training problems, mean over seeds. Chosen: {'; '.join(chosen)}.",
+        _table(training["tested"], columns),
+        _rows(["", "test problems, against a", "difference", "lower bound, one-sided"], against),
+    ]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _table(arms: dict[str, Any], names: Sequence[str]) -> str:

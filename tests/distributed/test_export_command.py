@@ -114,9 +114,10 @@ def test_adapters_merged_or_alone(run, tiny_folder):
     ids = torch.arange(3, 15)[None]
     assert export(folder) == 0
     assert torch.allclose(Policy(str(folder / "out")).build().model(ids).logits, policy.model(ids).logits, atol=1e-4)
-    assert main(["export", "--ckpt", str(folder / "checkpoints/last.ckpt"), "--out", str(folder / "alone"),
-                 "--merge_lora", "false"]) == 0  # fmt: skip
-    assert (folder / "alone/adapter_model.safetensors").exists() and not (folder / "alone/model.safetensors").exists()
+    assert main(["export", "--ckpt", str(folder / "checkpoints/last.ckpt"), "--out", str(folder / "merged"),
+                 "--merge_lora", "true"]) == 0  # fmt: skip
+    assert (folder / "out/adapter_model.safetensors").exists() and not (folder / "out/model.safetensors").exists()
+    assert (folder / "merged/model.safetensors").exists() and not (folder / "merged/adapter_model.safetensors").exists()
 
 
 @pytest.mark.parametrize(

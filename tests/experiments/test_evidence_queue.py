@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.evidence import job as module
-from experiments.evidence.arms import ARMS, EVERY, FRONTIER, MULTIPLES, SECOND, STEPS
+from experiments.evidence.arms import ARMS, EARLIER, EVERY, FRONTIER, MULTIPLES, SECOND, STEPS
 from experiments.evidence.job import KEPT, Job, StepError
 from experiments.evidence.run import carry_out, queue
 from experiments.evidence.spread import spreads
@@ -34,7 +34,7 @@ def options(arm, step, seed=0):
 
 
 def test_the_frontier_tries_as_many_weights_for_each_arm():
-    assert len(FRONTIER) == 2 * len(MULTIPLES) and len(EVERY) == len(ARMS) + len(FRONTIER) + len(SECOND)
+    assert len(FRONTIER) == 2 * len(MULTIPLES) and len(EVERY) == len(ARMS) + len(FRONTIER) + len(EARLIER) + len(SECOND)
     assert options("b025", "fit")["--model.rewards.saliency.weight"] == "2.5"
     assert options("d050", "fit")["--model.rewards.price.weight"] == "0.5"
 
@@ -46,6 +46,14 @@ def test_settings_are_chosen_on_other_problems_than_those_of_the_test():
         assert tuned["--trainer.default_root_dir"] != tested["--trainer.default_root_dir"]
         assert tuned["--model.policy.path"] == tested["--model.policy.path"]
     assert "tune" not in Job(ARMS["b"], 2, Path("runs"), Path("results")).steps()
+
+
+def test_an_earlier_update_is_tested_from_the_checkpoint_of_its_run():
+    assert list(Job(EVERY["b75"], 3, Path("runs"), Path("results")).steps()) == ["test", "count"]
+    tested, full = options("b75", "test", 3), options("b", "test", 3)
+    assert tested.pop("--ckpt_path") == "runs/b-3/run/checkpoints/update_00075.ckpt"
+    assert full.pop("--model.policy.path") == "runs/b-3/run/policy"
+    assert tested.pop("--trainer.default_root_dir") != full.pop("--trainer.default_root_dir") and tested == full
 
 
 def test_the_second_task_begins_with_its_own_warm_start_of_the_seed():

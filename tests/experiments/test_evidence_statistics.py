@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from atmanrl.report.intervals import interval
 from experiments.evidence.bootstrap import Ratio, draws, holm, p_value
 from experiments.evidence.compare import difference
 from experiments.evidence.frontier import choice
+from experiments.evidence.results import TABLE1
 from experiments.evidence.summarise import summary
 from experiments.evidence.tables import markdown
 
@@ -112,6 +114,20 @@ def test_the_weights_are_tuned_on_their_own_problems_and_shown_on_the_test_probl
     )
     assert frontier["points"][0]["values"]["tokens_per_cot"]["value"] == 30
     assert frontier["chosen"] == {"b": "b050"}
+
+
+def test_the_length_of_training_is_chosen_by_the_log_of_the_held_out_problems(results):
+    for key, passes in (("a", (0.90, 0.92)), ("b", (0.9199999, 0.91)), ("d", (0.91, 0.90))):
+        for seed in range(2):
+            rows = [f"{25 * n - 1},,{60 - 10 * n},{value}" for n, value in enumerate(passes, 1)]
+            text = "\n".join(["step,loss,val/tokens_per_cot,val/pass_at_4", "0,0.5,,", *rows])
+            (results / f"{key}-{seed}/metrics.csv.gz").write_bytes(gzip.compress(text.encode()))
+    shutil.copytree(results / "b-0", results / "b75-0")
+    training = summary(results)["training"]
+    assert training["points"][1] == {"arm": "a", "update": 50, "tokens_per_cot": [40.0] * 2, "pass_at_4": [0.92] * 2}
+    assert training["chosen"] == {"b": 25, "d": None}
+    assert training["tested"]["b75"]["against_a"]["tokens_per_cot"]["difference"] == pytest.approx(-50)
+    assert "Chosen: b: 25; d: none." in markdown(summary(results), TABLE1, ("cir",))
 
 
 def test_the_summary_of_results(results):

@@ -9,6 +9,8 @@ from lightning import Trainer
 from tiny_runs import Feed, Lottery
 
 from atmanrl.callbacks import RunCheckpoint
+from atmanrl.checkpoint.reading import CheckpointError
+from atmanrl.commands.exporting import ExportError, export_policy
 from atmanrl.grpo import GRPOModule
 from atmanrl.models import policy as policy_module
 from atmanrl.models.policy import LoRA, Policy, PolicyError
@@ -21,7 +23,7 @@ IDS = torch.arange(3, 15)[None]
 
 
 def adapted(folder, lora=None, **options) -> Policy:
-    return Policy(str(folder), dtype="float64", lora=lora or LoRA(r=4, alpha=16), **options)
+    return Policy(str(folder), dtype="float64", lora=lora or LoRA(r=4, alpha=16, export="merged"), **options)
 
 
 def probe() -> MaskProbe:
@@ -126,6 +128,57 @@ def test_a_resumed_run_is_the_uninterrupted_run(trained, tiny_folder, tmp_path):
     ours, whole = split_state(policy), split_state(trained[0])
     for part, expected in zip(ours, whole, strict=True):
         assert all(torch.equal(w, expected[name]) for name, w in part.items())
+
+
+def test_a_checkpoint_holds_adapters_and_optimizer_and_names_the_base(tiny_folder, tmp_path):
+    train(adapted(tiny_folder), 1, tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["state_dict"] and all("lora_" in name for name in checkpoint["state_dict"])
+    assert len(checkpoint["optimizer_states"][0]["state"]) == len(checkpoint["state_dict"])
+    assert checkpoint["base"]["path"] == str(tiny_folder) and len(checkpoint["base"]["digest"]) > 64
+
+
+def test_a_base_that_was_drawn_is_stored(tiny_folder, tmp_path):
+    train(adapted(tiny_folder, pretrained=False), 1, tmp_path)
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert "base" not in checkpoint and any(name.endswith("base_layer.weight") for name in checkpoint["state_dict"])
+
+
+@pytest.fixture
+def other_base(tiny_folder, tmp_path):
+    """A model of the same shapes and of other weights."""
+    policy = Policy(str(tiny_folder), dtype="float32").build()
+    with torch.no_grad():
+        policy.model.model.norm.weight.add_(1)
+    policy.save(tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_another_base_is_refused(tiny_folder, other_base, tmp_path):
+    train(adapted(tiny_folder), 1, tmp_path)
+    with pytest.raises(
+        CheckpointError, match="holds adapters alone, of the model .* name the model that the run began"
+    ):
+        train(adapted(other_base), 2, ckpt_path=tmp_path / "checkpoints/last.ckpt")
+    with pytest.raises(CheckpointError, match="holds adapters alone, of the model"):
+        export_policy(tmp_path / "checkpoints/last.ckpt", tmp_path / "out", adapted(other_base))
+
+
+@pytest.mark.parametrize("kind", ["adapter", "merged"])
+def test_a_checkpoint_of_adapters_is_exported(trained, tiny_folder, tmp_path, kind):
+    train(adapted(tiny_folder), 2, tmp_path)
+    lora = LoRA(r=4, alpha=16, export=kind)
+    export_policy(tmp_path / "checkpoints/last.ckpt", tmp_path / "out", adapted(tiny_folder, lora))
+    assert (tmp_path / "out/adapter_model.safetensors").exists() == (kind == "adapter")
+    exported = Policy(str(tmp_path / "out"), dtype="float64").build()
+    assert torch.allclose(logits(exported.model), logits(trained[0].model), rtol=0, atol=1e-6)
+    for other, says in (
+        (None, "no model.init_args.policy.lora"),
+        (LoRA(r=2), "holds other adapters than the config's"),
+    ):
+        policy = Policy(str(tiny_folder), dtype="float64", lora=other)
+        with pytest.raises(ExportError, match=says):
+            export_policy(tmp_path / "checkpoints/last.ckpt", tmp_path / "no", policy)
 
 
 def test_adapters_of_a_bf16_policy_are_float32(tiny_folder, tmp_path):

@@ -137,6 +137,12 @@ def test_bf16_weights_agree_to_their_precision_in_sdpa():
         assert alike is None or alike > 0
 
 
+def test_float32_weights_under_autocast_are_sampled_as_with_a_dynamic_cache():
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        for left, right in zip(*both(tiny()), strict=True):
+            assert left.logprobs[:1] == pytest.approx(right.logprobs[:1], abs=0.1)
+
+
 def test_a_hybrid_is_refused_by_name_or_sampled_with_a_dynamic_cache(caplog):
     policy = tiny("lfm2")
     with pytest.raises(UserError, match=r"Lfm2ForCausalLM cannot decode with a static cache: layer 0 keeps another .*"):
