@@ -34,7 +34,7 @@ def test_an_error_of_an_object_names_the_key_in_the_file(tmp_path, monkeypatch, 
     (tmp_path / "own.yaml").write_text(
         f"model: {{class_path: GRPOModule, init_args: {{policy: {{path: {tiny_folder}}}}}}}\n"
         "data: {class_path: RolloutDataModule, init_args: {task: {class_path: GSM8K}, sampler: {class_path: HFSampler, "
-        "init_args: {compile: true}}}}\n"
+        "init_args: {cache: dynamic, compile: true}}}}\n"
     )
     assert main(["fit", "--config=own.yaml"]) == 1
     assert capsys.readouterr().err.startswith(
