@@ -71,6 +71,13 @@ def training(axes: Axes, points: list[dict[str, Any]]) -> None:
     axes.legend(fontsize=7, frameon=False)
 
 
+NAMES = {
+    "cir": "causal importance", "early_own_area": "early answering", "flow_necessity": "necessity",
+    "reader_accuracy": "reader's accuracy",
+}  # fmt: skip
+"""What a picture calls the primary measures."""
+
+
 def contrasts(axes: Axes, primary: dict[str, Any]) -> None:
     """Arm b against d on the primary measures, each in units of its own 95 % half-width."""
     for row, each in enumerate(primary.values()):
@@ -80,7 +87,7 @@ def contrasts(axes: Axes, primary: dict[str, Any]) -> None:
         axes.annotate(f"{each['difference']:+.3f}, p {each['p_holm']:.3f}", (each["high"] / scale, row), (4, 4), fontsize=7,
                       textcoords="offset points")  # fmt: skip
     axes.axvline(0, color="grey", linewidth=0.8)
-    axes.set_yticks(range(len(primary)), list(primary))
+    axes.set_yticks(range(len(primary)), [NAMES.get(name, name) for name in primary])
     axes.set_xlabel("b - d, in half-widths of its 95 % interval")
 
 

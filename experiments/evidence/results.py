@@ -58,7 +58,7 @@ def table1(arm: Arm, results: Path, file: str = TESTED) -> tuple[list[int], dict
         place = {problem: number for number, problem in enumerate(problems)}
         where = np.array([place[rollout["problem_id"]] for rollout in rollouts])
         sums = {
-            name: np.bincount(where, [float(rollout[name]) for rollout in rollouts], len(problems))
+            name: np.bincount(where, [float(rollout[name]) for rollout in rollouts], len(problems)).astype(float)
             for name in ("correct", "cot_tokens", "words", *_SHARES.values())
         }
         samples, ones = np.bincount(where, minlength=len(problems)).astype(float), np.ones(len(problems))
