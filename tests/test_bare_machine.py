@@ -36,7 +36,9 @@ core = ["sft", "plan.estimate"]
 core += ["plan.settings", "metrics.composition", "report"]
 for package in ("models", "io", "views", "probe", "faithfulness", "rollouts", "rewards", "grpo", "distributed", "tasks"):
     found = importlib.import_module(f"atmanrl.{package}")
-    core += [each.name.removeprefix("atmanrl.") for each in pkgutil.walk_packages(found.__path__, found.__name__ + ".")]
+    # kernels for a GPU are imported there alone
+    core += [each.name.removeprefix("atmanrl.") for each in pkgutil.walk_packages(found.__path__, found.__name__ + ".")
+             if each.name != "atmanrl.probe.fused"]
 for name in core:
     importlib.import_module(f"atmanrl.{name}")
 

@@ -97,7 +97,7 @@ def test_a_users_splitter_in_an_empty_folder_runs_an_update(folder, tiny_folder,
 
 def test_a_class_that_is_not_there_is_no_delimiter(folder, capsys):
     assert main(["fit", f"--config={ROOT / 'configs/laptop.yaml'}", "--data.delimiter=lines.AnswrLine"]) == 1
-    assert "delimiter names lines.AnswrLine (in YAML, data.delimiter), but no Splitter" in capsys.readouterr().err
+    assert "delimiter names lines.AnswrLine (--data.delimiter), but no Splitter" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")

@@ -137,5 +137,5 @@ def test_the_command_line_refuses_before_anything_is_written(tmp_path, capsys, m
     options = [f"--trainer.precision={name}", f"--trainer.default_root_dir={root}"]
     assert main(["fit", "--config=configs/laptop.yaml", *options]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("atmanrl: error: trainer.precision " + name) and error.count("\n") == 1
+    assert error.startswith("atmanrl: error: --trainer.precision " + name) and error.count("\n") == 1
     assert not root.exists()

@@ -15,10 +15,12 @@ def printed(tmp_path, capsys):
 
     def metrics(text, *arguments):
         (tmp_path / "own.yaml").write_text(text)
-        with pytest.raises(SystemExit) as stop:
-            main(["fit", LAPTOP, f"--config={tmp_path / 'own.yaml'}", *arguments, "--print_config"])
+        try:
+            status = main(["fit", LAPTOP, f"--config={tmp_path / 'own.yaml'}", *arguments, "--print_config"])
+        except SystemExit as stop:
+            status = stop.code
         output = capsys.readouterr()
-        return yaml.safe_load(output.out)["metrics"] if stop.value.code == 0 else output.err
+        return yaml.safe_load(output.out)["metrics"] if status == 0 else output.err
 
     return metrics
 

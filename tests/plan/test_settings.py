@@ -50,7 +50,8 @@ def test_the_numbers_of_a_shipped_config_are_attributes_of_its_objects(path):
     assert settings.max_steps == trainer.max_steps and settings.val_problems == data.val_problems
     assert settings.max_epochs == (-1 if trainer.max_epochs is None else trainer.max_epochs)
     assert settings.problems == data.task.size("train") - data.val_problems
-    assert not settings.notes
+    resampled = "data.resample_zero_spread, which samples some groups more than once"
+    assert settings.notes == ([resampled] if getattr(data, "resample_zero_spread", 0) else [])
     if isinstance(module, SFTModule):
         assert not settings.reinforcement and settings.moments == 2
         assert (settings.queries, settings.minibatch_queries, settings.group) == (data.batch_size, data.batch_size, 1)

@@ -11,6 +11,9 @@ from atmanrl.commands.options.typed import Node
 
 _KEY = re.compile(r"(?<![\w.-])[a-z_]+(?:\.[a-z_]\w*)+(?![\w/]|\.\w)")
 
+_TYPED = re.compile(r"\(in YAML, (--[^()\s]+)\)")
+"""An option that a message meant as a key of YAML, and that was typed."""
+
 
 def with_whole_keys(message: str, root: Node, command: str = "fit") -> str:
     """Return a message in which every option stands as whoever reads it wrote it, or would have to.
@@ -33,7 +36,7 @@ def with_whole_keys(message: str, root: Node, command: str = "fit") -> str:
             return named[0] if match.start() == 0 else named[0].rpartition(": ")[2]
         return _in_a_config(path, command)
 
-    return _KEY.sub(whole, message)
+    return _TYPED.sub(r"(\1)", _KEY.sub(whole, message))
 
 
 def _places(node: Node, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
