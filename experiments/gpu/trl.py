@@ -47,8 +47,10 @@ def measure(args: argparse.Namespace, record: Record) -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with folder(TINY if args.tiny else LLAMA_1B) as place:
         draw_weights(place, scene)
-        for who in TRAINERS:
-            if record.in_time(who, 1.0 if args.tiny else 15.0):
+        for who, (_, options) in TRAINERS.items():
+            if options and not scene.cuda:
+                record.skip(who, "a CPU captures nothing")
+            elif record.in_time(who, 1.0 if args.tiny else 15.0):
                 with record.guarded(who) as found:
                     found |= _one(who, place, scene)
             gc.collect()
