@@ -43,7 +43,7 @@ class Scale:
     own: int = 3
     draws: int = 24
     temperature: float = 0.7
-    chunk: int = 8
+    chunk: int = 4
     solver_steps: int = 200
     warm_steps: int = 450
     warm_batch: int = 32
