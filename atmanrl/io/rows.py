@@ -48,7 +48,7 @@ def _read_parquet(path: Path) -> Iterator[Line]:
 
 
 def _line(number: int, row: dict[str, Any]) -> Line:
-    row = _finite(row)
+    row = finite(row)
     try:
         jsonl.check(row)
     except RowError as error:
@@ -56,10 +56,10 @@ def _line(number: int, row: dict[str, Any]) -> Line:
     return Line(number, row)
 
 
-def _finite(value: Any) -> Any:
-    """The value with None for every number that is not finite, which JSON cannot hold."""
+def finite(value: Any) -> Any:
+    """Return the value with None for every number that is not finite, which JSON cannot hold."""
     if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
+        return {name: finite(inner) for name, inner in value.items()}
     if isinstance(value, list):
-        return [_finite(inner) for inner in value]
+        return [finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -22,7 +22,7 @@ from atmanrl.models.policy import Policy
 from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.rewards import OutcomeReward, Reward, SaliencyReward
 from experiments.gpu.record import Record
-from experiments.real.evaluation import append, data_of, evaluate, fastest_sampler
+from experiments.real.evaluation import append, data_of, evaluate
 from experiments.real.scale import AFTERWARDS, Scale
 from experiments.real.tasks import chosen, task_of
 
@@ -63,13 +63,12 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
     name, device = chosen(args.work), torch.device(args.device)
     task = task_of(name, args.work)
     policy = Policy(str(args.work / "warm")).build().to(device)
-    sampler, way = fastest_sampler(policy)
-    record.put("setting", {"task": name, "sampler": way, "lr": LR, "saliency weight": WEIGHT, "tolerance": TOLERANCE})
+    record.put("setting", {"task": name, "lr": LR, "saliency weight": WEIGHT, "tolerance": TOLERANCE})
     _fit(args, scale, record, policy, data_of(
-        task, sampler, int(seed), 1, queries_per_device=scale.queries, group_size=scale.group, val_problems=1,
+        task, int(seed), 1, queries_per_device=scale.queries, group_size=scale.group, val_problems=1,
         max_new_tokens=scale.new_tokens, resample_zero_spread=1,
     ), _rewards(kind, scale))  # fmt: skip
-    evaluate(args, scale, record, policy.to(device).eval(), task, sampler)
+    evaluate(args, scale, record, policy.to(device).eval(), task)
 
 
 def _rewards(kind: str, scale: Scale) -> dict[str, Reward]:

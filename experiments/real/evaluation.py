@@ -26,7 +26,7 @@ from atmanrl.faithfulness import (
 )
 from atmanrl.metrics.callback import MetricsCallback
 from atmanrl.models.policy import Policy
-from atmanrl.rollouts import HFSampler, Rollout, RolloutBatch, RolloutDataModule, Sampler, SamplingOptions, traces
+from atmanrl.rollouts import Rollout, RolloutBatch, RolloutDataModule, traces
 from atmanrl.tasks import DELIMITER, Task
 from experiments.evidence.measure import means, rows_of
 from experiments.gpu.record import Record
@@ -37,31 +37,17 @@ ROWS = 256
 """Rollouts that are sampled at once in evaluation."""
 
 
-def fastest_sampler(policy: Policy) -> tuple[Sampler, str]:
-    """Return the fastest sampler that works here, with its name: CUDA graphs, or else the plain one with the reason."""
-    if policy.device.type != "cuda":
-        return HFSampler(), "dynamic"
-    sampler = HFSampler(cache="static", compile="cudagraphs")
-    try:
-        sampler.sample(
-            policy, [[1, 2, 3]], torch.full((1, 2, 4), 0.5, dtype=torch.float64), SamplingOptions(max_new_tokens=4)
-        )
-    except Exception as error:
-        return HFSampler(), f"dynamic, since CUDA graphs failed: {error!r:.300}"
-    return sampler, "static, cudagraphs"
-
-
-def data_of(task: Task, sampler: Sampler, seed: int, problems: int, **options: Any) -> RolloutDataModule:
+def data_of(task: Task, seed: int, problems: int, **options: Any) -> RolloutDataModule:
     """Return a data module whose test problems are so many, drawn by seed."""
-    return RolloutDataModule(task, seed=seed, test_problems=problems, sampler=sampler, too_long="drop", **options)
+    return RolloutDataModule(task, seed=seed, test_problems=problems, too_long="drop", **options)
 
 
 def answers(
-    policy: Policy, task: Task, rows: Sequence[Any], samples: int, new_tokens: int, sampler: Sampler,
+    policy: Policy, task: Task, rows: Sequence[Any], samples: int, new_tokens: int,
     delimiter: str = DELIMITER, temperature: float = 1.0,
 ) -> list[Rollout]:  # fmt: skip
     """Return `samples` rollouts of each problem; the same problems get the same random numbers in every call."""
-    data = data_of(task, sampler, 0, len(rows), max_new_tokens=new_tokens, delimiter=delimiter, temperature=temperature)
+    data = data_of(task, 0, len(rows), max_new_tokens=new_tokens, delimiter=delimiter, temperature=temperature)
     at_once = max(1, ROWS // samples)
     batches = [
         data.answer(policy, rows[i : i + at_once], "test", 0, samples).rollouts for i in range(0, len(rows), at_once)
@@ -105,16 +91,12 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
     """Step `before`: the warm start on the chosen task, which the arms are compared with."""
     torch.set_float32_matmul_precision("high")
     policy = Policy(str(args.work / "warm")).build().to(args.device).eval()
-    evaluate(args, scale, record, policy, task_of(chosen(args.work), args.work), fastest_sampler(policy)[0])
+    evaluate(args, scale, record, policy, task_of(chosen(args.work), args.work))
 
 
-def evaluate(
-    args: argparse.Namespace, scale: Scale, record: Record, policy: Policy, task: Task, sampler: Sampler
-) -> None:  # fmt: skip
+def evaluate(args: argparse.Namespace, scale: Scale, record: Record, policy: Policy, task: Task) -> None:
     """Answer the test problems, write the texts, and measure."""
-    rollouts = answers(
-        policy, task, test_rows(task, scale.test_problems), scale.test_samples, scale.new_tokens, sampler
-    )
+    rollouts = answers(policy, task, test_rows(task, scale.test_problems), scale.test_samples, scale.new_tokens)
     record.put("test", table(rollouts, task, scale.test_samples))
     texts = [stored(rollout, arm=args.run, task=chosen(args.work)) for rollout in rollouts]
     append(args.work / f"eval.{args.run}.jsonl", texts)

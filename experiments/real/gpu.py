@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import math
 import platform
 import shlex
 import sys
@@ -27,6 +26,7 @@ from typing import Any
 import torch
 
 from atmanrl.io.files import atomic_write
+from atmanrl.io.rows import finite
 from experiments.gpu.record import Record
 from experiments.real.processes import Child, wait
 from experiments.real.scale import AFTERWARDS, ARMS, FULL, TINY, Scale
@@ -68,15 +68,6 @@ def run(args: argparse.Namespace) -> None:
         record.fail("step", traceback.format_exc())
         raise
     record.end()
-
-
-def finite(value: Any) -> Any:
-    """Return a value for JSON, which has no NaN: None stands in its place."""
-    if isinstance(value, dict):
-        return {key: finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Results:

@@ -20,7 +20,7 @@ from atmanrl.rollouts import Rollout, RolloutBatch, traces
 from atmanrl.rollouts.split import splitter_of
 from experiments.benchmarks.agreement import spearman
 from experiments.gpu.record import Record
-from experiments.real.evaluation import answers, append, fastest_sampler, stored, test_rows
+from experiments.real.evaluation import answers, append, stored, test_rows
 from experiments.real.scale import Scale
 from experiments.real.tasks import task_of
 
@@ -71,10 +71,7 @@ def collect(args: argparse.Namespace, scale: Scale, policy: Policy, record: Reco
     task = task_of(scale.probed, args.work)
     task.ask_for(splitter.instruction)
     rows = [(i, p) for i, p in test_rows(task, 2 * scale.questions) if p.solution and not splitter.cuts(p.solution)]
-    sampler, way = fastest_sampler(policy)
-    own = answers(
-        policy, task, rows, scale.draws, scale.new_tokens, sampler, scale.delimiter, scale.temperature
-    )  # fmt: skip
+    own = answers(policy, task, rows, scale.draws, scale.new_tokens, scale.delimiter, scale.temperature)
     groups = []
     for k, (row, problem) in enumerate(rows):
         usable = [
@@ -88,7 +85,7 @@ def collect(args: argparse.Namespace, scale: Scale, policy: Policy, record: Reco
         if len(usable) >= scale.own:
             groups.append([traces.from_json(gold, row, policy, problem.id, splitter), *usable[: scale.own]])
     record.put("traces", {
-        "sampler": way, "questions asked": len(rows), "samples": len(own),
+        "questions asked": len(rows), "samples": len(own),
         "with reasoning and answer": sum(r.can_be_probed for r in own), "right": sum(bool(r.correct) for r in own),
         "questions": min(len(groups), scale.questions), "a question": 1 + scale.own,
     })  # fmt: skip

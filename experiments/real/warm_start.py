@@ -18,7 +18,7 @@ from atmanrl.models.policy import Policy
 from atmanrl.sft import SFTDataModule, SFTModule
 from atmanrl.tasks import GSM8K, MixtureTask, WordProblems
 from experiments.gpu.record import Record
-from experiments.real.evaluation import answers, fastest_sampler, table, test_rows
+from experiments.real.evaluation import answers, table, test_rows
 from experiments.real.scale import Scale
 from experiments.real.tasks import HELD, STEPS, STORIES, STORY_SEEDS, TRAIN, choose, task_of
 
@@ -44,13 +44,11 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
     _train(args, scale, record, policy, device)
     policy.to(device).eval()
     policy.save(args.work / "warm")
-    sampler, way = fastest_sampler(policy)
-    record.put("sampler", way)
     accuracy: dict[str, float] = {}
     for name in (*STEPS, STORIES):
         task = task_of(name, args.work, HELD)
         rows = test_rows(task, scale.held_out, "train")
-        rollouts = answers(policy, task, rows, scale.held_samples, scale.new_tokens, sampler)
+        rollouts = answers(policy, task, rows, scale.held_samples, scale.new_tokens)
         accuracy[name] = sum(bool(r.correct) for r in rollouts) / len(rollouts)
         record.put(f"held out, {name}", table(rollouts, task, scale.held_samples))
     name = choose(accuracy)
