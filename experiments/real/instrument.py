@@ -143,7 +143,7 @@ def _calibrate(solver: Solver, batch: RolloutBatch, paper: Column, column: Colum
     assert solver.calibration is not None
     due, size = solver.calibration.due, len(batch)
     latest = [values[-size:] if due else [] for values in (paper.rewards, column.rewards, column.groups)]
-    check = Agreement.of(*latest)  # type: ignore[arg-type]
+    check = Agreement.of(*latest)
     solver.calibration.observe(sum(column.gradients[-size:]), check, solver.steps * size * due)
     solver.tolerance = solver.calibration.tolerance
 

@@ -51,7 +51,7 @@ def choose(accuracy: Mapping[str, float]) -> str:
         accuracy: of each task, from the hardest.
     """
     often = [name for name, share in accuracy.items() if share >= LEAST]
-    return often[0] if often else max(reversed(accuracy), key=accuracy.__getitem__)
+    return often[0] if often else max(reversed(list(accuracy)), key=accuracy.__getitem__)
 
 
 def chosen(work: Path) -> str:
