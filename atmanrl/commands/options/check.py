@@ -6,11 +6,12 @@ import os
 from collections.abc import Sequence
 
 from atmanrl.commands.moved import moved, renamed
-from atmanrl.commands.options.errors import OptionError, did_you_mean, nearest
+from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.sections import BASES, DEFAULTS, METRICS, OBJECTS, defaults_of, kinds
 from atmanrl.commands.options.signatures import Kind, Signature, is_abstract, signature
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
 from atmanrl.commands.options.typed import Node
+from atmanrl.errors import did_you_mean, nearest
 
 _TRUTH = ("true", "false", "yes", "no", "on", "off", "0", "1")
 
