@@ -165,7 +165,10 @@ class ReasoningGym(Task):
         try:
             return self.worker({"method": method, "arguments": arguments}, seconds).value
         except LoadError as error:
-            raise TaskError(f"ReasoningGym: reasoning-gym cannot be used: {error}.") from error
+            raise TaskError(
+                f"ReasoningGym: reasoning-gym cannot be used: {error}. (It runs in a process of its own: a script that "
+                "makes this task does so beneath `if __name__ == '__main__':`.)"
+            ) from error
 
 
 def _seed(text: str) -> int:

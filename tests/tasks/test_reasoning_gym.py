@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from conftest import fenced
 
 from atmanrl.metrics.majority import answer_classes
 from atmanrl.tasks import MixtureTask, ReasoningGym, TaskError, reasoning_gym
@@ -121,6 +122,16 @@ def test_a_mixture_takes_generators_and_sends_their_entry_along(gym):
     task = MixtureTask({"sums": gym("chain_sum", train_size=4), "words": gym("spell_backward", train_size=4)})
     for problem in task.problems("train"):
         assert task.is_right(problem.gold, problem) and problem.columns["entry"]["question"] == problem.question
+
+
+def test_the_documented_reward_gives_partial_marks(gym):
+    (problem,) = gym("spell_backward", train_size=1).problems("train")
+    names = {}
+    exec(fenced("docs/tasks.md", "python", "# partial.py"), names)
+    near = problem.gold[:-1] + "#"
+    answers = [f"Let me see. ##### {problem.gold}", f"##### {near}", "no delimiter"]
+    right, partial, none = names["marks"](answers, [problem.columns["entry"]] * 3)
+    assert right == 1 and 0.5 < partial < 1 and none == 0
 
 
 @pytest.mark.parametrize(
