@@ -86,8 +86,16 @@ class Agreement:
         Returns:
             The bound, or NaN where there are too few rollouts for one: at least three more than groups are needed.
         """
+        return self._bound(-NormalDist().inv_cdf(confidence))
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Return a two-sided interval of the correlation; NaN for both ends where `lower_bound` has none."""
+        quantile = NormalDist().inv_cdf((1 + confidence) / 2)
+        return self._bound(-quantile), self._bound(quantile)
+
+    def _bound(self, quantile: float) -> float:
         degrees = self.rollouts - self.groups - 2
         if degrees < 1 or math.isnan(self.pearson):
             return math.nan
-        z = math.atanh(min(self.pearson, 1 - 1e-12))
-        return math.tanh(z - NormalDist().inv_cdf(confidence) / math.sqrt(degrees))
+        z = math.atanh(max(min(self.pearson, 1 - 1e-12), 1e-12 - 1))
+        return math.tanh(z + quantile / math.sqrt(degrees))

@@ -14,10 +14,11 @@ from atmanrl.errors import UserError
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.modes import plain_outputs
 from atmanrl.models.policy import Policy, PolicyError
-from atmanrl.probe import MaskProbe, ProbeError, ProbeResult, Solver
+from atmanrl.probe import MaskProbe, PaperSolver, ProbeError, ProbeResult, Solver
 from atmanrl.probe.explanation import Explanation
 from atmanrl.probe.mask import Entries, Orientation, Shape
 from atmanrl.probe.module import Attention, SolverName
+from atmanrl.probe.reference_check import ReferenceCheck, SolvedTwice, check_possible
 from atmanrl.probe.target import Target, target_of
 from atmanrl.probe.writing import Written, say_unmarked, scored_answer, write
 from atmanrl.rollouts.split import DEFAULT, Splitter, splitter_of
@@ -45,6 +46,7 @@ def explain(
     cache_prompts: bool = True,
     device: str = "auto",
     dtype: DtypeName = "auto",
+    check: int | None = None,
 ) -> Explanation:
     """Measure how much each token of a chain of thought matters to the right answer, by `MaskProbe`.
 
@@ -74,6 +76,7 @@ def explain(
         device: where a model is loaded to: `cpu`, `cuda`, `cuda:1`, `mps`; `auto` takes a CUDA GPU where there is one.
         dtype: of a loaded model's weights; `auto` takes float32, and bfloat16 on a GPU that has it for weights that are
             stored so. Masks are float32 in any case.
+        check: 1 solves the trace by the paper's solver, too, and tells how well the two agree.
 
     Raises:
         UserError: `prompt`, `cot` or `answer` is empty, `cot` holds the delimiter, an option is out of its range,
@@ -86,6 +89,11 @@ def explain(
         None, solver, init_value, scale, orientation, include_eos, attention=attention, cache_prompts=cache_prompts,
         keep_masks=True, shape=shape,
     )  # fmt: skip
+    check_possible(probe, check, "check")
+    if check is not None and check > 1:
+        raise UserError(
+            f"check is {check}, and explain has one trace to check; give 1, or take `atmanrl probe` for more."
+        )
     splitter = None if delimiter is None else splitter_of(delimiter)
     _check_texts(prompt, cot, answer, splitter or DEFAULT)
     policy = _policy(model, tokenizer, device, dtype)
@@ -102,6 +110,7 @@ def explain(
         target = _target(policy, prompt_ids, completion, answer, splitter, eos_id)
     with plain_outputs(policy.model.config), cudnn_attention(policy.cudnn_attention):
         result = probe.solve_targets(policy, [target])
+        checked = None if check is None else _checked(probe, policy, target, result)
     settings = {
         "solver": type(probe.solver).__name__, **_options(probe.solver), "init_value": init_value, "scale": scale,
         "orientation": orientation, "shape": shape, "include_eos": include_eos, "attention": attention,
@@ -110,7 +119,7 @@ def explain(
         **({} if written is None else {"max_new_tokens": max_new_tokens}),
     }  # fmt: skip
     texts = partial(token_texts, policy.tokenizer, visible=splitter.visible(policy.tokenizer))
-    explanation = _explanation(policy.path, prompt, scored, target, result, settings, texts)
+    explanation = replace(_explanation(policy.path, prompt, scored, target, result, settings, texts), check=checked)
     if written is None:
         return explanation
     return replace(explanation, completion=written.text, own_answer=written.parts.answer, has_gold=answer is not None)
@@ -198,6 +207,14 @@ def _target(
     if set(target.answer_ids) - {eos_id} <= {tokenizer.unk_token_id}:
         raise ProbeError(f"the answer {answer!r} has only tokens that the tokenizer does not know.")
     return target
+
+
+def _checked(probe: MaskProbe, policy: Policy, target: Target, result: ProbeResult) -> ReferenceCheck:
+    """Solve a target by the reference, too, and compare."""
+    reference = probe.solve_targets(policy, [target], PaperSolver.reference(probe.solver))
+    (own, expected) = (result.saliency[0], reference.saliency[0])
+    assert own is not None and expected is not None
+    return ReferenceCheck.of([SolvedTwice(float(result.reward[0]), own, float(reference.reward[0]), expected)])
 
 
 def _options(solver: Solver) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from atmanrl.io.files import atomic_write, shown_path
 from atmanrl.io.terminal import output_encoding
+from atmanrl.probe.reference_check import ReferenceCheck
 from atmanrl.views import figure1, trace_page, trace_text
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Explanation:
         completion: all that the model wrote; None where the chain of thought was given.
         own_answer: the model's own answer in it; None where nothing marks one.
         has_gold: whether `answer` is the gold one, and not the model's own.
+        check: agreement with the paper's solver, where that was asked for.
 
     Example:
         `Explanation(model="gpt2", prompt="3 + 4?", answer="7", tokens=(" 3", " +", " 4"), saliency=(0.31, 0.02, 0.29),
@@ -69,6 +71,7 @@ class Explanation:
     completion: str | None = None
     own_answer: str | None = None
     has_gold: bool = True
+    check: ReferenceCheck | None = None
 
     @property
     def cot(self) -> str:
@@ -82,6 +85,7 @@ class Explanation:
             id=shown_path(self.model), prompt=self.prompt, token_texts=list(self.tokens), saliency=list(self.saliency),
             answer=self.own_answer, gold=self.answer if self.has_gold else None, correct=None, reward=self.reward,
             loss_initial=self.loss_initial, loss_final=self.loss_final,
+            note="" if self.check is None else str(self.check),
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -118,6 +122,7 @@ class Explanation:
             "gradients": self.gradients, "seconds": self.seconds, "model": self.model, "settings": self.settings,
             **{name: value for name, value in self.settings.items() if name == "delimiter"},  # absent by default
             **({} if self.own_answer is None else {"answer": self.own_answer}),
+            **({} if self.check is None else {"check": self.check.as_dict()}),
         }  # fmt: skip
         if mask:
             pairs = zip(self.mask.tolist(), self.entries.tolist(), strict=True)

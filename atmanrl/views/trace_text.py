@@ -24,7 +24,7 @@ FAINTEST = 0.1
 
 
 def coloured(view: TraceView, encoding: str | None = None) -> Text:
-    """Return a trace for rich's console: header, reasoning on a coloured background, gold answer.
+    """Return a trace for rich's console: header, reasoning on a coloured background, gold answer, note.
 
     Args:
         view: the trace.
@@ -39,11 +39,13 @@ def coloured(view: TraceView, encoding: str | None = None) -> Text:
     text.append(encodable(escape.line(header(view)), encoding) + "\n", style="bold")
     for token, share, _ in spans(view, colour_scale([view])):
         text.append(encodable(escape.terminal(token), encoding), style=_style(share))
-    return text.append("\n" + encodable(escape.line(_answers(view)), encoding), style="dim")
+    for line in _below(view):
+        text.append("\n" + encodable(escape.line(line), encoding), style="dim")
+    return text
 
 
 def plain(view: TraceView, encoding: str | None = None) -> str:
-    """Return a trace for `print`: header, reasoning with its saliency as bars beneath, where it is above 0, gold answer.
+    """Return a trace for `print`: header, reasoning with bars beneath for saliencies above 0, gold answer, note.
 
     Args:
         view: the trace.
@@ -67,7 +69,8 @@ def plain(view: TraceView, encoding: str | None = None) -> str:
             # the space before a word is no part of its bar
             beneath += " " * blank + bar * cell_len(text[blank:])
     lines += [above, beneath.rstrip()] if above else []
-    return "\n".join([line for line in lines if line] + [encodable(escape.line(_answers(view)), encoding)])
+    below = [encodable(escape.line(line), encoding) for line in _below(view)]
+    return "\n".join([line for line in lines if line] + below)
 
 
 def header(view: TraceView) -> str:
@@ -91,6 +94,11 @@ def _units(texts: list[Span], encoding: str | None) -> list[tuple[str, float]]:
             if part:
                 units.append((encodable(escape.line(part), encoding), share))
     return units
+
+
+def _below(view: TraceView) -> list[str]:
+    """Return the lines beneath a reasoning."""
+    return [_answers(view), *([view.note] if view.note else [])]
 
 
 def _answers(view: TraceView) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from atmanrl.probe.agreement import Agreement
+from atmanrl.probe.reference_check import spearman as probe_spearman
 
 GROUP = 8
 """Rollouts of a problem."""
@@ -32,11 +33,11 @@ def slope(reference: Tensor, reward: Tensor) -> float:
 def spearman(reference: Sequence[list[float] | None], saliency: Sequence[list[float] | None]) -> float:
     """Mean rank correlation of a rollout's token saliencies."""
     ranks = [
-        np.corrcoef(np.argsort(np.argsort(a)), np.argsort(np.argsort(b)))[0, 1]
+        probe_spearman(a, b)
         for a, b in zip(reference, saliency, strict=True)
         if a is not None and b is not None and len(a) > 2
     ]
-    return float(np.mean(ranks))
+    return float(np.nanmean(ranks))
 
 
 def largest_difference(reference: Tensor, reward: Tensor) -> float:

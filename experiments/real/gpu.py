@@ -1,6 +1,6 @@
 """The instrument and AtManRL on SmolLM2-135M-Instruct, on one GPU in minutes: one command, several processes at once.
 
-    python -m experiments.real.gpu --gguf SmolLM2.gguf --data ../shared/data/gsm8k --minutes 8 --json OUT/real.json
+    python -m experiments.real.gpu --gguf SmolLM2.gguf --data DIR --minutes 8 --json OUT/real.json
 
 First `instrument` and `warm_start` run beside each other, then six arms (outcome, outcome + saliency; three seeds each).
 Results are on disk after every figure: `OUT/real.json`, and beside it the texts, `real.traces.jsonl` and `real.eval.jsonl`.

@@ -1,4 +1,4 @@
-"""How much is done on a GPU, and how little to try the scripts on a CPU."""
+"""How much is done on a GPU and on a CPU, and how little to try the scripts."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Scale:
         delimiter: that the instrument's traces are written with: what the untrained model writes by itself.
         questions: of the instrument, each with a gold solution and `own` samples of the model.
         draws: samples of a question at `temperature`, of which those with a delimiter are taken.
+        asked: questions that are sampled at a time.
         chunk: questions that are solved at a time, by every solver in turn.
         solver_steps: of every mask (the paper's 200).
         warm_steps: optimizer steps of the warm start, on batches of `warm_batch` solutions.
@@ -42,6 +43,7 @@ class Scale:
     questions: int = 16
     own: int = 3
     draws: int = 24
+    asked: int = 32
     temperature: float = 0.7
     chunk: int = 4
     solver_steps: int = 200
@@ -63,6 +65,8 @@ class Scale:
 
 
 FULL = Scale()
+ON_CPU = Scale(chunk=1, draws=12, asked=1)
+"""The instrument question by question, in hours: 16 questions, 64 traces."""
 TINY = Scale(
     probed="word_problems", delimiter="#####", questions=2, own=1, draws=6, chunk=1, solver_steps=5, warm_steps=2,
     warm_batch=4, stories=40, held_out=2, held_samples=2, queries=2, group=2, new_tokens=100, test_problems=2,

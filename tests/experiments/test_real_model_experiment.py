@@ -7,10 +7,11 @@ import time
 import pytest
 from tiny_gguf import tiny_llama, write
 
-from experiments.real import gpu, summarise
-from experiments.real.instrument import Column, solvers
+from experiments.real import cpu, gpu, summarise
+from experiments.real.instrument import solvers
 from experiments.real.processes import Child, wait
 from experiments.real.scale import FULL, TINY
+from experiments.real.solved import Column, Solved
 from experiments.real.tasks import HELD, STORIES, TRAIN, choose, split_data, task_of
 
 
@@ -96,6 +97,42 @@ def test_solvers_are_compared_by_advantages_within_groups():
     assert figures["largest difference of advantages"] == pytest.approx(0, abs=1e-12)
     assert figures["token spearman"] == pytest.approx(1)
     assert next(iter(solvers(200))) == "paper"
+
+
+def on_cpu(data, out, *options):
+    command = ["--tiny", "--data", str(data), "--work", str(out / "work"), "--json", str(out / "cpu.json")]
+    return cpu.main([*command, "--model", "experiments/laptop/policy", *options])
+
+
+def test_the_instrument_on_a_cpu_goes_on_where_it_was_stopped(data, tmp_path, monkeypatch):
+    real, calls = Solved.by, []
+
+    def by(*args):
+        if len(calls) == 7:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(Solved, "by", by)
+    with pytest.raises(KeyboardInterrupt):
+        on_cpu(data, tmp_path)  # within the second of two questions, of five solvers each
+    monkeypatch.setattr(Solved, "by", lambda *args: calls.append(args) or real(*args))
+    assert on_cpu(data, tmp_path) == 0
+    assert len(calls) == 2 * len(solvers(1))
+    figures = json.loads((tmp_path / "cpu.json").read_text())["steps"]["instrument"]["figures"]
+    assert figures["traces"]["questions"] == 2 and figures["solvers"]["paper"]["traces"] == 4
+    assert len((tmp_path / "cpu.traces.jsonl").read_text().splitlines()) == 4
+    before = (tmp_path / "cpu.traces.jsonl").read_text()
+    assert on_cpu(data, tmp_path) == 0 and (tmp_path / "cpu.traces.jsonl").read_text() == before
+
+
+def test_the_instrument_takes_no_folder_with_results_of_another_model(data, tmp_path, capsys):
+    assert on_cpu(data, tmp_path, "--model", str(tmp_path)) == 1
+    assert "holds no model" in capsys.readouterr().err
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/settings.json").write_text("{}")
+    assert on_cpu(data, tmp_path) == 1
+    assert "another model or of other sizes" in capsys.readouterr().err
 
 
 def test_json_has_no_nan():

@@ -72,6 +72,7 @@ SCREENS = {
         Entry('--cot=" 3 + 4 = 7."', "a reasoning to be explained", "the model's own"),
         DELIMITER,
         Entry("--solver=paper", "200 gradients; `adaptive` takes a sixth", "adaptive"),
+        Entry("--check=1", "solves it by `paper`, too, and tells how well the two agree", "none"),
         Entry("--html=saliency.html", "writes a page to look at; likewise --json, --figure", "no page"),
     ),
     "probe": (
@@ -83,6 +84,7 @@ SCREENS = {
         Entry("--fields.prompt=question", "where a row keeps its prompt; so for its other fields", "recognised"),
         DELIMITER,
         Entry("--probe.solver=adaptive", "a sixth of the gradients of `paper`", "paper"),
+        Entry("--check=8", "solves so many by `paper`, too, and tells how well the two agree", "none"),
         Entry("--batch_size=32", "traces that are probed, and written, together", "64"),
         Entry("--skip_bad_rows=true", "leaves out rows that cannot be probed", "false"),
         Entry("--device=cpu", "cpu, cuda, cuda:1, mps", "auto"),

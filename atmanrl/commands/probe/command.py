@@ -19,7 +19,7 @@ from atmanrl.commands.parser import RunParser
 from atmanrl.commands.probe import results
 from atmanrl.commands.probe.folder import COMMAND, Folder, content
 from atmanrl.commands.probe.progress import TraceProgress
-from atmanrl.commands.probe.trace_file import TraceFile
+from atmanrl.commands.probe.trace_file import StoredTrace, TraceFile
 from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
@@ -27,7 +27,8 @@ from atmanrl.io.folders import locked
 from atmanrl.io.terminal import say_end, say_note
 from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
-from atmanrl.probe import MaskProbe
+from atmanrl.probe import MaskProbe, PaperSolver
+from atmanrl.probe.reference_check import check_possible, spread_over
 from atmanrl.rollouts import DelimiterSplitter, Splitter
 from atmanrl.rollouts.split import splitter_of
 from atmanrl.rollouts.trace_rows import Fields
@@ -59,6 +60,7 @@ def main(args: list[str]) -> int:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}; give at least 1.")
     instances = parser.instantiate_classes(options)
+    check_possible(instances.probe, options.check, "--check")
     splitter = None if instances.delimiter is None else splitter_of(instances.delimiter)
     command = ["atmanrl", "probe", *args]
     folder = None
@@ -102,6 +104,10 @@ def _parser() -> RunParser:
         help="leave out rows that cannot be probed, instead of stopping at the first",
     )  # fmt: skip
     parser.add_argument("--batch_size", type=int, default=64, help="traces that are probed, and written, together")
+    parser.add_argument(
+        "--check", type=int | None, default=None,
+        help="solve so many traces by the paper's solver, too, and tell how well the two agree",
+    )  # fmt: skip
     parser.add_argument(
         "--device",
         type=str,
@@ -162,22 +168,47 @@ def _run(options: Any, probe: MaskProbe, file: TraceFile, folder: Folder, comman
         done = folder.rewind(size, [trace.line for trace in usable])
         if not usable:
             folder.append([], 0.0)
+        checked = _checked(usable, options.check)
         with TraceProgress(len(usable), done) as bar, cudnn_attention(policy.cudnn_attention):
             for start in range(done, len(usable), size):
                 began, batch = time.perf_counter(), usable[start : start + size]
                 torch.manual_seed(start)  # a user's solver may draw random numbers: the same ones after a restart
                 result = probe.solve_targets(policy, [trace.target for trace in batch])
+                reference = _reference(probe, policy, batch, checked)
                 seconds = time.perf_counter() - began
-                folder.append(list(results.to_json(batch, result, policy.tokenizer)), seconds)
+                folder.append(list(results.to_json(batch, result, policy.tokenizer, reference)), seconds)
                 bar.advance(len(batch), seconds, f"saliency {float(result.reward.nanmean()):.3f}")
     assert folder.progress is not None
     summary = {"traces": folder.progress["traces"], **results.metrics(folder.done())}
     summary |= {**{name: folder.progress[name] for name in UNPROBED}, "settings": folder.settings}
     summary |= {"versions": results.versions(), "command": command}
     summary |= {name: folder.progress[name] for name in ("device", "dtype")}
+    if options.check is not None and (check := results.check(folder.done())) is not None:
+        summary["check"] = {**check.as_dict(), "sentence": str(check)}
     summary["seconds"] = round(folder.progress["seconds"], 3)
     folder.finish(summary, results.to_page(folder.done(), summary))
     folder.progress = summary
+
+
+def _checked(usable: list[StoredTrace], count: int | None) -> set[int]:
+    """Return the lines of the traces that the paper's solver solves, too."""
+    if count is None:
+        return set()
+    if count > len(usable):
+        say_note(f"--check asks for {count} traces, and {len(usable)} can be probed: all of them are checked.")
+    return {usable[place].line for place in spread_over([trace.target.prompt_ids for trace in usable], count)}
+
+
+def _reference(
+    probe: MaskProbe, policy: Policy, batch: list[StoredTrace], checked: set[int]
+) -> dict[int, tuple[float, list[float]]]:
+    """Return reward and saliency by the paper's solver, by line, of those traces of a batch that are checked."""
+    chosen = [trace for trace in batch if trace.line in checked]
+    if not chosen:
+        return {}
+    result = probe.solve_targets(policy, [trace.target for trace in chosen], PaperSolver.reference(probe.solver))
+    pairs = zip(result.reward.tolist(), result.saliency, strict=True)
+    return {trace.line: (reward, saliency or []) for trace, (reward, saliency) in zip(chosen, pairs, strict=True)}
 
 
 def _say(folder: Folder) -> None:
@@ -191,6 +222,8 @@ def _say(folder: Folder) -> None:
             lines[LISTED:] = [f"... {len(lines) - LISTED} more: {folder.summary}"]
         for line in lines:
             console.print(escape.terminal(line), highlight=False, markup=False, soft_wrap=True)
+    if check := summary.get("check"):
+        console.print(escape.terminal(f"check: {check['sentence']}"), highlight=False, markup=False, soft_wrap=True)
     mean, spread = summary["saliency"]["mean"], summary["saliency"]["std"]
     text = f"All done: {summary['probed']} of {summary['traces']} traces probed"
     if summary["without_saliency"]:

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 
 from pydantic import Field, FiniteFloat
 from typing_extensions import TypedDict
@@ -69,6 +69,26 @@ class Spread(TypedDict):
     std: FiniteFloat | None
 
 
+class Check(TypedDict):
+    """Agreement with the paper's solver, see `probe.reference_check.ReferenceCheck`; None for what is not known.
+
+    Example:
+        `{"traces": 8, "within_groups": False, "pearson": 0.998, "pearson_low": 0.987, "pearson_high": 0.9997, "slope": 0.99,
+        "largest_difference": 0.002, "token_spearman": 0.997, "token_spearman_least": 0.99, "sentence": "8 traces ..."}`
+    """
+
+    traces: Count
+    within_groups: bool
+    pearson: FiniteFloat | None
+    pearson_low: FiniteFloat | None
+    pearson_high: FiniteFloat | None
+    slope: FiniteFloat | None
+    largest_difference: FiniteFloat | None
+    token_spearman: FiniteFloat | None
+    token_spearman_least: FiniteFloat | None
+    sentence: str
+
+
 class Summary(Progress):
     """`summary.json`: the results of a finished run.
 
@@ -78,6 +98,7 @@ class Summary(Progress):
 
     probed: Count
     saliency: Spread
+    check: NotRequired[Check]
 
 
 class Folder:

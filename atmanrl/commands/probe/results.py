@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from statistics import fmean, stdev
 from typing import Any
@@ -16,6 +16,7 @@ from atmanrl import __version__
 from atmanrl.commands.probe.trace_file import StoredTrace
 from atmanrl.io.files import shown_path
 from atmanrl.probe import ProbeResult
+from atmanrl.probe.reference_check import ReferenceCheck, SolvedTwice, spearman
 from atmanrl.rollouts import Rollout, traces
 from atmanrl.rollouts.token_texts import token_texts
 from atmanrl.views.trace_page import TraceView, page
@@ -26,8 +27,20 @@ SHOWN = 1000
 """Most traces on the page, all of which a browser has to hold."""
 
 
-def to_json(probed: list[StoredTrace], result: ProbeResult, tokenizer: Any) -> Iterator[Json]:
-    """Yield the probed traces as they are written: by the schema of `rollouts.traces`, with the probe's result."""
+def to_json(
+    probed: list[StoredTrace],
+    result: ProbeResult,
+    tokenizer: Any,
+    reference: Mapping[int, tuple[float, list[float]]] = {},  # noqa: B006  it is read alone
+) -> Iterator[Json]:
+    """Yield the probed traces as they are written: by the schema of `rollouts.traces`, with the probe's result.
+
+    Args:
+        probed: the traces.
+        result: of each of them.
+        tokenizer: the policy's.
+        reference: reward and saliency by the paper's solver, by line, of those that were checked.
+    """
     numbers = (
         result.reward.tolist(),
         result.loss_initial.tolist(),
@@ -40,7 +53,9 @@ def to_json(probed: list[StoredTrace], result: ProbeResult, tokenizer: Any) -> I
         yield {
             "line": trace.line, **traces.to_json(rollout), "pieces": cot_texts(rollout, tokenizer),
             "loss_initial": _known(initial), "loss_final": _known(final), "gradients": gradients,
-        }  # fmt: skip
+        } | ({
+            "reference": {"reward": reference[trace.line][0], "saliency": reference[trace.line][1]}
+        } if trace.line in reference else {})  # fmt: skip
 
 
 def _known(value: float) -> float | None:
@@ -72,6 +87,18 @@ def metrics(done: Iterable[Json]) -> Json:
     return {"probed": probed, **spread}
 
 
+def check(done: Iterable[Json]) -> ReferenceCheck | None:
+    """Return the agreement of the two solvers over the traces that both have solved; None where there is none."""
+    traces_checked = [
+        SolvedTwice(
+            trace["rewards"]["saliency"], trace["saliency"], trace["reference"]["reward"],
+            trace["reference"]["saliency"], trace["prompt"],
+        )
+        for trace in done if trace.get("reference") and trace["rewards"]["saliency"] is not None
+    ]  # fmt: skip
+    return ReferenceCheck.of(traces_checked) if traces_checked else None
+
+
 def versions() -> dict[str, str]:
     """Return the versions of what the results depend on."""
     return {
@@ -89,13 +116,18 @@ def to_page(done: Iterable[Json], summary: Json) -> str:
         intro += [f"mean saliency {mean:.4f}" + (f", standard deviation {spread:.4f}" if spread is not None else "")]
     if summary["probed"] > SHOWN:
         intro += [f"the first {SHOWN} are shown"]
-    return page("Saliency of stored traces", [_view(trace) for trace in islice(done, SHOWN)], "; ".join(intro) + ".")
+    said = "; ".join(intro) + "." + (f" {summary['check']['sentence']}" if "check" in summary else "")
+    return page("Saliency of stored traces", [_view(trace) for trace in islice(done, SHOWN)], said)
 
 
 def _view(trace: Json) -> TraceView:
+    note = f"line {trace['line']}, {trace['gradients']} gradients"
+    if reference := trace.get("reference"):
+        ranks = spearman(reference["saliency"], trace["saliency"])
+        note += f"; by the paper's solver {reference['reward']:.4f}, rank correlation of tokens {ranks:.4f}"
     return TraceView(
         id=trace["problem_id"], prompt=trace["prompt"], token_texts=trace["pieces"], saliency=trace["saliency"],
         answer=trace["answer"], gold=trace["gold"], correct=trace["right"], reward=trace["rewards"]["saliency"],
         loss_initial=trace["loss_initial"], loss_final=trace["loss_final"],
-        note=f"line {trace['line']}, {trace['gradients']} gradients",
+        note=note,
     )  # fmt: skip

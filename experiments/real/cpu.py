@@ -1,0 +1,112 @@
+"""The instrument on SmolLM2-135M-Instruct on a CPU, question by question, in hours: the same call goes on where it stopped.
+
+    python -m experiments.real.fetch
+    python -m experiments.real.cpu --data DIR --json OUT/cpu.json [--questions 3] [--minutes 40]
+
+DIR holds GSM8K's `train.jsonl` and `test.jsonl`. What is done is kept in `--work`; `OUT/cpu.json` has the figures of all
+questions so far and `OUT/cpu.traces.jsonl` the texts, rewards and saliency. Three questions are 12 traces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atmanrl.errors import UserError
+from atmanrl.io.files import atomic_write
+from atmanrl.io.rows import finite
+from atmanrl.io.terminal import say_error
+from experiments.gpu.record import Record
+from experiments.real import instrument
+from experiments.real.fetch import FOLDER
+from experiments.real.scale import ON_CPU, TINY, Scale
+from experiments.real.tasks import split_data
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    options = argparse.ArgumentParser(prog="python -m experiments.real.cpu", description=__doc__.split("\n")[0])
+    options.add_argument("--model", type=Path, default=FOLDER, help=f"the model's folder (default: {FOLDER})")
+    options.add_argument("--data", type=Path, required=True, help="a folder with GSM8K's train.jsonl and test.jsonl")
+    options.add_argument("--work", type=Path, default=Path("runs/real"), help="what is done (default: runs/real)")
+    options.add_argument("--json", type=Path, required=True, help="figures; texts are written beside it")
+    options.add_argument("--questions", type=int, default=ON_CPU.questions, help="of four traces each (default: 16)")
+    options.add_argument("--minutes", type=float, default=float("inf"), help="no question is begun that takes longer")
+    options.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script")
+    return options
+
+
+def prepare(args: argparse.Namespace, scale: Scale) -> None:
+    """Put data and model where the instrument finds them, unless an earlier call has.
+
+    Raises:
+        UserError: no model there, or the folder holds results of another model or of other sizes.
+    """
+    weights = sorted(args.model.glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{args.model} holds no model; `python -m experiments.real.fetch` makes {FOLDER}.")
+    sizes = asdict(replace(scale, questions=0))
+    settings = {"weights": [hashlib.sha256(each.read_bytes()).hexdigest() for each in weights], "sizes": sizes}
+    settings = json.loads(json.dumps(settings))
+    noted = args.work / "settings.json"
+    if noted.exists() and json.loads(noted.read_text()) != settings:
+        raise UserError(f"{args.work} holds results of another model or of other sizes; give another folder by --work.")
+    args.work.mkdir(parents=True, exist_ok=True)
+    if not noted.exists():
+        split_data(args.data, args.work, scale.problems)
+    (args.work / "base").unlink(missing_ok=True)
+    (args.work / "base").symlink_to(args.model.resolve())
+    with atomic_write(noted) as file:
+        json.dump(settings, file)
+
+
+def head(argv: Sequence[str]) -> dict[str, Any]:
+    """Return what a reader needs to repeat the figures."""
+    return {
+        "command": shlex.join(["python", "-m", "experiments.real.cpu", *argv]),
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "device": f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} thread(s)",
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure; returns the exit status, 1 where it was refused."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    args.device = "cpu"
+    scale = TINY if args.tiny else replace(ON_CPU, questions=args.questions)
+    try:
+        prepare(args, scale)
+    except UserError as error:
+        say_error(error)
+        return 1
+    record = Record(args.work / "instrument.json", args.minutes * 60)
+    instrument.measure(args, scale, record)
+    record.end()
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(args.json) as file:
+        file.write(json.dumps(finite({**head(argv), "steps": {"instrument": record.as_dict()}}), indent=1) + "\n")
+    texts = args.work / "traces.jsonl"
+    if texts.exists():
+        with atomic_write(args.json.with_suffix(".traces.jsonl")) as file:
+            file.write(texts.read_text())
+    print(json.dumps(record.as_dict(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
