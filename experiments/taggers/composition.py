@@ -1,0 +1,95 @@
+"""Table 1's composition by several taggers side by side, of the reasonings that the evidence's tests stored.
+
+    python -m experiments.taggers.composition --pipeline en_core_web_sm --json experiments/taggers/results/composition.json
+
+The lexical rules are always the first column. Figures are means over seeds with their standard deviation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from atmanrl.metrics.columns import COMPOSITION
+from atmanrl.metrics.conditions import LEXICAL_RULES
+from atmanrl.metrics.tagger import build_tagger, count_tokens
+
+RESULTS = Path("experiments/evidence/results")
+ARMS = {"a": "outcome alone", "b": "outcome + saliency", "d": "outcome + price on tokens"}
+
+
+def shares(texts: Sequence[str], pipeline: str | None) -> dict[str, float]:
+    """Return the shares of numbers, stop words and symbols among the tokens of all texts together, in per cent."""
+    counts = [count_tokens(doc) for doc in build_tagger(pipeline).pipe(texts, batch_size=64)]
+    tokens, *classes = np.sum(counts, axis=0)
+    return {name: 100 * float(count) / float(tokens) for name, count in zip(COMPOSITION, classes, strict=True)}
+
+
+def reasonings(run: Path, samples: int) -> list[str]:
+    """Return the reasonings of a run's test, the first samples of each problem."""
+    with gzip.open(run / "completions.jsonl.gz", "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    return [row["cot"] for row in rows if row["sample"] < samples]
+
+
+def measure(results: Path, seeds: int, samples: int, pipelines: Sequence[str | None]) -> dict[str, Any]:
+    """Count every arm's reasonings, seed by seed, by every tagger."""
+    arms: dict[str, Any] = {}
+    for key, name in ARMS.items():
+        texts = [reasonings(results / f"{key}-{seed}", samples) for seed in range(seeds)]
+        by_tagger: dict[str, Any] = {}
+        for pipeline in pipelines:
+            each = [shares(part, pipeline) for part in texts]
+            by_tagger[pipeline or LEXICAL_RULES] = {share: [seed[share] for seed in each] for share in COMPOSITION}
+        arms[key] = {"name": name, "reasonings": sum(map(len, texts)), "shares": by_tagger}
+    return arms
+
+
+def table(arms: dict[str, Any]) -> str:
+    """Return the comparison in Markdown."""
+    taggers = list(next(iter(arms.values()))["shares"])
+    heads = [
+        f"{share.removesuffix('_pct').replace('_', ' ')} %: {tagger}" for share in COMPOSITION for tagger in taggers
+    ]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for arm in arms.values():
+        cells = [_cell(arm["shares"][tagger][share]) for share in COMPOSITION for tagger in taggers]
+        lines.append(f"| {arm['name']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.2f}" + (f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    """Count, print and write."""
+    parser = argparse.ArgumentParser(description="Table 1's composition by several taggers side by side.")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the evidence's runs")
+    parser.add_argument("--pipeline", nargs="*", default=[], help="names or paths of spaCy pipelines")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=1, help="reasonings of each test problem")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    arms = measure(args.results, args.seeds, args.samples, [None, *args.pipeline])
+    print(table(arms))
+    if args.json:
+        found = {
+            "command": "python -m experiments.taggers.composition --pipeline en_core_web_sm --json FILE",
+            "versions": {"python": platform.python_version(), "spacy": version("spacy")},
+            "seeds": args.seeds, "samples": args.samples, "arms": arms,
+        }  # fmt: skip
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
