@@ -142,6 +142,7 @@ def main(policy: Path, folder: Path) -> None:
     """Run all cases and write what became of them into `found.json`."""
     quiet()
     torch.set_num_threads(1)
+    Policy(str(policy)).build()  # what this imports is imported once, before the processes are forked
     found = {}
     for case in CASES:
         port, began = free_port(), time.monotonic()
