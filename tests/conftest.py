@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest single tests of the last folders: of several processes, none then ends long after the others."""
+    """Begin with the longest single tests, so that of several processes none ends long after the others."""
     items.sort(key=lambda item: not item.path.stem.endswith(("_gpu_checklist", "_repeat", "_bare_machine")))
 
 
