@@ -40,7 +40,7 @@ def prepared(command: str, options: list[str], begins: bool = True) -> tuple[Nod
 
     Raises:
         OptionError: see `Check`.
-        UserError: the policy's folder does not exist, or the run's is taken.
+        UserError: a value is out of its range, the policy's folder does not exist, or the run's is taken.
     """
     if ALL in options:
         return Node(), ["--help" if option == ALL else option for option in options]
@@ -49,6 +49,7 @@ def prepared(command: str, options: list[str], begins: bool = True) -> tuple[Nod
     check = Check(command, options, root)
     if not any(option.startswith("--print_config") or option.endswith(".help") for option in options):
         check.complete()
+        check.check_values()
         if begins:
             check_policy(root)
             check_folder(command, root)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import spacy
@@ -209,3 +209,30 @@ def _shift(mask: NDArray[np.bool_], by: int) -> NDArray[np.bool_]:
     else:
         shifted[:-1] = mask[1:]
     return shifted
+
+
+class Composition(NamedTuple):
+    """Counts of the spaCy tokens of a text, white space left out; the three classes are disjoint.
+
+    Example: `Composition(tokens=6, numbers=3, stop_words=0, symbols=2)`, of "3 + 4 = 7 apples".
+    """
+
+    tokens: int
+    """All tokens."""
+    numbers: int
+    """Tokens of `TokenClass.NUMBER`."""
+    stop_words: int
+    """Tokens of `TokenClass.STOP_WORD`."""
+    symbols: int
+    """Tokens of `TokenClass.SYMBOL`."""
+
+
+def count_tokens(doc: Doc) -> Composition:
+    """Count the classes in a document from `build_tagger`."""
+    counts = np.bincount(classify(doc), minlength=len(TokenClass)).tolist()
+    return Composition(
+        tokens=sum(counts) - counts[TokenClass.SPACE],
+        numbers=counts[TokenClass.NUMBER],
+        stop_words=counts[TokenClass.STOP_WORD],
+        symbols=counts[TokenClass.SYMBOL],
+    )

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from atmanrl.metrics.composition import count_tokens
-from atmanrl.metrics.tagger import build_tagger
+from atmanrl.metrics.tagger import build_tagger, count_tokens
 from experiments.real.scale import ARMS
 
 SOLVER_COLUMNS = (

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc
 
 from atmanrl.errors import UserError
-from atmanrl.metrics.composition import TokenComposition, count_tokens
-from atmanrl.metrics.tagger import TokenClass, build_tagger, classify
+from atmanrl.metrics.composition import TokenComposition
+from atmanrl.metrics.tagger import TokenClass, build_tagger, classify, count_tokens
 
 DATA = Path(os.environ.get("ATMANRL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 EWT_DEV = DATA / "ud_english_ewt" / "en_ewt-ud-dev.conllu"

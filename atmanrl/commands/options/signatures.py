@@ -104,6 +104,13 @@ class Signature:
         """The class's own name."""
         return self.path.rpartition(".")[2]
 
+    def defaults(self) -> dict[str, object]:
+        """Return the defaults that are values of their own: numbers, texts, lists of them."""
+        module = self.path.rpartition(".")[0]
+        named = {name: each for name, each in self.parameters.items() if each.default is not None}
+        values = {name: constant(module, each.default) for name, each in named.items()}
+        return {name: value for name, value in values.items() if value is None or value != named[name].default}
+
 
 @cache
 def signature(path: str) -> Signature:
@@ -121,7 +128,7 @@ def signature(path: str) -> Signature:
     if constructor is not None:
         parameters, known = _of_function(constructor, definition, described), not _takes_more(constructor)
         return Signature(definition.path, summary, parameters, known)
-    inherited = [signature(each) for each in _bases(definition)]
+    inherited = [signature(each) for each in bases(definition)]
     parameters = {name: each for base in inherited for name, each in base.parameters.items()}
     if any("dataclass" in ast.unparse(each) for each in node.decorator_list):
         fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
@@ -129,6 +136,12 @@ def signature(path: str) -> Signature:
         return Signature(definition.path, summary, parameters)
     known = bool(inherited) and all(base.known for base in inherited)
     return Signature(definition.path, summary, parameters, known)
+
+
+def signature_of(module: str, function: ast.FunctionDef) -> Signature:
+    """Return what a function of a module takes."""
+    parameters = _of_function(function, Definition(module, function.name, ast.Constant(None)), {})
+    return Signature(f"{module}.{function.name}", "", parameters, not _takes_more(function))
 
 
 @cache
@@ -199,7 +212,8 @@ def _takes_more(function: ast.FunctionDef) -> bool:
     return function.args.vararg is not None or function.args.kwarg is not None
 
 
-def _bases(definition: Definition) -> list[str]:
+def bases(definition: Definition) -> list[str]:
+    """Return the paths of a class's bases, as far as they are known."""
     assert isinstance(definition.node, ast.ClassDef)
     named = [find(f"{definition.module}.{ast.unparse(base).partition('[')[0]}") for base in definition.node.bases]
     return [each.path for each in named if each is not None]
@@ -209,7 +223,7 @@ def _bases(definition: Definition) -> list[str]:
 def _descends(path: str, base: str) -> bool:
     definition = find(path)
     return definition is not None and (
-        definition.path == base or any(_descends(each, base) for each in _bases(definition))
+        definition.path == base or any(_descends(each, base) for each in bases(definition))
     )
 
 
