@@ -77,7 +77,7 @@ class RunParser(LightningArgumentParser):
         check_code(config, typed)
         return config
 
-    def dump(self, namespace: Any, *args: Any, **options: Any) -> str:  # type: ignore[override]
+    def dump(self, namespace: Any, *args: Any, **options: Any) -> str:
         """Return options as text, unless told otherwise without validating them again, which takes longer than the rest."""
         return super().dump(namespace, *args, **{"skip_validation": True, **options})
 
