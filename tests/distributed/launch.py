@@ -3,7 +3,6 @@
 As a script, it is what these processes are forked from: the seconds that the script's imports take are spent once.
 """
 
-import gc
 import os
 import runpy
 import signal
@@ -73,7 +72,6 @@ def forked(rank: int, out: Path, script: str) -> int:
 def main(folder: Path, script: str) -> int:
     """Run a script on all processes; 0 where all ended well."""
     runpy.run_path(script, run_name="imported")
-    gc.freeze()  # or each process would copy the memory of all that is imported when it collects garbage
     ranks = range(int(os.environ["WORLD_SIZE"]))
     numbers = [forked(rank, folder / f"{rank}.txt", script) for rank in ranks]
     return max(abs(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])) for number in numbers)
