@@ -140,7 +140,7 @@ def build_tagger(pipeline: str | None = None) -> Language:
         nlp = spacy.blank("en")
     else:
         try:
-            nlp = spacy.load(_installed(pipeline), exclude=["parser", "senter", "ner", "lemmatizer"])
+            nlp = spacy.load(installed(pipeline), exclude=["parser", "senter", "ner", "lemmatizer"])
         except OSError as error:
             extra = "`pip install 'atmanrl[english]'` or " if pipeline in INDEX_NAMES else ""
             raise PipelineError(
@@ -159,7 +159,7 @@ def build_tagger(pipeline: str | None = None) -> Language:
     return nlp
 
 
-def _installed(pipeline: str) -> str:
+def installed(pipeline: str) -> str:
     """Return the name under which a pipeline is installed: its own, or the one that it has on the package index."""
     other = INDEX_NAMES.get(pipeline)
     return other if other and not is_package(pipeline) and is_package(other) else pipeline

@@ -6,9 +6,7 @@ import sys
 
 import pytest
 
-from experiments.taggers import evaluate
-
-from experiments.taggers import composition
+from experiments.taggers import composition, evaluate
 
 CONLLU = """\
 # text = She paid $5 for three.
@@ -56,7 +54,7 @@ def test_compositions_side_by_side(tmp_path):
         rows = [{"cot": cot, "sample": 0} for cot in cots] + [{"cot": "left out", "sample": 1}]
         with gzip.open(tmp_path / f"{arm}-0/completions.jsonl.gz", "wt", encoding="utf-8") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
-    arms = composition.measure(tmp_path, seeds=1, samples=1, pipelines=[None])
+    arms = composition.measure(tmp_path, seeds=1, samples=1, pipelines=[])
     counted = {arm: each["shares"]["lexical rules"] for arm, each in arms.items()}
     assert counted["a"]["numbers_pct"] == [100 * 3 / 9] and counted["a"]["symbols_pct"] == [100 * 2 / 9]
     assert counted["b"]["numbers_pct"] == [60] and counted["d"]["stop_words_pct"] == [100]
