@@ -95,7 +95,7 @@ def _parser() -> OptionParser:
         "file", type=lambda name: user_path(config_file(name)), help="a file, or a name such as sweeps/reward_weight"
     )
     parser.add_argument("--out", type=user_path, help="the sweep's folder (default: runs/sweeps/ and the file's name)")
-    parser.add_argument("--jobs", type=int, default=1, help="trials at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time, which share the cores (default: 1)")
     parser.add_argument("--trials", type=int, help="most trials in all, those of earlier starts counted")
     parser.add_argument("--seed", type=int, default=0, help="of random points (default: 0)")
     parser.add_argument("--skip_test", action="store_true", help="leave out the test problems after each training")
