@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atmanrl.commands.options.argparser import OptionParser
-from atmanrl.commands.options.errors import did_you_mean
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, did_you_mean
 from atmanrl.io import escape
 from atmanrl.io.files import atomic_write, user_path
 from atmanrl.shipped import configs, located, needs

@@ -9,10 +9,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from atmanrl.commands.options.argparser import OptionParser
-from atmanrl.commands.options.errors import did_you_mean
 from atmanrl.commands.options.sections import kinds
 from atmanrl.commands.run import prepared, say_loading
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, did_you_mean
 from atmanrl.io.files import atomic_write, user_path
 from atmanrl.plan.hardware import CPU, GPU, Hardware, Lengths
 from atmanrl.plan.units import parse_bytes, parse_flops

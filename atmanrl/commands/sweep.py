@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from atmanrl.commands.options.argparser import OptionParser
-from atmanrl.commands.options.errors import did_you_mean
+from atmanrl.errors import did_you_mean
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked

@@ -1,11 +1,11 @@
 """The tagger experiment on three sentences."""
 
 import json
-import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+
+from experiments.taggers import evaluate
 
 CONLLU = """\
 # text = She paid $5 for three.
@@ -28,11 +28,12 @@ CONLLU = """\
 """
 
 
-def test_the_lexical_rules_on_two_sentences(tmp_path):
+def test_the_lexical_rules_on_two_sentences(tmp_path, monkeypatch):
     (tmp_path / "gold").mkdir()
     (tmp_path / "gold/tiny.conllu").write_text(CONLLU, encoding="utf-8")
-    command = [sys.executable, "-m", "experiments.taggers.evaluate", "--gold", str(tmp_path / "gold")]
-    subprocess.run([*command, "--json", str(tmp_path / "taggers.json")], check=True, cwd=ROOT, capture_output=True)
+    arguments = ["--gold", str(tmp_path / "gold"), "--json", str(tmp_path / "taggers.json")]
+    monkeypatch.setattr(sys, "argv", ["evaluate", *arguments])
+    evaluate.main()
     found = json.loads((tmp_path / "taggers.json").read_text())["files"]["tiny.conllu"]
     assert (found["sentences"], found["words"]) == (2, 12)
     rules = found["lexical rules (default)"]

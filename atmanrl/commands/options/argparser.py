@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, NoReturn
 
-from atmanrl.commands.options.errors import OptionError, did_you_mean
+from atmanrl.commands.options.errors import OptionError
+from atmanrl.errors import did_you_mean
 
 _KINDS = {"int": "whole number", "float": "number"}
 

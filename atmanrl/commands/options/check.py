@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from atmanrl.commands.moved import moved, renamed
-from atmanrl.commands.options.errors import OptionError, did_you_mean, nearest
+from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.guards import refusal
 from atmanrl.commands.options.keys import with_whole_keys
 from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, kinds
@@ -14,7 +14,7 @@ from atmanrl.commands.options.signatures import UNKNOWN, Kind, Signature, is_abs
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
 from atmanrl.commands.options.typed import Node
 from atmanrl.commands.options.values import fits, taken_as
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, did_you_mean, nearest
 
 
 class Check:
