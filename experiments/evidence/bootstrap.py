@@ -8,7 +8,7 @@ problems. With numerators `N [seeds, problems]`, denominators `D`, and a draw th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,7 +32,7 @@ class Ratio:
     above: Floats
     below: Floats
 
-    @lru_cache(maxsize=None)  # noqa: B019  a summary compares the same values again and again, and then ends
+    @cache  # noqa: B019  a summary compares the same values again and again, and then ends
     def first(self, seeds: int) -> Ratio:
         """The first seeds alone, those that a smaller arm has too."""
         return self if seeds == len(self.above) else Ratio(self.above[:seeds], self.below[:seeds])

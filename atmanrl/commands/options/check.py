@@ -9,7 +9,7 @@ from atmanrl.commands.moved import moved, renamed
 from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.guards import refusal
 from atmanrl.commands.options.keys import with_whole_keys
-from atmanrl.commands.options.sections import BASES, DEFAULTS, METRICS, OBJECTS, defaults_of, kinds
+from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, kinds
 from atmanrl.commands.options.signatures import UNKNOWN, Kind, Signature, is_abstract, signature
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
 from atmanrl.commands.options.typed import Node
@@ -36,12 +36,8 @@ class Check:
     def __init__(self, command: str, args: Sequence[str], root: Node) -> None:
         self.command, self.args, self.root = command, args, root
         self._objects: list[tuple[Node, Signature]] = []
-        named = [node.class_path for node in root.walk() if node.class_path and "." in node.class_path]
+        named = [node.class_path for node in root.walk() if node.class_path and _is_dotted(node.class_path)]
         self.only_ours = all(path.split(".")[0] in (*PACKAGES, "torch") for path in named)
-        for name, metric in METRICS.items():
-            self._default(("metrics", name), metric["class_path"])
-        for name, path in defaults_of(root).items():
-            self._default((name,), path)
         top = kinds(command)
         for name, node in root.children.items():
             if name not in top:
@@ -80,13 +76,6 @@ class Check:
             message = refusal(takes.path, values)
             if message is not None:
                 raise UserError(with_whole_keys(message, self.root, self.command))
-
-    def _default(self, path: tuple[str, ...], class_path: str) -> None:
-        node = self.root.at(*path)
-        if node is not None and node.class_path is None and (node.children or node.value is None):
-            node.class_path = class_path
-        elif node is None and len(path) == 1:
-            self.root.children[path[0]] = Node(class_path=class_path)
 
     def _check(self, node: Node, kind: Kind, path: tuple[str, ...]) -> None:
         if not kind.known:
@@ -213,6 +202,11 @@ class Check:
 
 _OF_LIGHTNING = tuple(path.rpartition(".")[2] for path in BASES.values())
 _NAMES = {"int": "whole number", "float": "number", "bool": "truth value (true, false)", "None": "null"}
+
+
+def _is_dotted(path: str) -> bool:
+    """Whether a text is a dotted path, and not the name of a file."""
+    return "." in path and path.replace(".", "_").isidentifier() and not os.path.exists(path)
 
 
 def _deepest(node: Node) -> Node:

@@ -46,6 +46,27 @@ def refusal(path: str, values: Mapping[str, Any]) -> str | None:
     return None
 
 
+def refusal_of_call(path: str, values: Mapping[str, Any], unknown: Sequence[str] = ()) -> str | None:
+    """Return the message with which a function refuses arguments; None where it does not, as far as is known.
+
+    Args:
+        path: of the function.
+        values: its arguments by name, as far as they are known.
+        unknown: names of arguments that are given, whether or not they are known; the others have their defaults.
+    """
+    function = find_function(path)
+    if function is None:
+        return None
+    takes = signature_of(*function)
+    defaults = {name: value for name, value in takes.defaults().items() if name not in unknown}
+    try:
+        with suppress(_ReturnedError):
+            _Body(function[0], function[1].name, (), {**defaults, **values}).run(function[1].body)
+    except _RefusedError as refused:
+        return str(refused)
+    return None
+
+
 def _construct(definition: Definition, owner: str, values: Mapping[str, Any]) -> None:
     assert isinstance(definition.node, ast.ClassDef)
     for each in definition.node.body:
@@ -71,14 +92,16 @@ class _Body(Scope):
         for each in statements:
             try:
                 self._run(each)
-            except (UnknownError, TypeError, ValueError):
+            except (UnknownError, TypeError, ValueError) as error:
+                if any(isinstance(node, ast.Return) for node in ast.walk(each)):
+                    raise _ReturnedError from error  # what follows may never be reached
                 for target in (node for node in ast.walk(each) if _is_target(node)):
                     self.forget(target)  # type: ignore[arg-type]
 
     def _run(self, node: ast.stmt) -> None:
         if isinstance(node, ast.If):
             self.run(node.body if self.value(node.test) else node.orelse)
-        elif isinstance(node, ast.For):
+        elif isinstance(node, ast.For) and not any(isinstance(n, ast.Break | ast.Continue) for n in ast.walk(node)):
             for each in list(self.value(node.iter)):
                 self.bind(node.target, each)
                 self.run(node.body)
@@ -90,6 +113,8 @@ class _Body(Scope):
         elif isinstance(node, ast.Return):
             raise _ReturnedError
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            if isinstance(node.value.func, ast.Attribute):
+                self.forget(node.value.func.value)  # a method may change its object
             self._go_into(node.value)
         elif not isinstance(node, ast.Expr | ast.Pass):
             raise UnknownError

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 from docstring_parser import parse
 
@@ -190,7 +191,7 @@ def _of_function(function: ast.FunctionDef, owner: Definition, described: dict[s
     described = described | {each.arg_name: " ".join((each.description or "").split()) for each in own}
     return {
         argument.arg: Parameter(
-            argument.arg, _kind(argument.annotation, owner.module), None if default is None else ast.unparse(default),
+            argument.arg, kind_of(argument.annotation, owner.module), None if default is None else ast.unparse(default),
             described.get(argument.arg, ""),
         )
         for argument, default in pairs
@@ -202,7 +203,7 @@ def _of_field(node: ast.AnnAssign, owner: Definition, described: dict[str, str])
     name = ast.unparse(node.target)
     return Parameter(
         name,
-        _kind(node.annotation, owner.module),
+        kind_of(node.annotation, owner.module),
         None if node.value is None else ast.unparse(node.value),
         described.get(name, ""),
     )
@@ -227,24 +228,26 @@ def _descends(path: str, base: str) -> bool:
     )
 
 
-def _kind(node: ast.expr | None, module: str) -> Kind:
-    """Return the kind that an annotation describes."""
+def kind_of(node: ast.expr | None, module: str) -> Kind:
+    """Return the kind that an annotation describes, as a module has it."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _kind(node.left, module) | _kind(node.right, module)
+        return kind_of(node.left, module) | kind_of(node.right, module)
     if isinstance(node, ast.Constant):
         return Kind(scalars=("None",)) if node.value is None else UNKNOWN
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
         name, inner = node.value.id, node.slice
         parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if name == "Literal":
-            return Kind(choices=tuple(each.value for each in parts if isinstance(each, ast.Constant)))
+            constants = tuple(each.value for each in parts if isinstance(each, ast.Constant))
+            others = [kind_of(each, module) for each in parts if not isinstance(each, ast.Constant)]
+            return reduce(or_, others, Kind(choices=constants))
         if name in _UNIONS:
-            kinds = [_kind(each, module) for each in parts]
+            kinds = [kind_of(each, module) for each in parts]
             whole = Kind(scalars=("None",)) if name == "Optional" else Kind()
             for each in kinds:
                 whole |= each
             return whole
-        return Kind(values=_kind(parts[1], module)) if name == "dict" and len(parts) == 2 else UNKNOWN
+        return Kind(values=kind_of(parts[1], module)) if name == "dict" and len(parts) == 2 else UNKNOWN
     if isinstance(node, ast.Name) and node.id in _SCALARS:
         return Kind(scalars=(node.id,))
     if not isinstance(node, ast.Name | ast.Attribute):
@@ -257,7 +260,7 @@ def _kind(node: ast.expr | None, module: str) -> Kind:
         return UNKNOWN
     if isinstance(definition.node, ast.ClassDef):
         return Kind(classes=(definition.path,))
-    return _kind(definition.node, definition.module)
+    return kind_of(definition.node, definition.module)
 
 
 def _through_module(text: str, module: str) -> Definition | None:

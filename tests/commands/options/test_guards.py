@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from atmanrl.commands.options.guards import refusal
+from atmanrl.commands.options.plain import check_plain
 from atmanrl.commands.options.signatures import signature
 from atmanrl.commands.run import prepared
 from atmanrl.errors import UserError
@@ -72,6 +73,13 @@ def test_the_words_are_those_of_the_constructor(path, values):
 def test_what_the_source_does_not_tell_is_left_to_the_constructor():
     path = "atmanrl.rewards.saliency.SaliencyReward"
     assert refusal(path, {}) is None and refusal(path, {"share": 0.5}) is None
+
+
+def test_what_may_never_be_reached_refuses_nothing(monkeypatch):
+    """`explain` returns before some of its guards where a model is loaded by its name, and takes its answer from --gold."""
+    monkeypatch.chdir(ROOT)
+    for options in (["--dtype=float32"], ["--gold=7", "--cot= 3 + 4 = 7."]):
+        check_plain("explain", ["--model=experiments/laptop/policy", "--prompt=x", *options])
 
 
 def test_a_wrong_value_is_refused_before_torch_is_imported(tmp_path):
