@@ -32,6 +32,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from atmanrl.checkpoint.base_model import put_back_base
 from atmanrl.checkpoint.reading import check_fits
+from atmanrl.contention import watch
 from atmanrl.distributed import build, gathered, inference_copy
 from atmanrl.errors import UserError
 from atmanrl.grpo.advantages import GroupAdvantages, Scaling, ZeroSpread
@@ -139,6 +140,7 @@ class GRPOModule(UpdatingModule):
     def setup(self, stage: str) -> None:
         """Take over what the data module decides: temperature and completion length."""
         super().setup(stage)
+        watch()
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.scorer = Scorer(self.policy, data.temperature, self.micro_batch_tokens, self.share_prompts)
         self.max_new_tokens = data.max_new_tokens

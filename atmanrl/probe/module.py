@@ -15,6 +15,7 @@ import torch
 from lightning import Callback, LightningModule
 from torch import Tensor, nn
 
+from atmanrl.contention import watch
 from atmanrl.distributed import build, fail_together
 from atmanrl.errors import UserError, prefixed
 from atmanrl.models.modes import evaluating
@@ -140,6 +141,7 @@ class MaskProbe(LightningModule):
                 reasoning or answer, or has tokens that the model does not know.
         """
         began = time.perf_counter()
+        watch()
         # a trained policy repeats itself: targets that are alike, token for token, are solved once
         distinct = {each: k for k, each in enumerate(dict.fromkeys(targets))}
         for k, each in enumerate(distinct):

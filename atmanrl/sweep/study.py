@@ -45,7 +45,7 @@ class Options:
 
     Attributes:
         folder: of the sweep.
-        jobs: trials at a time.
+        jobs: trials at a time, among which the cores are divided.
         trials: most trials in all, those of earlier starts counted; None takes the file's run_cap.
         seed: of random points.
         test: whether each run is tested after its training.
@@ -222,7 +222,7 @@ class Study:
             name: _value(space, _suggest(asked, name, space)) for name, space in self.sweep.parameters.items()
         }
         folder = self.folder(asked.number)
-        return Trial(folder, self.sweep, parameters, self.options.more, self.options.test)
+        return Trial(folder, self.sweep, parameters, self.options.more, self.options.test, self.options.jobs)
 
     def _finish(self, asked: optuna.trial.Trial, trial: Trial, status: int) -> None:
         metrics, metric = trial.metrics(), self.sweep.metric

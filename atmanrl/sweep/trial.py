@@ -18,6 +18,7 @@ import yaml
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from atmanrl.cores import shared_environment
 from atmanrl.io import jsonl
 from atmanrl.io.files import FileError, atomic_write, errors_name, remove
 from atmanrl.io.folders import check_replaceable, locked, mark
@@ -75,6 +76,7 @@ class Trial:
         parameters: of this trial.
         more: options of all trials.
         test: whether `test` follows `fit`.
+        jobs: trials at a time, which share the cores.
 
     Raises:
         RecordError: `trial.json` is damaged.
@@ -82,9 +84,9 @@ class Trial:
     """
 
     def __init__(
-        self, folder: Path, sweep: Sweep, parameters: dict[str, Any], more: Sequence[str], test: bool
+        self, folder: Path, sweep: Sweep, parameters: dict[str, Any], more: Sequence[str], test: bool, jobs: int = 1
     ) -> None:  # fmt: skip
-        self.folder, self.parameters = folder, parameters
+        self.folder, self.parameters, self.jobs = folder, parameters, jobs
         self.command = command_line(sweep, parameters, [*more, f"--trainer.default_root_dir={folder}"])
         self.is_run = "fit" in self.command
         self.stages = ["fit", "test"] if self.is_run and test else ["fit"]
@@ -127,7 +129,7 @@ class Trial:
             log.flush()
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                preexec_fn=_die_with_parent,
+                env=shared_environment(self.jobs), preexec_fn=_die_with_parent,
             )  # fmt: skip
         self.began = time.monotonic()
 

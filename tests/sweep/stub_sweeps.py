@@ -12,10 +12,11 @@ from conftest import ROOT
 from atmanrl.__main__ import main
 
 STUB = """
-import pathlib, sys, time
+import os, pathlib, sys, time
 given = dict(word.lstrip("-").split("=", 1) for word in sys.argv[1:])
 folder = pathlib.Path(given.pop("trainer.default_root_dir"))
 (folder.parent / "calls.txt").open("a").write(f"{folder.name} {sorted(given.items())}\\n")
+(folder / "threads.txt").write_text(os.environ.get("OMP_NUM_THREADS", "its own choice"))
 wait = folder.parent / "wait"
 if wait.exists() and folder.name == wait.read_text():
     time.sleep(60)

@@ -29,6 +29,20 @@ def test_a_grid_is_tried_in_its_order(sweep, jobs, capsys):
     assert run(path) == 0 and len(calls(path)) == 6
 
 
+@pytest.mark.parametrize(
+    ("jobs", "own", "threads"),
+    [(1, None, "its own choice"), (3, None, "2"), (9, None, "1"), (3, "5", "5")],
+)
+def test_trials_that_run_at_a_time_divide_the_cores(sweep, monkeypatch, jobs, own, threads):
+    monkeypatch.setattr("atmanrl.cores.usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    path = sweep({"x": {"values": [1]}})
+    assert run(path, f"--jobs={jobs}") == 0
+    assert (path.parent / "out/trial_0000/threads.txt").read_text() == threads
+
+
 def test_trials_are_counted_in_all(sweep):
     path = sweep({"x": {"values": [1, 2, 3]}})
     assert run(path, "--trials=1") == 0 and len(calls(path)) == 1
