@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 from atmanrl import __version__
 from atmanrl.commands.errors import run
-from atmanrl.commands.options.errors import did_you_mean
 from atmanrl.commands.options.help import ALL, PLAIN, help_text
+from atmanrl.commands.options.plain import check_plain
 from atmanrl.commands.run import say_loading
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, did_you_mean
 from atmanrl.io.jsonl import is_text
 from atmanrl.io.terminal import say_error
 
@@ -96,6 +96,8 @@ def _command(args: list[str]) -> int:
         if text is not None:
             print(text)
             return 0
+        if ALL not in args:
+            check_plain(args[0], args[1:])
         say_loading()
         args = ["--help" if word == ALL else word for word in args]
     return _main_of(args[0])(args[1:])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -25,6 +26,19 @@ def prefixed(where: str, kind: type[UserError] = UserError) -> Iterator[None]:
         yield
     except UserError as error:
         raise kind(f"{where}: {error}") from error
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name that is written nearly so, letters of either case counting as the same."""
+    by_letters = {each.lower(): each for each in names}
+    close = difflib.get_close_matches(name.lower(), by_letters, n=1, cutoff=0.7)
+    return by_letters[close[0]] if close else None
+
+
+def did_you_mean(name: str, names: Iterable[str], before: str = "", after: str = "") -> str | None:
+    """Return the question, with the nearest name between two texts; None where no name is near."""
+    near = nearest(name, names)
+    return None if near is None else f"did you mean {before}{near}{after}?"
 
 
 class Interrupted(Exception):

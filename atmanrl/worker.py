@@ -12,11 +12,13 @@ import asyncio
 import importlib
 import inspect
 import multiprocessing
+import os
 import signal
 import sys
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -125,10 +127,13 @@ class Worker:
     Args:
         path: dotted path of the function.
         options: see `load`.
+        environment: variables that the process gets beside those of this one.
     """
 
-    def __init__(self, path: str, options: Mapping[str, Any] | None) -> None:
-        self.path, self.options = path, options
+    def __init__(
+        self, path: str, options: Mapping[str, Any] | None, environment: Mapping[str, str] | None = None
+    ) -> None:
+        self.path, self.options, self.environment = path, options, environment or {}
         self.process: BaseProcess | None = None
         self.pipe: Connection | None = None
 
@@ -162,7 +167,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")  # a fork of a process with threads and CUDA may hang
         pipe, far_end = context.Pipe()
         process = context.Process(target=_serve, args=(far_end, self.path, self.options), daemon=True)
-        process.start()
+        with _variables(self.environment):  # a spawned process inherits them
+            process.start()
         self.process, self.pipe = process, pipe
         Finalize(None, process.kill, exitpriority=0)  # at this process's end, for that one ignores its SIGTERM
         far_end.close()
@@ -189,6 +195,21 @@ class Worker:
             raise FunctionError(answer)
         assert isinstance(answer, CallResult)
         return answer
+
+
+@contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process's environment for a while."""
+    before = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _serve(pipe: Connection, path: str, options: Mapping[str, Any] | None) -> None:

@@ -49,6 +49,7 @@ def fit(folder, tiny_folder, delimiter: str, text: str, *more: str) -> list[dict
     options = config["data"]["init_args"]
     options["sampler"] = {"class_path": "speaking.Speaker", "init_args": {"text": text}}
     del options["task"]["init_args"]["instruction"]
+    options["task"]["init_args"] |= {"train_size": 20, "test_size": 5}
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
     arguments = [
         "fit", "--config=own.yaml", "--trainer.default_root_dir=run", f"--model.policy.path={tiny_folder}",

@@ -45,6 +45,7 @@ def with_page(folder, module: str, page: str = "docs/extending.md") -> str:
     (folder / f"{module}.py").write_text(fenced(page, "python", f"# {module}.py"))
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.S)
     config = yaml.safe_load((ROOT / "configs/laptop.yaml").read_text())
+    config["data"]["init_args"]["task"]["init_args"]["train_size"] = 120
     merge(config, yaml.safe_load(next(block for block in blocks if f"{module}." in block)))
     (folder / "own.yaml").write_text(yaml.safe_dump(config))
     return "--config=own.yaml"
@@ -68,7 +69,9 @@ def test_the_readmes_reward(tiny_folder, alone):
     lines = re.findall(r"^atmanrl fit .*", (ROOT / "README.md").read_text(), re.M)
     command = shlex.split(next(line for line in lines if "brevity.Brevity" in line))
     rewards = next(word for word in command if word.startswith("--model.rewards="))
-    traces = updated(alone, tiny_folder, "fit", f"--config={ROOT / 'configs/laptop.yaml'}", rewards)
+    traces = updated(
+        alone, tiny_folder, "fit", f"--config={ROOT / 'configs/laptop.yaml'}", rewards, "--data.task.train_size=120"
+    )
     for trace in traces:
         assert trace["rewards"]["brevity"] == pytest.approx(1 - trace["cot_tokens"] / 200)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from atmanrl.errors import UserError
+from atmanrl.commands.options.argparser import OptionParser
+from atmanrl.errors import UserError, did_you_mean
 from atmanrl.io import escape
 from atmanrl.io.files import atomic_write, user_path
 from atmanrl.shipped import configs, located, needs
@@ -54,7 +54,8 @@ def _copy(name: str, folder: Path) -> tuple[Path, str, list[str]]:
     files = configs()
     name = name.removesuffix(".yaml")
     if name not in files:
-        raise UserError(f"there is no configuration {name!r}; choose one of {', '.join(files)}.")
+        hint = did_you_mean(name, files)
+        raise UserError(f"there is no configuration {name!r}; {hint or 'choose one of ' + ', '.join(files) + '.'}")
     target = folder / files[name].name
     if target.exists():
         raise UserError(f"{target} exists already and is left as it is; remove it, or give another folder by --to.")
@@ -62,8 +63,8 @@ def _copy(name: str, folder: Path) -> tuple[Path, str, list[str]]:
     return target, text, needs(files[name])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OptionParser:
+    parser = OptionParser(
         prog="atmanrl configs", description="List the configurations that come with the package, or copy some of them."
     )
     copy = parser.add_subparsers(dest="action", metavar="copy").add_parser("copy", help="write a copy to edit")

@@ -14,7 +14,6 @@ from contextlib import suppress
 from types import FrameType
 from typing import TextIO
 
-from atmanrl.commands.options import OPTIONS_ARE
 from atmanrl.commands.options.errors import OptionError
 from atmanrl.errors import Interrupted, UserError
 from atmanrl.io.terminal import say_end, say_error, write_anything
@@ -84,7 +83,7 @@ def run(work: Callable[[], int]) -> int:
         return error.status
     except OptionError as error:
         say_error(error)
-        print(OPTIONS_ARE, file=sys.stderr)
+        print(error.advice, file=sys.stderr)
         return WRONG_OPTION
     except BaseException as error:
         # Lightning makes a SystemExit with status 1 out of Ctrl-C, and libraries in the midst of their import all sorts

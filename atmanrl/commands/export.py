@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from atmanrl.commands.options.argparser import OptionParser
 from atmanrl.commands.run import say_loading
 from atmanrl.errors import UserError
 from atmanrl.io import escape
@@ -45,8 +45,8 @@ def _existing(path: Path) -> Path:
     return path
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OptionParser:
+    parser = OptionParser(
         prog="atmanrl export",
         description="Write the policy of a checkpoint, sharded or full, as a Hugging Face folder with its tokenizer. "
         "With --out NAME.ckpt a sharded checkpoint becomes one file, which can be resumed on any number of processes.",

@@ -77,6 +77,10 @@ class RunParser(LightningArgumentParser):
         check_code(config, typed)
         return config
 
+    def dump(self, namespace: Any, *args: Any, **options: Any) -> str:
+        """Return options as text, unless told otherwise without validating them again, which takes longer than the rest."""
+        return super().dump(namespace, *args, **{"skip_validation": True, **options})
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and exit with status 2."""
         say_error(moved(message, RunParser.typed) or renamed(message) or as_typed(brief(message), RunParser.typed))

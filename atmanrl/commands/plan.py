@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from atmanrl.commands.options.argparser import OptionParser
+from atmanrl.commands.options.sections import kinds
 from atmanrl.commands.run import prepared, say_loading
-from atmanrl.errors import UserError
+from atmanrl.errors import UserError, did_you_mean
 from atmanrl.io.files import atomic_write, user_path
 from atmanrl.plan.hardware import CPU, GPU, Hardware, Lengths
 from atmanrl.plan.units import parse_bytes, parse_flops
-from atmanrl.shipped import config_file, located
+from atmanrl.shipped import config_file, configs, located
 
 if TYPE_CHECKING:
     from atmanrl.plan.estimate import Plan
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
 
 def main(args: Sequence[str]) -> int:
     """Plan a run; return the exit status."""
-    options, overrides = _parser().parse_known_args(args)
+    parser = _parser()
+    options, overrides = parser.parse_known_args(args)
+    of_fit = [f"--{name}" for name in kinds("fit")]
+    parser.refuse([each for each in overrides if not each.startswith((*of_fit, "-c"))][:1], of_fit)
     planned = plan_of(options, overrides)
     from rich.console import Console
 
@@ -49,7 +54,9 @@ def plan_of(options: argparse.Namespace, overrides: Sequence[str]) -> Plan:
         raise UserError("--prompt_tokens and --completion_tokens must be at least 1.")
     for path in options.config:
         if not path.is_file():
-            raise UserError(f"--config: there is no file {path}.")
+            hint = did_you_mean(str(path), configs())
+            raise UserError(f"--config: there is no file {path}{f'; {hint}' if hint else '.'}")
+    _hardware(options, None)  # refuses what cannot be, before anything is imported
     _, of_fit = prepared("fit", [*(f"--config={path}" for path in options.config), *overrides], begins=False)
     say_loading()
     from atmanrl.commands.planned_run import PlannedRun
@@ -84,8 +91,8 @@ def _hardware(options: argparse.Namespace, accelerator: object) -> Hardware:
     )  # fmt: skip
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OptionParser:
+    parser = OptionParser(
         prog="atmanrl plan", usage="atmanrl plan --config FILE --devices N --memory 80GB --flops 989T [options]",
         description="Parameters, memory by part, time by phase, tokens and GPU-hours of a run, from its config and the "
         "model's configuration alone. Options of `atmanrl fit` override the config: --model.policy.path=...",

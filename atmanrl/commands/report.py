@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
 
+from atmanrl.commands.options.argparser import OptionParser
 from atmanrl.commands.table import add_runs
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
@@ -16,7 +16,7 @@ from atmanrl.io.terminal import print_whole, say_note
 
 def main(args: Sequence[str]) -> int:
     """Write a report and print its table; return the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = OptionParser(
         prog="atmanrl report",
         description="Write Table 1 (Markdown, LaTeX, JSON), Figure 2 (PNG, SVG) and one page with all of it, and the "
         "same problems answered by all runs side by side. Saliency is shown where RUN/probe/traces.jsonl knows it "

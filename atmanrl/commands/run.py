@@ -8,7 +8,7 @@ import sys
 from atmanrl.commands.options.check import Check
 from atmanrl.commands.options.early import check_folder, check_policy, is_first_process
 from atmanrl.commands.options.help import ALL, help_text
-from atmanrl.commands.options.sections import defaults_of
+from atmanrl.commands.options.sections import defaults_of, fill_in
 from atmanrl.commands.options.typed import Node, read
 from atmanrl.io.terminal import say_note
 
@@ -40,15 +40,17 @@ def prepared(command: str, options: list[str], begins: bool = True) -> tuple[Nod
 
     Raises:
         OptionError: see `Check`.
-        UserError: the policy's folder does not exist, or the run's is taken.
+        UserError: a value is out of its range, the policy's folder does not exist, or the run's is taken.
     """
     if ALL in options:
         return Node(), ["--help" if option == ALL else option for option in options]
     root = read(options)
     defaults = defaults_of(root)
+    fill_in(root)
     check = Check(command, options, root)
     if not any(option.startswith("--print_config") or option.endswith(".help") for option in options):
         check.complete()
+        check.check_values()
         if begins:
             check_policy(root)
             check_folder(command, root)

@@ -78,7 +78,7 @@ class RunFolder(SaveConfigCallback):
             self._before = path.read_bytes() if path.exists() else b""
             self._written = True
             mark(self.folder, COMMAND)
-            config = self.parser.dump(self.config, skip_none=False)
+            config = self.parser.dump(self.config, skip_unset=False)
             with atomic_write(path) as file:
                 file.write(config)
             if self._before and trainer.global_step:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from atmanrl.commands.options.argparser import OptionParser
+from atmanrl.errors import did_you_mean
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
 from atmanrl.io.terminal import print_whole, say_end
-from atmanrl.shipped import config_file
+from atmanrl.shipped import config_file, configs
 from atmanrl.sweep.space import Sweep, SweepError, load
 
 PATIENCE = 10.0
@@ -27,6 +29,9 @@ def main(args: Sequence[str]) -> int:
     if "--" in own:
         own, more = own[: own.index("--")], own[own.index("--") + 1 :]
     options = _parser().parse_args(own)
+    if not options.file.exists():
+        hint = did_you_mean(str(options.file), [name for name in configs() if name.startswith("sweeps/")])
+        raise SweepError(f"there is no file {options.file}{f'; {hint}' if hint else '.'}")
     try:
         return _run(load(options.file), options, more)
     except KeyboardInterrupt:
@@ -81,8 +86,8 @@ def _run(sweep: Sweep, options: argparse.Namespace, more: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> OptionParser:
+    parser = OptionParser(
         prog="atmanrl sweep", usage="atmanrl sweep FILE [options] [-- options of every trial]",
         description="Run the trials of a sweep's file (W&B's format); the same command goes on after an interruption.",
     )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from atmanrl.commands.options.argparser import OptionParser
 from atmanrl.io.files import user_path
 from atmanrl.io.terminal import print_whole, say_note
 from atmanrl.report.runs import BASELINE_RULE, baseline_of, columns, comparable, load_tested
@@ -15,7 +16,7 @@ from atmanrl.report.table1 import build, in_terminal, write_json
 
 def main(args: Sequence[str]) -> int:
     """Print the table and write it as JSON; return the exit status."""
-    parser = argparse.ArgumentParser(prog="atmanrl table", description="Print Table 1 for runs that have been tested.")
+    parser = OptionParser(prog="atmanrl table", description="Print Table 1 for runs that have been tested.")
     add_runs(parser)
     parser.add_argument("--json", type=user_path, help="also write the values to this file")
     options = parser.parse_args(args)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,38 +13,6 @@ from atmanrl.metrics.conditions import LEXICAL_RULES, TAGGER
 from atmanrl.metrics.ratio import RatioMetric
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts.batch import RolloutBatch
-
-if TYPE_CHECKING:
-    from spacy.tokens import Doc
-
-
-class Composition(NamedTuple):
-    """Counts of the spaCy tokens of a text, white space left out; the three classes are disjoint.
-
-    Example: `Composition(tokens=6, numbers=3, stop_words=0, symbols=2)`, of "3 + 4 = 7 apples".
-    """
-
-    tokens: int
-    """All tokens."""
-    numbers: int
-    """Tokens of `TokenClass.NUMBER`."""
-    stop_words: int
-    """Tokens of `TokenClass.STOP_WORD`."""
-    symbols: int
-    """Tokens of `TokenClass.SYMBOL`."""
-
-
-def count_tokens(doc: Doc) -> Composition:
-    """Count the classes in a document from `build_tagger`."""
-    from atmanrl.metrics.tagger import TokenClass, classify  # loads spaCy, which a machine that trains need not have
-
-    counts = np.bincount(classify(doc), minlength=len(TokenClass)).tolist()
-    return Composition(
-        tokens=sum(counts) - counts[TokenClass.SPACE],
-        numbers=counts[TokenClass.NUMBER],
-        stop_words=counts[TokenClass.STOP_WORD],
-        symbols=counts[TokenClass.SYMBOL],
-    )
 
 
 class TokenComposition(RatioMetric):
@@ -80,7 +46,11 @@ class TokenComposition(RatioMetric):
         Raises:
             PipelineError: the pipeline cannot be loaded (first update only).
         """
-        from atmanrl.metrics.tagger import build_tagger  # on use, so that what trains does without spaCy
+        from atmanrl.metrics.tagger import (
+            Composition,
+            build_tagger,
+            count_tokens,
+        )  # on use, so that what trains does without spaCy
 
         texts = [rollout.parts.cot for rollout in batch.rollouts]
         docs = build_tagger(self.pipeline).pipe(texts, batch_size=64)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 from jinja2 import TemplateError
@@ -115,6 +116,10 @@ def padding_token(tokenizer: Any, size: int, eos_id: int) -> int:
 
 DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 """Where a chat template asks for today's date."""
+
+
+MARKERS = "[\U000f0000-\U0010ffff]"
+"""Characters by which transformers marks a token's name in a text, and which it leaves out of texts that hold them."""
 
 
 class Encoder:
@@ -245,11 +250,26 @@ class Encoder:
         return prompt, whole[len(prompt) :]
 
     def _chats(self, conversations: Sequence[list[dict[str, str]]], reply: bool) -> list[list[int]]:
-        ids = self.tokenizer.apply_chat_template(
-            list(conversations), chat_template=self.template, add_generation_prompt=reply, return_dict=False,
-            sanitize_control_tokens=True, **self.variables,
+        """Return the token ids of chats; those in which nothing is called like a token are tokenized all at once."""
+        special = re.compile("|".join([*map(re.escape, self.tokenizer.get_added_vocab()), MARKERS]))
+        in_all = any(map(special.search, _texts(self.variables)))
+        holds = [in_all or any(special.search(t) for turn in chat for t in turn.values()) for chat in conversations]
+        ids = {
+            sanitize: iter(
+                self._templated(list(compress(conversations, (each is sanitize for each in holds))), reply, sanitize)
+            )
+            for sanitize in (False, True)
+        }
+        return [self.known(list(next(ids[each]))) for each in holds]
+
+    def _templated(self, conversations: list[list[dict[str, str]]], reply: bool, sanitize: bool) -> list[list[int]]:
+        if not conversations:
+            return []
+        ids: list[list[int]] = self.tokenizer.apply_chat_template(
+            conversations, chat_template=self.template, add_generation_prompt=reply, return_dict=False,
+            sanitize_control_tokens=sanitize, **self.variables,
         )  # fmt: skip
-        return [self.known(list(each)) for each in ids]
+        return ids
 
     def known(self, ids: list[int]) -> list[int]:
         """Return token ids as they are.
@@ -263,3 +283,12 @@ class Encoder:
                 "tokenizer that it was trained with."
             )
         return ids
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield every text in mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)

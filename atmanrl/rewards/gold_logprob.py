@@ -20,7 +20,8 @@ class GoldLogprobReward(Reward):
 
     (1 / N) sum_k log p(a_k | P, C, a_1 ... a_(k-1)) with prompt P, reasoning C and delimiter as they were sampled and gold
     answer a of N tokens, teacher-forced by the policy as it is, at temperature 1 (Kwiatkowski et al. 2026, arXiv
-    2602.03979). No gradient goes through it. It abstains where there is no delimiter.
+    2602.03979). No gradient goes through it. It abstains where there is no delimiter, or no
+    gold answer.
 
     One forward pass over each rollout, the prompt read once for the group.
 
@@ -44,8 +45,8 @@ class GoldLogprobReward(Reward):
         self.include_eos, self.micro_batch_tokens = include_eos, micro_batch_tokens
 
     def __call__(self, batch: RolloutBatch, policy: Policy) -> Tensor:
-        """The mean log-probability of each rollout's gold answer, `[B]`, NaN without a delimiter."""
-        rows = [i for i, rollout in enumerate(batch.rollouts) if rollout.parts.answer is not None]
+        """The mean log-probability of each rollout's gold answer, `[B]`, NaN where it abstains."""
+        rows = [i for i, r in enumerate(batch.rollouts) if r.parts.answer is not None and r.problem.gold.strip()]
         targets = [policy_target(batch.rollouts[i], policy, self.include_eos) for i in rows]
         logprobs = answer_logprobs(
             policy, [t.prompt_ids for t in targets], [t.context_ids for t in targets], [t.answer_ids for t in targets],

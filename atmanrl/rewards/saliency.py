@@ -21,7 +21,7 @@ from atmanrl.rollouts.batch import RolloutBatch
 class SaliencyReward(Reward):
     """How much the reasoning matters to the gold answer (Eq. 3).
 
-    It abstains where there is no delimiter or no reasoning, and notes each token's saliency in the rollouts.
+    It abstains where there is no delimiter, no reasoning or no gold answer, and notes each token's saliency in the rollouts.
 
     Args:
         weight: factor in the total reward.

@@ -71,8 +71,8 @@ class Rollout:
 
     @property
     def can_be_probed(self) -> bool:
-        """Whether there is a reasoning before a delimiter."""
-        return self.parts.has_reasoning
+        """Whether there is a reasoning before a delimiter, and a gold answer that it may matter to."""
+        return self.parts.has_reasoning and bool(self.problem.gold.strip())
 
 
 @dataclass

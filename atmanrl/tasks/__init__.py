@@ -5,6 +5,7 @@ from atmanrl.tasks.gsm8k import GSM8K
 from atmanrl.tasks.mixture import MixtureTask
 from atmanrl.tasks.mmlu import MMLU
 from atmanrl.tasks.multihop import MultiHop
+from atmanrl.tasks.reasoning_gym import ReasoningGym
 from atmanrl.tasks.wordproblems import WordProblems
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MixtureTask",
     "MultiHop",
     "Problem",
+    "ReasoningGym",
     "Split",
     "Task",
     "TaskError",

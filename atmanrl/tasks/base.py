@@ -75,7 +75,7 @@ class Task(ABC):
     """
 
     answer_name: ClassVar[str] = "the final answer"
-    answer_example: ClassVar[str] = "42"
+    answer_example: str = "42"
     _answer_format: Callable[[str, str], str] = staticmethod(partial(after_delimiter, DELIMITER))
 
     def __init__(self, instruction: str = INSTRUCTION) -> None:

@@ -17,13 +17,17 @@ TEST_SHARE = 10
 """Per cent of all possible problems that belong to the test split."""
 
 
-def split_of(key: str) -> Split:
+def split_of(key: str, test_share: int = TEST_SHARE) -> Split:
     """Return the split that a problem belongs to, by a hash of its key alone.
 
     Train and test share no problem because no key has two splits, whatever the seed, the sizes and the wording.
+
+    Args:
+        key: what makes it this problem and no other.
+        test_share: per cent of all keys that belong to the test split.
     """
     bucket = int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "big") % 100
-    return "test" if bucket < TEST_SHARE else "train"
+    return "test" if bucket < test_share else "train"
 
 
 class GeneratedTask(Task):

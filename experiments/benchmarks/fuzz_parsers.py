@@ -13,8 +13,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from atmanrl.errors import UserError
-from atmanrl.metrics.composition import count_tokens
-from atmanrl.metrics.tagger import build_tagger
+from atmanrl.metrics.tagger import build_tagger, count_tokens
 from atmanrl.rollouts import split, traces
 from atmanrl.rollouts.offsets import decode
 from atmanrl.rollouts.token_texts import token_texts

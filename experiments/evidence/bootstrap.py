@@ -8,7 +8,7 @@ problems. With numerators `N [seeds, problems]`, denominators `D`, and a draw th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ Floats = npt.NDArray[np.float64]
 DRAWS = 10_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ratio:
     """A value of one arm, by seed and problem.
 
@@ -32,9 +32,10 @@ class Ratio:
     above: Floats
     below: Floats
 
+    @cache  # noqa: B019  a summary compares the same values again and again, and then ends
     def first(self, seeds: int) -> Ratio:
         """The first seeds alone, those that a smaller arm has too."""
-        return Ratio(self.above[:seeds], self.below[:seeds])
+        return self if seeds == len(self.above) else Ratio(self.above[:seeds], self.below[:seeds])
 
     def value(self) -> float:
         """Over all seeds and problems; NaN where nothing was measured."""
@@ -45,6 +46,11 @@ class Ratio:
         with np.errstate(invalid="ignore", divide="ignore"):
             values: list[float] = (self.above.sum(1) / self.below.sum(1)).tolist()
         return values
+
+    @cached_property
+    def resampled(self) -> Floats:
+        """The value in each of `DRAWS` draws, the same for every value of these sizes: `[DRAWS]`."""
+        return self.drawn(*draws(*self.above.shape))
 
     def drawn(self, seeds: Floats, problems: Floats) -> Floats:
         """The value in each of B draws.

@@ -11,7 +11,7 @@ import numpy as np
 
 from atmanrl.report.intervals import interval
 from experiments.evidence.arms import Arm
-from experiments.evidence.bootstrap import Floats, Ratio, draws, p_value
+from experiments.evidence.bootstrap import Floats, Ratio, p_value
 from experiments.evidence.results import measures, table1
 
 RELATIVE = ("tokens_per_cot", "numbers_pct", "stop_words_pct", "symbols_pct")
@@ -22,7 +22,7 @@ UNDEFINED = (math.nan, math.nan)
 
 def described(ratio: Ratio) -> dict[str, Any]:
     """A value with its interval and the values of its seeds."""
-    low, high = interval(ratio.drawn(*draws(*ratio.above.shape))) or UNDEFINED
+    low, high = interval(ratio.resampled) or UNDEFINED
     return {"value": ratio.value(), "low": low, "high": high, "by_seed": ratio.by_seed()}
 
 
@@ -35,12 +35,11 @@ def difference(name: str, ratio: Ratio, other: Ratio) -> dict[str, Any]:
     """
     seeds = min(len(ratio.above), len(other.above))
     ours, theirs = ratio.first(seeds), other.first(seeds)
-    drawn = draws(*ours.above.shape)
 
     def compared(value: Any, reference: Any) -> Any:
         return 100 * (value / reference - 1) if name in RELATIVE else value - reference
 
-    differences: Floats = compared(ours.drawn(*drawn), theirs.drawn(*drawn))
+    differences: Floats = compared(ours.resampled, theirs.resampled)
     low, high = interval(differences) or UNDEFINED
     return {
         "difference": compared(ours.value(), theirs.value()), "low": low, "high": high, "seeds": seeds,

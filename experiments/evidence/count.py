@@ -11,8 +11,7 @@ from pathlib import Path
 
 from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
-from atmanrl.metrics.composition import count_tokens
-from atmanrl.metrics.tagger import build_tagger
+from atmanrl.metrics.tagger import build_tagger, count_tokens
 
 FIELDS = ("problem_id", "sample", "correct", "cot_tokens", "words", "numbers", "stop_words", "symbols")
 

@@ -70,7 +70,7 @@ def test_plans_and_probes_trust_no_file_either(run, model, tmp_path, capsys):
     assert main(plan) == 1
     assert "type --model.policy.trust_remote_code=true" in capsys.readouterr().err
     config = tmp_path / "probe.yaml"
-    config.write_text(f"model: {model}\ntraces: t.jsonl\nout: {tmp_path / 'o'}\npolicy: {{trust_remote_code: true}}\n")
+    config.write_text(f"model: {model}\ntraces: {config}\nout: {tmp_path / 'o'}\npolicy: {{trust_remote_code: true}}\n")
     assert main(["probe", f"--config={config}"]) == 1
     assert "type --policy.trust_remote_code=true" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()

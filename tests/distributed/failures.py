@@ -1,6 +1,7 @@
 """Runs in which one process of two fails. As a script: all of them, each on two processes forked from this one."""
 
 import errno
+import gc
 import json
 import os
 import signal
@@ -142,6 +143,8 @@ def main(policy: Path, folder: Path) -> None:
     """Run all cases and write what became of them into `found.json`."""
     quiet()
     torch.set_num_threads(1)
+    Policy(str(policy)).build()  # what this imports is imported once, before the processes are forked
+    gc.freeze()  # or each of them would copy the memory of all that is imported when it collects garbage
     found = {}
     for case in CASES:
         port, began = free_port(), time.monotonic()

@@ -85,7 +85,6 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300)
 @given(row=st.dictionaries(st.text(), values, max_size=5))
 def test_what_is_written_is_read(row):
     assert jsonl.parse(jsonl.dumps(row).encode()) == json.loads(json.dumps(row)) == row

@@ -27,6 +27,7 @@ def runs(tiny_folder, tmp_path_factory):
         "--trainer.max_steps=1", "--trainer.val_check_interval=1", "--data.queries_per_device=2", "--data.group_size=2",
         "--data.max_new_tokens=8", "--data.val_problems=2", "--data.test_problems=2", "--data.eval_samples=2",
         "--metrics.checks.words=[a,e,i]", "--metrics.majority_at_k=null",
+        "--data.task.train_size=20", "--data.task.test_size=5",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [path for path in sys.path if path])

@@ -126,7 +126,8 @@ def test_every_command_refuses_a_pickle_of_somebody_else(copied, tmp_path, capsy
     )
     config = ROOT / "configs/laptop_baseline.yaml"
     folder = f"--trainer.default_root_dir={tmp_path / 'run'}"
-    assert main(["fit", f"--config={config}", f"--model.policy.path={copied}", folder]) == 1
+    small = "--data.task.train_size=120"
+    assert main(["fit", f"--config={config}", f"--model.policy.path={copied}", folder, small]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and all(line.startswith(f"atmanrl: error: {said}") for line in lines), lines
 

@@ -64,6 +64,15 @@ def test_ordinary_texts_have_the_ids_that_the_tokenizer_gives(tiny_policy):
     assert tiny_policy.encoder.prompts([text, TEXT]) == [expected, tiny_policy.encode_prompt(TEXT)]
 
 
+def test_prompts_with_and_without_names_of_tokens_have_the_ids_that_transformers_sanitizes(tiny_policy):
+    texts = ["Anna has 3.", TEXT, "", "a\U000f0000b", "<s>\U000f0001", " \n<pa\U000f0000d>", "4 - 3 = 1?"]
+    chats = [[{"role": "user", "content": text}] for text in texts]
+    expected = tiny_policy.tokenizer.apply_chat_template(
+        chats, add_generation_prompt=True, return_dict=False, sanitize_control_tokens=True
+    )
+    assert tiny_policy.encoder.wrapped(texts) == expected
+
+
 def test_a_reasoning_keeps_its_text(tiny_policy):
     cot = " the tag </s> ends 3.\n"
     trace = {"prompt": "?", "cot": cot, "gold": "3"}

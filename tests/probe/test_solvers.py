@@ -59,6 +59,12 @@ def papers(learnable) -> Solution:
     return PaperSolver().solve(learnable.objective, C)
 
 
+@pytest.fixture(scope="module")
+def papers80(learnable) -> Solution:
+    """The first 80 of them."""
+    return PaperSolver(steps=80).solve(learnable.objective, C)
+
+
 def rms(a: Solution, b: Solution) -> float:
     return float((a.values - b.values).square().mean().sqrt())
 
@@ -127,10 +133,9 @@ def test_adaptive_solver_needs_few_gradients(learnable, papers):
     torch.testing.assert_close(found.loss_initial, papers.loss_initial, rtol=0, atol=0)
 
 
-def test_adaptive_solver_converges_to_the_papers_masks(learnable):
-    exact = PaperSolver(steps=80).solve(learnable.objective, C)
+def test_adaptive_solver_converges_to_the_papers_masks(learnable, papers80):
     solutions = [AdaptiveSolver(t, steps=80).solve(learnable.objective, C) for t in (0.02, 0.001, 0.00001)]
-    errors = [rms(s, exact) for s in solutions]
+    errors = [rms(s, papers80) for s in solutions]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 2e-5
     counts = [int(s.gradients.sum()) for s in solutions]
@@ -165,11 +170,10 @@ def test_each_rollout_goes_its_own_way(learnable):
         assert int(alone.gradients[0]) == int(together.gradients[k])
 
 
-def test_an_interval_that_ran_too_far_is_walked_again(learnable):
+def test_an_interval_that_ran_too_far_is_walked_again(learnable, papers80):
     """From a first interval of 60 steps the solver comes back: to shorter ones, and to the right masks."""
-    exact = PaperSolver(steps=80).solve(learnable.objective, C)
     found = AdaptiveSolver(0.0005, first_interval=60, steps=80).solve(learnable.objective, C)
-    assert rms(found, exact) < 2e-3
+    assert rms(found, papers80) < 2e-3
     for path, gradients in zip(found.losses, found.gradients.tolist(), strict=True):
         steps = [step for step, _ in path]
         assert steps == sorted(set(steps)) and 0 < steps[1] < 60

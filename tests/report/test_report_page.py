@@ -70,7 +70,7 @@ def test_notes_are_on_the_page(make, tmp_path):
     ("marked", "name"), [("</think>", "</think>"), ({"class_path": "BoxedSplitter"}, "BoxedSplitter")]
 )
 def test_what_marked_the_answers_is_told(make, tmp_path, marked, name):
-    runs = make("a"), make("b", setting={"delimiter": marked}), make("c", setting={"delimiter": marked})
+    runs = [make("a", updates=0), *(make(name, updates=0, setting={"delimiter": marked}) for name in "bc")]
     assert any(f"different delimiters (#####: a; {name}: b)" in note for note in gather(runs[:2]).notes)
     for which, said in ((runs[:1], False), (runs[1:], True)):
         assert report(tmp_path / "out", *which) == 0

@@ -20,6 +20,10 @@ def abstains(completions, **_):
     return [None if "so" in c else 1.0 for c in completions]
 
 
+def variable(name, **_):
+    return os.environ.get(name)
+
+
 async def later(completions, **_):
     await asyncio.sleep(0.001)
     return [float(len(c)) for c in completions]

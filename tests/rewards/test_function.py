@@ -12,6 +12,7 @@ from test_rewards import batch
 
 from atmanrl.errors import UserError
 from atmanrl.rewards import FunctionReward, RewardError, score
+from atmanrl.worker import Worker
 
 TEXTS = ["1 + 2 = 3 ##### 3", "so ##### 4", "  ##### 3", "no delimiter"]
 
@@ -170,3 +171,12 @@ def test_wrong_options():
         mine("later", columns={"solution": "golden"})
     with pytest.raises(UserError, match="timeout_s is 0"):
         mine("later", timeout_s=0)
+
+
+def test_a_process_may_have_variables_of_its_own(monkeypatch):
+    monkeypatch.setenv("ATMANRL_HERE", "here")
+    worker = Worker("reward_functions.variable", None, {"ATMANRL_HERE": "there", "ATMANRL_NEW": "new"})
+    there = [worker({"name": name}, 20.0).value for name in ("ATMANRL_HERE", "ATMANRL_NEW")]
+    worker.stop()
+    assert there == ["there", "new"]
+    assert os.environ["ATMANRL_HERE"] == "here" and "ATMANRL_NEW" not in os.environ

@@ -1,5 +1,6 @@
 """Rewards: each one's values, what abstaining is worth, and how several make one."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -8,8 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.probe import PaperSolver
-from atmanrl.rewards import OutcomeReward, Reward, RewardError, RewardOutput, SaliencyReward, fill_abstentions, score
+from atmanrl.probe import MaskProbe, PaperSolver
+from atmanrl.rewards import (
+    GoldLogprobReward,
+    OutcomeReward,
+    Reward,
+    RewardError,
+    RewardOutput,
+    SaliencyReward,
+    fill_abstentions,
+    score,
+)
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, split
 from atmanrl.tasks import Problem
 
@@ -137,6 +147,15 @@ def test_saliency_abstains_without_reasoning_or_delimiter(four):
     assert output.metrics["saliency/solved"] == pytest.approx(0.1)  # the right one that abstained is left out
     assert output.metrics["saliency/unsolved"] == pytest.approx(0.2)
     assert SaliencyReward.uses_policy and SaliencyReward().probe.policy is None
+
+
+def test_saliency_and_log_probability_abstain_without_a_gold_answer(tiny_policy):
+    both = batch(tiny_policy, ["1 + 2 = 3 ##### 3"] * 2, [True, False])
+    both.rollouts[0].problem = dataclasses.replace(both.rollouts[0].problem, gold=" ")
+    for reward in (SaliencyReward(probe=MaskProbe(solver=PaperSolver(steps=1))), GoldLogprobReward()):
+        output = reward(both, tiny_policy)
+        values = output if isinstance(output, torch.Tensor) else output.values
+        assert values.isnan().tolist() == [True, False]
 
 
 def test_outcome_and_saliency_together(four):

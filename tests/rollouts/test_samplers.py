@@ -29,7 +29,7 @@ def test_a_users_sampler_in_an_empty_folder_runs_an_update(tiny_folder, tmp_path
     arguments = [
         "fit", "--config=own.yaml", "--trainer.default_root_dir=run", f"--model.policy.path={tiny_folder}",
         "--trainer.max_steps=1", "--data.queries_per_device=2", "--data.group_size=2", "--data.max_new_tokens=24",
-        "--trainer.limit_val_batches=0",
+        "--trainer.limit_val_batches=0", "--data.task.train_size=120",
     ]  # fmt: skip
     assert main(arguments) == 0
     traces = [json.loads(line) for line in (tmp_path / "run/rollouts/update_00001.jsonl").read_text().splitlines()]
@@ -42,6 +42,7 @@ def test_the_shipped_sampler_is_named_shortly_in_yaml(tiny_folder, tmp_path, cap
         "fit", f"--config={ROOT / 'configs/laptop.yaml'}", f"--trainer.default_root_dir={tmp_path / 'run'}",
         f"--model.policy.path={tiny_folder}", "--trainer.max_steps=1", "--data.queries_per_device=2",
         "--data.group_size=2", "--data.max_new_tokens=4", "--trainer.limit_val_batches=0", "--data.sampler=HFSampler",
+        "--data.task.train_size=120",
     ]  # fmt: skip
     assert main([*arguments, "--data.sampler.cache=static", "--data.sampler.compile=false"]) == 0
     assert "cache: static" in (tmp_path / "run/config.yaml").read_text()

@@ -191,7 +191,7 @@ def stripping():
 
 
 @pytest.mark.parametrize("load", [laptop, straddling, wordpiece, stripping])
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_the_reasoning_is_the_longest_prefix_that_ends_before_the_delimiter(load, data):
     """Bytes beside invalid bytes change what stands before them, so every prefix is tried."""

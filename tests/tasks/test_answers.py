@@ -165,9 +165,9 @@ def test_absurdly_long_numbers_are_no_answers():
     ids=lambda text: f"{text[:10]!a}*{len(text)}",
 )
 def test_no_text_takes_long(text):
-    start = time.perf_counter()
+    start = time.process_time()
     parse_number(text)
-    assert time.perf_counter() - start < 1  # a few milliseconds; quadratic time would be minutes
+    assert time.process_time() - start < 1  # a few milliseconds; quadratic time would be minutes
 
 
 @given(st.one_of(st.text(), nasty))
@@ -261,7 +261,7 @@ def test_every_minus_sign_and_hyphen_of_unicode_is_a_sign(dash):
     assert parse_number(f"x = {dash}\\frac34") == Fraction(-3, 4)
 
 
-@pytest.mark.parametrize("character", [c for c in map(chr, range(0x110000)) if unicodedata.category(c) == "Nd"][::10])
+@pytest.mark.parametrize("character", [c for c in map(chr, range(0x110000)) if c.isdecimal()][::10])
 def test_the_digits_of_every_script_are_read(character):
     digits = "".join(chr(ord(character) + i) for i in (7, 2))
     assert parse_number(digits) == 72

@@ -6,13 +6,15 @@ import os
 from collections.abc import Sequence
 
 from atmanrl.commands.moved import moved, renamed
-from atmanrl.commands.options.errors import OptionError, did_you_mean, nearest
-from atmanrl.commands.options.sections import BASES, DEFAULTS, METRICS, OBJECTS, defaults_of, kinds
-from atmanrl.commands.options.signatures import Kind, Signature, is_abstract, signature
+from atmanrl.commands.options.errors import OptionError
+from atmanrl.commands.options.guards import refusal
+from atmanrl.commands.options.keys import with_whole_keys
+from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, kinds
+from atmanrl.commands.options.signatures import UNKNOWN, Kind, Signature, is_abstract, signature
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
 from atmanrl.commands.options.typed import Node
-
-_TRUTH = ("true", "false", "yes", "no", "on", "off", "0", "1")
+from atmanrl.commands.options.values import fits, taken_as
+from atmanrl.errors import UserError, did_you_mean, nearest
 
 
 class Check:
@@ -33,12 +35,9 @@ class Check:
 
     def __init__(self, command: str, args: Sequence[str], root: Node) -> None:
         self.command, self.args, self.root = command, args, root
-        named = [node.class_path for node in root.walk() if node.class_path and "." in node.class_path]
+        self._objects: list[tuple[Node, Signature]] = []
+        named = [node.class_path for node in root.walk() if node.class_path and _is_dotted(node.class_path)]
         self.only_ours = all(path.split(".")[0] in (*PACKAGES, "torch") for path in named)
-        for name, metric in METRICS.items():
-            self._default(("metrics", name), metric["class_path"])
-        for name, path in defaults_of(root).items():
-            self._default((name,), path)
         top = kinds(command)
         for name, node in root.children.items():
             if name not in top:
@@ -61,12 +60,22 @@ class Check:
                 "class path; or --config, such as --config laptop."
             )
 
-    def _default(self, path: tuple[str, ...], class_path: str) -> None:
-        node = self.root.at(*path)
-        if node is not None and node.class_path is None and (node.children or node.value is None):
-            node.class_path = class_path
-        elif node is None and len(path) == 1:
-            self.root.children[path[0]] = Node(class_path=class_path)
+    def check_values(self) -> None:
+        """Check values by what the constructors that take them refuse, as far as their source tells.
+
+        Raises:
+            UserError: the constructor's own, in which options stand as they were typed.
+        """
+        for node, takes in self._objects:
+            values = takes.defaults()
+            for name, child in node.children.items():
+                values.pop(name, None)
+                kind = takes.parameters[name].kind if name in takes.parameters else UNKNOWN
+                if not child.children and not (child.class_path and kind.classes):
+                    values.update((name, each) for each in taken_as(child.value, kind))
+            message = refusal(takes.path, values)
+            if message is not None:
+                raise UserError(with_whole_keys(message, self.root, self.command))
 
     def _check(self, node: Node, kind: Kind, path: tuple[str, ...]) -> None:
         if not kind.known:
@@ -89,6 +98,7 @@ class Check:
         takes = self._signature(node, kind)
         if takes is None:
             return
+        self._objects.append((node, takes))
         for name, child in node.children.items():
             if name in takes.parameters:
                 self._check(child, takes.parameters[name].kind, (*path, name))
@@ -121,7 +131,7 @@ class Check:
         value = node.value
         if kind.values is not None or kind.classes or isinstance(value, list) or "str" in kind.scalars:
             return
-        if value in kind.choices or _fits(value, kind.scalars):
+        if value in kind.choices or fits(value, kind.scalars):
             return
         if kind.choices:
             names = [str(choice) for choice in kind.choices]
@@ -194,21 +204,9 @@ _OF_LIGHTNING = tuple(path.rpartition(".")[2] for path in BASES.values())
 _NAMES = {"int": "whole number", "float": "number", "bool": "truth value (true, false)", "None": "null"}
 
 
-def _fits(value: object, scalars: Sequence[str]) -> bool:
-    """Whether a value may be one of these types; where the parser may think otherwise, it is asked."""
-    text = str(value).lower()
-    number = isinstance(value, int | float) or _is_number(text)
-    return (number and bool({"int", "float"} & set(scalars))) or (
-        "bool" in scalars and (isinstance(value, bool) or text in _TRUTH)
-    )
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _is_dotted(path: str) -> bool:
+    """Whether a text is a dotted path, and not the name of a file."""
+    return "." in path and path.replace(".", "_").isidentifier() and not os.path.exists(path)
 
 
 def _deepest(node: Node) -> Node:

@@ -28,7 +28,15 @@ def check_policy(root: Node) -> None:
     Raises:
         UserError: there is no such folder.
     """
-    node = root.at("model", "policy", "path")
+    check_model(root.at("model", "policy", "path"))
+
+
+def check_model(node: Node | None) -> None:
+    """Refuse an option that names a model, as `check_policy` does.
+
+    Raises:
+        UserError: there is no such folder or file.
+    """
     if node is not None and isinstance(node.value, str) and is_missing_folder(node.value):
         kind = "file" if node.value.endswith(".gguf") else "folder"
         raise UserError(

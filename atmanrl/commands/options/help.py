@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from atmanrl.commands.options.errors import OptionError, did_you_mean
+from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.screens import SCREENS, Entry
 from atmanrl.commands.options.sections import DEFAULTS, defaults_of, kinds
 from atmanrl.commands.options.signatures import Kind, Signature, constant, is_abstract, signature
 from atmanrl.commands.options.source import find, subclasses
 from atmanrl.commands.options.typed import Node, pairs, read
+from atmanrl.errors import did_you_mean
 from atmanrl.shipped import configs
 
 ALL = "--help_all"

@@ -7,8 +7,9 @@ import pkgutil
 import re
 from collections.abc import Sequence
 
-from atmanrl.commands.options.errors import OptionError, did_you_mean
+from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.typed import read
+from atmanrl.errors import did_you_mean
 
 SHORT = "torch.optim"
 """Where a class lies that is named without its module, as optimizers are."""

@@ -25,7 +25,7 @@ class Entry(NamedTuple):
 POLICY = Entry(
     "--model.policy.path=Qwen/Qwen2.5-0.5B-Instruct", "a folder in Hugging Face format, or a name on the hub", "needed"
 )
-TASK = Entry("--data.task=GSM8K", "one of GSM8K, MMLU, MixtureTask, MultiHop, WordProblems, or your own", "needed")
+TASK = Entry("--data.task=GSM8K", "GSM8K, MMLU, MixtureTask, MultiHop, ReasoningGym, WordProblems, yours", "needed")
 FOLDER = Entry("--trainer.default_root_dir=runs/mine", "the run's folder", "runs/unnamed")
 TOKENS = Entry("--data.max_new_tokens=512", "longest completion; longer ones are cut off, and count as wrong")
 SAMPLES = Entry("--data.eval_samples=4", "completions of each problem: pass@1 to pass@4")

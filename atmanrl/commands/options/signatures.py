@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
+from operator import or_
 
 from docstring_parser import parse
 
@@ -104,6 +105,13 @@ class Signature:
         """The class's own name."""
         return self.path.rpartition(".")[2]
 
+    def defaults(self) -> dict[str, object]:
+        """Return the defaults that are values of their own: numbers, texts, lists of them."""
+        module = self.path.rpartition(".")[0]
+        named = {name: each for name, each in self.parameters.items() if each.default is not None}
+        values = {name: constant(module, each.default) for name, each in named.items()}
+        return {name: value for name, value in values.items() if value is None or value != named[name].default}
+
 
 @cache
 def signature(path: str) -> Signature:
@@ -121,7 +129,7 @@ def signature(path: str) -> Signature:
     if constructor is not None:
         parameters, known = _of_function(constructor, definition, described), not _takes_more(constructor)
         return Signature(definition.path, summary, parameters, known)
-    inherited = [signature(each) for each in _bases(definition)]
+    inherited = [signature(each) for each in bases(definition)]
     parameters = {name: each for base in inherited for name, each in base.parameters.items()}
     if any("dataclass" in ast.unparse(each) for each in node.decorator_list):
         fields = [each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)]
@@ -129,6 +137,12 @@ def signature(path: str) -> Signature:
         return Signature(definition.path, summary, parameters)
     known = bool(inherited) and all(base.known for base in inherited)
     return Signature(definition.path, summary, parameters, known)
+
+
+def signature_of(module: str, function: ast.FunctionDef) -> Signature:
+    """Return what a function of a module takes."""
+    parameters = _of_function(function, Definition(module, function.name, ast.Constant(None)), {})
+    return Signature(f"{module}.{function.name}", "", parameters, not _takes_more(function))
 
 
 @cache
@@ -177,7 +191,7 @@ def _of_function(function: ast.FunctionDef, owner: Definition, described: dict[s
     described = described | {each.arg_name: " ".join((each.description or "").split()) for each in own}
     return {
         argument.arg: Parameter(
-            argument.arg, _kind(argument.annotation, owner.module), None if default is None else ast.unparse(default),
+            argument.arg, kind_of(argument.annotation, owner.module), None if default is None else ast.unparse(default),
             described.get(argument.arg, ""),
         )
         for argument, default in pairs
@@ -189,7 +203,7 @@ def _of_field(node: ast.AnnAssign, owner: Definition, described: dict[str, str])
     name = ast.unparse(node.target)
     return Parameter(
         name,
-        _kind(node.annotation, owner.module),
+        kind_of(node.annotation, owner.module),
         None if node.value is None else ast.unparse(node.value),
         described.get(name, ""),
     )
@@ -199,7 +213,8 @@ def _takes_more(function: ast.FunctionDef) -> bool:
     return function.args.vararg is not None or function.args.kwarg is not None
 
 
-def _bases(definition: Definition) -> list[str]:
+def bases(definition: Definition) -> list[str]:
+    """Return the paths of a class's bases, as far as they are known."""
     assert isinstance(definition.node, ast.ClassDef)
     named = [find(f"{definition.module}.{ast.unparse(base).partition('[')[0]}") for base in definition.node.bases]
     return [each.path for each in named if each is not None]
@@ -209,28 +224,30 @@ def _bases(definition: Definition) -> list[str]:
 def _descends(path: str, base: str) -> bool:
     definition = find(path)
     return definition is not None and (
-        definition.path == base or any(_descends(each, base) for each in _bases(definition))
+        definition.path == base or any(_descends(each, base) for each in bases(definition))
     )
 
 
-def _kind(node: ast.expr | None, module: str) -> Kind:
-    """Return the kind that an annotation describes."""
+def kind_of(node: ast.expr | None, module: str) -> Kind:
+    """Return the kind that an annotation describes, as a module has it."""
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _kind(node.left, module) | _kind(node.right, module)
+        return kind_of(node.left, module) | kind_of(node.right, module)
     if isinstance(node, ast.Constant):
         return Kind(scalars=("None",)) if node.value is None else UNKNOWN
     if isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
         name, inner = node.value.id, node.slice
         parts = inner.elts if isinstance(inner, ast.Tuple) else [inner]
         if name == "Literal":
-            return Kind(choices=tuple(each.value for each in parts if isinstance(each, ast.Constant)))
+            constants = tuple(each.value for each in parts if isinstance(each, ast.Constant))
+            others = [kind_of(each, module) for each in parts if not isinstance(each, ast.Constant)]
+            return reduce(or_, others, Kind(choices=constants))
         if name in _UNIONS:
-            kinds = [_kind(each, module) for each in parts]
+            kinds = [kind_of(each, module) for each in parts]
             whole = Kind(scalars=("None",)) if name == "Optional" else Kind()
             for each in kinds:
                 whole |= each
             return whole
-        return Kind(values=_kind(parts[1], module)) if name == "dict" and len(parts) == 2 else UNKNOWN
+        return Kind(values=kind_of(parts[1], module)) if name == "dict" and len(parts) == 2 else UNKNOWN
     if isinstance(node, ast.Name) and node.id in _SCALARS:
         return Kind(scalars=(node.id,))
     if not isinstance(node, ast.Name | ast.Attribute):
@@ -243,7 +260,7 @@ def _kind(node: ast.expr | None, module: str) -> Kind:
         return UNKNOWN
     if isinstance(definition.node, ast.ClassDef):
         return Kind(classes=(definition.path,))
-    return _kind(definition.node, definition.module)
+    return kind_of(definition.node, definition.module)
 
 
 def _through_module(text: str, module: str) -> Definition | None:

@@ -40,11 +40,12 @@ class Module(NamedTuple):
     """What a module defines and imports, by name.
 
     Example:
-        `Module({"Policy": <ast.ClassDef>}, {"Task": "atmanrl.tasks.Task"})`
+        `Module({"Policy": <ast.ClassDef>}, {"Task": "atmanrl.tasks.Task"}, {"read": <ast.FunctionDef>})`
     """
 
     defined: dict[str, ast.ClassDef | ast.expr]
     imported: dict[str, str]
+    functions: dict[str, ast.FunctionDef]
 
 
 @cache
@@ -60,6 +61,18 @@ def find(path: str) -> Definition | None:
 
 
 @cache
+def find_function(path: str) -> tuple[str, ast.FunctionDef] | None:
+    """Return the module and the syntax tree of the function that a dotted path names, as `find` does."""
+    module, _, name = path.rpartition(".")
+    source = read(module) if module else None
+    if source is None:
+        return None
+    if name in source.functions:
+        return module, source.functions[name]
+    return find_function(source.imported[name]) if name in source.imported else None
+
+
+@cache
 def read(module: str) -> Module | None:
     """Return a module's names; None where it is not of `PACKAGES`, or does not exist."""
     file = _file(module)
@@ -67,12 +80,22 @@ def read(module: str) -> Module | None:
         return None
     defined: dict[str, ast.ClassDef | ast.expr] = {}
     imported: dict[str, str] = {}
+    functions: dict[str, ast.FunctionDef] = {}
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     for node in ast.parse(file.read_bytes()).body:
         if isinstance(node, ast.ClassDef):
             defined[node.name] = node
+        elif isinstance(node, ast.FunctionDef):
+            functions[node.name] = node
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             defined[node.targets[0].id] = node.value
+        elif (
+            isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Tuple)
+            and isinstance(node.value, ast.Tuple)
+        ):
+            pairs = zip(node.targets[0].elts, node.value.elts, strict=False)
+            defined |= {ast.unparse(name): value for name, value in pairs}
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
             defined[node.target.id] = node.value
         elif isinstance(node, ast.ImportFrom):
@@ -80,7 +103,7 @@ def read(module: str) -> Module | None:
             if node.level:
                 base = ".".join(filter(None, [*package.split(".")[: len(package.split(".")) - node.level + 1], base]))
             imported |= {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
-    return Module(defined, imported)
+    return Module(defined, imported, functions)
 
 
 @cache

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from atmanrl.commands.options.errors import OptionError, did_you_mean
+from atmanrl.commands.options.errors import OptionError
+from atmanrl.errors import did_you_mean
 from atmanrl.shipped import config_file, configs
 
 STRUCTURE = ("init_args", "dict_kwargs")

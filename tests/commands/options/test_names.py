@@ -58,7 +58,7 @@ def test_a_misspelt_option_is_answered_by_the_one_that_was_meant(typed, meant, c
         ("--trainer.max_steps=soon", "'soon' is no whole number"),
         ("--data.temperature=hot", "'hot' is no number"),
         ("--model.share_prompts=perhaps", "is no truth value"),
-        ("--data.task=Sudoku", "there are GSM8K, MMLU, MixtureTask, MultiHop, WordProblems"),
+        ("--data.task=Sudoku", "there are GSM8K, MMLU, MixtureTask, MultiHop, ReasoningGym, WordProblems"),
     ],
 )
 def test_a_value_of_another_type_is_refused(typed, says, capsys):
