@@ -67,7 +67,6 @@ CASES = {
              "zero_spread_groups": "drop"},
     "calibrated": {"updates": 2, "rewards": {"saliency": SaliencyReward(probe=MaskProbe(solver=AdaptiveSolver(
         steps=6, lr=1e-2, first_interval=2, max_interval=3, agreement=0.99, check_share=0.2)))}},
-    "by_layer": {"strategy": "by_layer", "updates": 1, "loss": ClippedLoss(beta=0.3)},
     "idle": {"updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
     "idle_ddp": {"strategy": "ddp", "updates": 1, "rewards": {"flat": Flat()}, "zero_spread_groups": "drop"},
 }  # fmt: skip
@@ -101,7 +100,6 @@ def processes_to_be() -> int:
 def strategy_of(name: str, **options):
     if processes_to_be() == 1:
         return "auto"
-    options |= {"gather": "layer"} if name == "by_layer" else {}
     return "ddp" if name == "ddp" else FSDP2Strategy(timeout_seconds=GROUP_TIMEOUT, **options)
 
 
