@@ -20,6 +20,7 @@ demo: install  ## train twice on the laptop policy and compare (14 minutes on tw
 	$(BIN)/python -m experiments.laptop.demo
 
 test: install  ## all tests: no network, no GPU
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt reasoning-gym  # without a C compiler its tests are skipped
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: install  ## ruff and mypy --strict

@@ -1,6 +1,6 @@
 """One process or many: the FSDP2 strategy, full copies of sharded weights, sharded checkpoints, what all processes know."""
 
-from atmanrl.distributed.collectives import Processes, all_gather, processes
+from atmanrl.distributed.collectives import Processes, all_gather, meet, processes
 from atmanrl.distributed.copies import gathered, inference_copy
 from atmanrl.distributed.failures import FailTogether, fail_together
 from atmanrl.distributed.gradients import averaging, clip_gradients
@@ -20,6 +20,7 @@ __all__ = [
     "gathered",
     "inference_copy",
     "is_sharded",
+    "meet",
     "processes",
     "unsharded",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,11 +39,35 @@ def processes() -> Processes:
     return Processes(0, 1)
 
 
+_SERVING: list[Callable[[], None]] = []
+
+
+@contextmanager
+def serving(serve: Callable[[], None]) -> Iterator[None]:
+    """Let a process help the others by `serve` before it meets them in another collective, see `meet`, within the context.
+
+    Args:
+        serve: returns when no process needs help any more. It is called on all processes.
+    """
+    _SERVING.append(serve)
+    try:
+        yield
+    finally:
+        _SERVING.remove(serve)
+
+
+def meet() -> None:
+    """Wait until no process needs the others' help any more. All must call it before a collective within `gathered`."""
+    for serve in _SERVING:
+        serve()
+
+
 def all_gather(value: T) -> list[T]:
     """Return what each process holds, in order of rank. All must call it; the objects are pickled."""
     count = processes().count
     if count == 1:
         return [value]
+    meet()
     values: list[T] = [value] * count
     dist.all_gather_object(values, value)
     return values

@@ -4,7 +4,8 @@ The copy is a model of the same structure without memory of its own, which is fi
 of a context and emptied afterwards. Two things ask for it:
 
 - Under FSDP2 every process holds a slice of each weight. Sampling and the probe run a different number of forward passes
-  on every process, which a layer's all-gather would not survive: they read an *unsharded copy* (`gathered`).
+  on every process, which a layer's all-gather would not survive: they read an *unsharded copy* (`gathered`). Where a device
+  has no room for one, its layers are filled one at a time (`by_layer`).
 - In mixed precision autocast would cast every float32 weight anew for every sampled token, and keys and values would be
   kept in float32: there the copy has the weights in the dtype of computation (`inference_copy`).
 """
@@ -12,16 +13,19 @@ of a context and emptied afterwards. Two things ask for it:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 
-from atmanrl.distributed.sharding import is_sharded
+from atmanrl.distributed.by_layer import LayerByLayer
+from atmanrl.distributed.sharding import gathers_by_layer, is_sharded
+from atmanrl.distributed.weights import narrowed, put
+from atmanrl.models.layers import layers_of
 from atmanrl.models.policy import Policy
 
 _COPIES: WeakKeyDictionary[Policy, Any] = WeakKeyDictionary()
@@ -34,10 +38,11 @@ def gathered(policy: Policy) -> Iterator[None]:
 
     Within the context processes need not run in step, may call the model's parts, and may run backward passes within forward
     passes, none of which FSDP2's hooks would bear: `policy.model` is an unsharded copy without hooks. All processes must
-    enter it. It may be nested. Without FSDP2 it does nothing.
+    enter it, and leave it: where layers are gathered one at a time, a process that is done waits there and helps the others.
+    It may be nested. Without FSDP2 it does nothing.
     """
     if is_sharded(policy.model):
-        with _copy_in_place(policy):
+        with _layers_in_place(policy) if gathers_by_layer(policy) else _copy_in_place(policy):
             yield
     else:
         yield
@@ -76,6 +81,24 @@ def _copy_in_place(policy: Policy) -> Iterator[None]:
         policy.model = own
 
 
+@contextmanager
+def _layers_in_place(policy: Policy) -> Iterator[None]:
+    """Give the policy a copy of which only what lies outside of its layers is filled, until a pass needs a layer."""
+    own, structure, slices = policy.model, _copy_of(policy), policy.layers()
+    within = {id(weight) for layer in slices for weight in layer.parameters()}
+    with torch.inference_mode(False), torch.no_grad():
+        _filled(structure, own, policy.computed_in, leave_out=within)
+    layers = list(layers_of(structure, policy.path))
+    reader = LayerByLayer(structure, layers, own, list(slices), policy.computed_in, policy.device)
+    policy.model = structure
+    try:
+        with reader.filled():
+            yield
+    finally:
+        structure.to("meta")
+        policy.model = own
+
+
 def _copy_of(policy: Policy) -> Any:
     if policy not in _COPIES:
         model = policy.model
@@ -94,36 +117,26 @@ def _structure(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo | {id(buffer): buffer for buffer in model.buffers()})
 
 
-def _filled(structure: nn.Module, model: nn.Module, kind: torch.dtype | None) -> nn.Module:
+def _filled(
+    structure: nn.Module, model: nn.Module, kind: torch.dtype | None, leave_out: Set[int] = frozenset()
+) -> nn.Module:
     """Fill a structure with the model's full weights in a dtype (None: their own); weights that are tied stay so.
 
-    A weight that has the dtype already is shared and not copied. Buffers, such as rotary tables, are the model's own.
+    A weight that has the dtype already is shared and not copied. Those of the ids `leave_out` stay as they are. Buffers,
+    such as rotary tables, are the model's own.
     """
     filled: dict[int, nn.Parameter] = {}
     for name, weight in model.state_dict(keep_vars=True).items():
-        if not isinstance(weight, nn.Parameter):
+        if not isinstance(weight, nn.Parameter) or id(weight) in leave_out:
             continue
         if id(weight) not in filled:
-            narrow = weight.detach() if kind is None or _stays_wide(model, name, kind) else weight.detach().to(kind)
+            narrow = narrowed(weight.detach(), model, name, kind)
             full = narrow.full_tensor() if isinstance(narrow, DTensor) else narrow
             filled[id(weight)] = nn.Parameter(full, requires_grad=False)
-        _put(structure, name, filled[id(weight)])
+        put(structure, name, filled[id(weight)])
     for name, buffer in model.named_buffers():
-        _put(structure, name, buffer)
+        put(structure, name, buffer)
     return structure
-
-
-def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, tensor)
-
-
-def _stays_wide(model: nn.Module, name: str, kind: torch.dtype) -> bool:
-    """Say whether the architecture wants a weight in float32 whatever the rest is in, as transformers would load it."""
-    lists = [getattr(model, "_keep_in_fp32_modules_strict", None)]
-    if kind == torch.float16:
-        lists.append(getattr(model, "_keep_in_fp32_modules", None))
-    return any(f".{part}." in f".{name}." for names in lists for part in names or ())
 
 
 def _is_quantised(model: nn.Module) -> bool:

@@ -7,6 +7,8 @@ Without FSDP2 everything here is the ordinary thing.
 
 from __future__ import annotations
 
+from weakref import WeakSet
+
 import torch
 import torch.distributed as dist
 from lightning import LightningModule
@@ -24,6 +26,9 @@ from atmanrl.models.precision import check_precision
 
 COMPUTED_IN = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """What matrix products are computed in under those of Lightning's precisions that keep the weights wider."""
+
+_BY_LAYER: WeakSet[Policy] = WeakSet()
+"""Sharded policies of which no process holds a full copy."""
 
 
 def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy:
@@ -55,10 +60,11 @@ def build(policy: Policy, module: LightningModule, shard: bool = True) -> Policy
             f"FSDP2Strategy cannot train in trainer.precision {module.trainer.precision}: choose bf16-mixed or 32-true; "
             "what dtype the weights are kept in is model.policy.dtype."
         )
-    return build_sharded(policy, mesh["data_parallel"], module.trainer.strategy.root_device)
+    by_layer = getattr(module.trainer.strategy, "gather", "model") == "layer"
+    return build_sharded(policy, mesh["data_parallel"], module.trainer.strategy.root_device, by_layer)
 
 
-def build_sharded(policy: Policy, mesh: DeviceMesh, device: torch.device) -> Policy:
+def build_sharded(policy: Policy, mesh: DeviceMesh, device: torch.device, by_layer: bool = False) -> Policy:
     """Build a policy on the meta device, shard it layer by layer, and fill in the weights, which rank 0 alone reads.
 
     Args:
@@ -66,7 +72,10 @@ def build_sharded(policy: Policy, mesh: DeviceMesh, device: torch.device) -> Pol
             in the policy's own (fp32 master weights), and gradients are reduced in float32.
         mesh: of one dimension, over all processes.
         device: of this process.
+        by_layer: whether sampling, the probe and scoring gather one layer at a time, and not the model.
     """
+    if by_layer:
+        _BY_LAYER.add(policy)
     source = policy.unbuilt().build() if processes().rank == 0 else None
     policy.build("meta")
     # autocast, where it is on, has its own opinion on inputs: casting them here would round the probe's mask
@@ -86,6 +95,11 @@ def build_sharded(policy: Policy, mesh: DeviceMesh, device: torch.device) -> Pol
             buffer.copy_(buffers[name])
         dist.broadcast(buffer, 0)
     return policy
+
+
+def gathers_by_layer(policy: Policy) -> bool:
+    """Say whether full weights of a sharded policy are gathered one layer at a time."""
+    return policy in _BY_LAYER
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -34,6 +34,11 @@ class FSDP2Strategy(ModelParallelStrategy):
             writes one file.
         timeout_seconds: after which a process that waits for the others gives up.
         process_group_backend: `nccl`, `gloo`, ...; None takes the device's.
+        gather: what is gathered at a time for sampling, the probe and scoring: the `model`, of which each device then holds
+            a full copy, or a `layer`, which takes little memory and gathers every layer again for every pass.
+
+    Raises:
+        UserError: an option is out of its range.
     """
 
     def __init__(
@@ -41,14 +46,17 @@ class FSDP2Strategy(ModelParallelStrategy):
         sharded_checkpoints: bool = False,
         timeout_seconds: float = 1800.0,
         process_group_backend: str | None = None,
+        gather: Literal["model", "layer"] = "model",
     ) -> None:
         if timeout_seconds <= 0:
             raise UserError(f"the strategy's timeout_seconds is {timeout_seconds}; give a number above 0.")
+        if gather not in ("model", "layer"):
+            raise UserError(f"the strategy's gather is {gather!r}; choose model or layer.")
         super().__init__(
             tensor_parallel_size=1, save_distributed_checkpoint=sharded_checkpoints,
             process_group_backend=process_group_backend, timeout=timedelta(seconds=timeout_seconds),
         )  # fmt: skip
-        self.sharded_checkpoints = sharded_checkpoints
+        self.sharded_checkpoints, self.gather = sharded_checkpoints, gather
         self._evaluation = ExitStack()
 
     def setup_environment(self) -> None:
@@ -86,8 +94,8 @@ class FSDP2Strategy(ModelParallelStrategy):
     on_test_end = on_predict_end = on_validation_end
 
     def on_exception(self, exception: BaseException) -> None:
-        """Shard them again, should an evaluation have been cut short."""
-        self._evaluation.close()
+        """Shard them again, should an evaluation have been cut short; no process waits for the others."""
+        self._evaluation.__exit__(type(exception), exception, exception.__traceback__)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return the model's slices, or on rank 0 its full weights."""

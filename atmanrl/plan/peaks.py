@@ -31,7 +31,9 @@ def memory_by_phase(
         parts["buckets of DDP"] = parts["gradients"]  # made once, from which all gradients would be sent
     resident = sum(parts.values()) - parts["gradients"]
     cast = memory.cast_bytes(model, weight, compute)
-    copy = memory.gathered_bytes(model, compute) if shards > 1 else memory.copy_bytes(model, weight, compute)
+    copy = memory.copy_bytes(model, weight, compute)
+    if shards > 1:
+        copy = (memory.gathered_layers_bytes if settings.by_layer else memory.gathered_bytes)(model, compute)
     minibatch = min(settings.minibatch_queries, settings.queries) * settings.group
     together = max(longest, min(settings.micro_batch_tokens, minibatch * longest))
     completion_share = (longest - lengths.prompt) / longest

@@ -69,6 +69,7 @@ class RunSettings:
         weight_bytes: of a weight as it is kept.
         compute_bytes: of a number in a matrix product.
         sharded: whether weights, gradients and optimizer are sharded over the devices (FSDP2).
+        by_layer: whether sharded weights are gathered layer by layer, and not as a copy of the model.
         checkpointing: activation checkpointing.
         moments: tensors of the weights' size that the optimizer keeps.
         reference: whether a reference model is kept (KL).
@@ -104,6 +105,7 @@ class RunSettings:
     weight_bytes: int = 4
     compute_bytes: int = 4
     sharded: bool = False
+    by_layer: bool = False
     checkpointing: bool = False
     moments: float = ADAMW_MOMENTS
     reference: bool = False
@@ -224,7 +226,9 @@ def _common(
     return {
         "path": policy.path, "lora": policy.lora, "weight_bytes": weight,
         "compute_bytes": 2 if precision.endswith("-mixed") else weight,
-        "sharded": isinstance(strategy, FSDP2Strategy), "checkpointing": policy.activation_checkpointing,
+        "sharded": isinstance(strategy, FSDP2Strategy),
+        "by_layer": isinstance(strategy, FSDP2Strategy) and strategy.gather == "layer",
+        "checkpointing": policy.activation_checkpointing,
         "moments": _moments(module, precision, notes), "max_steps": trainer.max_steps,
         "max_epochs": _max_epochs(trainer),
         "problems": None if size is None else size - data.val_problems, "val_problems": data.val_problems,

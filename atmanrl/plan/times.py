@@ -25,8 +25,9 @@ def seconds_by_phase(
         )
     if settings.probes:
         seconds["probing"] = copying + probing_seconds(
-            model, settings.probes, hardware, lengths, settings.queries, settings.group
-        )
+            model, settings.probes, hardware, lengths, settings.queries, settings.group,
+            gathering_seconds(model, settings, hardware),
+        )  # fmt: skip
     operations = update_operations(model, settings, lengths)
     passes = math.ceil(settings.rollouts * length / max(settings.micro_batch_tokens, length))
     passes = max(passes, settings.minibatches) * settings.num_iterations
@@ -34,6 +35,7 @@ def seconds_by_phase(
     # each pass gathers the weights forwards and backwards, and scatters fp32 gradients
     traffic = (2 * settings.compute_bytes * model.parameters + memory.FP32 * model.trainable_parameters) * passes
     link = traffic / hardware.link_bytes_per_second if settings.sharded and hardware.devices > 1 else 0.0
+    link += passes * settings.rescore / settings.num_iterations * gathering_seconds(model, settings, hardware)
     seconds["update"] = max(hardware.compute_seconds(operations), floor) + link
     if settings.reinforcement and (val_every := settings.val_every(hardware.devices)):
         seconds["evaluation"] = evaluation_seconds(model, settings, hardware, lengths) / val_every
@@ -47,7 +49,8 @@ def evaluation_seconds(model: ModelShape, settings: RunSettings, hardware: Hardw
     batch = sampling_seconds(model, settings, hardware, lengths, queries, settings.eval_samples)
     if settings.evaluate_all_rewards:
         probes = [replace(probe, share=1.0) for probe in settings.probes]
-        batch += probing_seconds(model, probes, hardware, lengths, queries, settings.eval_samples)
+        gathering = gathering_seconds(model, settings, hardware)
+        batch += probing_seconds(model, probes, hardware, lengths, queries, settings.eval_samples, gathering)
     return math.ceil(problems / settings.eval_queries) * batch
 
 
@@ -87,7 +90,12 @@ def sampling_seconds(
     captured = settings.static_cache and hardware.overlaps
     step = hardware.step_seconds(operations, moved, 0 if captured else kernels)
     step += launches.IN_GRAPH_SECONDS * kernels if captured else 0.0
-    return max(hardware.compute_seconds(prefill), kernels * hardware.launch_seconds) + steps * step
+    gathering = gathering_seconds(model, settings, hardware)
+    return (
+        max(hardware.compute_seconds(prefill), kernels * hardware.launch_seconds)
+        + steps * step
+        + (1 + steps) * gathering
+    )
 
 
 def probing_seconds(
@@ -97,23 +105,27 @@ def probing_seconds(
     lengths: Lengths,
     queries: float,
     group: float,
+    gathering: float = 0.0,
 ) -> float:
-    """Return the seconds of all probes: each reads its prompts once, then takes its gradients in batches of rollouts."""
+    """Return the seconds of all probes: each reads its prompts once, then takes its gradients in batches of rollouts.
+
+    Where weights are gathered for every pass, that takes `gathering` seconds forwards, and as many backwards.
+    """
     prompt = flops.forward_flops(model, lengths.prompt, flops.pairs(lengths.prompt), 0)
     return sum(
         hardware.compute_seconds(queries * probe.share * prompt)
-        + _gradients_seconds(model, probe, hardware, lengths, queries * probe.share * group)
+        + _gradients_seconds(model, probe, hardware, lengths, queries * probe.share * group, gathering)
         for probe in probes
     )
 
 
 def _gradients_seconds(
-    model: ModelShape, probe: ProbeSettings, hardware: Hardware, lengths: Lengths, rollouts: float
+    model: ModelShape, probe: ProbeSettings, hardware: Hardware, lengths: Lengths, rollouts: float, gathering: float
 ) -> float:
     passes = math.ceil(rollouts / max(1.0, probe.batch_tokens // lengths.completion))
     floor = passes * (1 + launches.BACKWARD_TO_MASK) * hardware.launch_seconds * launches.forward_launches(model)
     computing = hardware.compute_seconds(rollouts * probe_operations(model, lengths)) / hardware.probe_efficiency
-    gradient = max(computing, floor)
+    gradient = max(computing, floor) + 2 * passes * gathering
     return probe.gradients * gradient
 
 
@@ -123,8 +135,18 @@ def probe_operations(model: ModelShape, lengths: Lengths) -> float:
     return flops.probe_gradient_flops(model, lengths.completion, pairs, lengths.answer, recompute=True)
 
 
+def gathering_seconds(model: ModelShape, settings: RunSettings, hardware: Hardware) -> float:
+    """Return the seconds in which all layers are gathered once, where every pass does so; 0 where a copy is kept."""
+    if not settings.by_layer or hardware.devices == 1:
+        return 0.0
+    layers = (model.layer_parameters + model.adapter_parameters) * settings.compute_bytes
+    return layers / hardware.link_bytes_per_second
+
+
 def _copy_seconds(model: ModelShape, settings: RunSettings, hardware: Hardware) -> float:
     """Return the seconds of gathering sharded weights, or of casting wider ones: once for sampling, and once for probing."""
+    if settings.by_layer and hardware.devices > 1:
+        return 0.0
     if settings.sharded and hardware.devices > 1:
         return memory.gathered_bytes(model, settings.compute_bytes) / hardware.link_bytes_per_second
     copied = memory.copy_bytes(model, settings.weight_bytes, settings.compute_bytes)

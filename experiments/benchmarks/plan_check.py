@@ -20,6 +20,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,33 @@ SHAPES = {
         "hidden_size": 384, "intermediate_size": 1056, "num_hidden_layers": 6, "head_dim": 96, "vocab_size": 16384,
     },
 }  # fmt: skip
-PROMPT, COMPLETION, ANSWER, DELIMITER, QUERIES, GROUP = 64, 96, 3, 2, 4, 4
-ROLLOUTS = QUERIES * GROUP
+ANSWER, DELIMITER = 3, 2
 M_MMAP_THRESHOLD = -3
+
+
+@dataclass(frozen=True)
+class Work:
+    """An update's rollouts, all of the same lengths.
+
+    Attributes:
+        prompt: tokens of a prompt.
+        completion: tokens of a completion.
+        queries: problems.
+        group: rollouts of each.
+
+    Example:
+        `Work(prompt=64, completion=96, queries=4, group=4)`
+    """
+
+    prompt: int = 64
+    completion: int = 96
+    queries: int = 4
+    group: int = 4
+
+    @property
+    def rollouts(self) -> int:
+        """All of them."""
+        return self.queries * self.group
 
 
 def policy_of(changes: dict[str, Any]) -> Policy:
@@ -87,8 +112,8 @@ def machine(repeats: int) -> Hardware:
     b = torch.randn(2**24)
     bandwidth = 2 * b.nbytes / best_seconds(lambda: b.clone(), 5 * repeats)
     nothing = policy_of({"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 4, "head_dim": 2})
-    steps = torch.zeros(1, 1, COMPLETION)
-    launch = best_seconds(lambda: sample(nothing, [[3]], steps), repeats) / COMPLETION
+    steps = torch.zeros(1, 1, 96)
+    launch = best_seconds(lambda: sample(nothing, [[3]], steps), repeats) / steps.numel()
     launch /= forward_launches(shape_of(nothing.model.config))
     return Hardware(1, 2**40, speed, bandwidth, efficiency=1.0, launch_seconds=launch)
 
@@ -104,16 +129,19 @@ def above(work: Callable[[], Any]) -> float:
     return peak_mib(work) * 2**20
 
 
-def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Everything of one shape."""
-    policy, hardware = policy_of(changes), machine(repeats)
+def check(
+    changes: dict[str, Any], repeats: int, work: Work | None = None, hardware: Hardware | None = None
+) -> dict[str, Any]:
+    """Predict and measure everything of one shape, for some rollouts, on a machine that is measured first if need be."""
+    policy, work, hardware = policy_of(changes), work or Work(), hardware or machine(repeats)
     model, shape = policy.model, shape_of(policy.model.config)
     settings = RunSettings(
-        "random", queries=QUERIES, group=GROUP, max_new_tokens=COMPLETION, num_iterations=1, minibatch_queries=QUERIES,
+        "random", queries=work.queries, group=work.group, max_new_tokens=work.completion, num_iterations=1,
+        minibatch_queries=work.queries,
         micro_batch_tokens=1 << 30,
         probes=(ProbeSettings(1, 1 << 30, PaperSolver.mask_copies),),
     )  # fmt: skip
-    lengths = Lengths(PROMPT, COMPLETION, ANSWER, DELIMITER)
+    lengths = Lengths(work.prompt, work.completion, ANSWER, DELIMITER)
     planned = plan(shape, settings, hardware, lengths)
     found: dict[str, Any] = {
         "shape": changes,
@@ -122,28 +150,35 @@ def check(changes: dict[str, Any], repeats: int) -> dict[str, Any]:
         "launch_seconds": hardware.launch_seconds,
         "parameters": ratio(shape.parameters, sum(p.numel() for p in model.parameters())),
     }
-    found |= _update(policy, settings, planned, hardware, lengths, repeats)
-    found |= _probe(policy, settings, planned, hardware, lengths, repeats)
+    found |= _update(policy, settings, planned, hardware, lengths, repeats, work)
+    found |= _probe(policy, settings, planned, hardware, lengths, repeats, work)
     generator = torch.Generator().manual_seed(0)
-    prompts = torch.randint(3, 700, (QUERIES, PROMPT), generator=generator).tolist()
-    uniform = torch.rand(QUERIES, GROUP, COMPLETION, generator=generator)
+    prompts = torch.randint(3, 700, (work.queries, work.prompt), generator=generator).tolist()
+    uniform = torch.rand(work.queries, work.group, work.completion, generator=generator)
     seconds = best_seconds(lambda: sample(policy, prompts, uniform), repeats)
-    found["seconds of sampling"] = ratio(sampling_seconds(shape, settings, hardware, lengths, QUERIES, GROUP), seconds)
+    caches = planned.memory_by_part["caches of sampling"] + planned.memory_by_part["logits of sampling"]
+    found["bytes of sampling"] = ratio(caches, above(lambda: sample(policy, prompts, uniform)))
+    found["seconds of sampling"] = ratio(
+        sampling_seconds(shape, settings, hardware, lengths, work.queries, work.group), seconds
+    )
     return found
 
 
 def _update(
-    policy: Policy, settings: RunSettings, planned: Any, hardware: Hardware, lengths: Lengths, repeats: int
-) -> dict[str, Any]:
+    policy: Policy, settings: RunSettings, planned: Any, hardware: Hardware, lengths: Lengths, repeats: int,
+    work: Work,
+) -> dict[str, Any]:  # fmt: skip
     model, shape = policy.model, planned.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    ids = torch.randint(3, 700, (ROLLOUTS, PROMPT + COMPLETION), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(
+        3, 700, (work.rollouts, work.prompt + work.completion), generator=torch.Generator().manual_seed(1)
+    )
     before = torch.zeros_like(ids, dtype=torch.bool)
-    before[:, PROMPT - 1 : -1] = True
+    before[:, work.prompt - 1 : -1] = True
 
     def passes() -> None:
         # log-probabilities and entropy as GRPOModule takes them
-        chosen, _ = scores_at(model, before, ids[:, PROMPT:].flatten(), input_ids=ids, use_cache=False)
+        chosen, _ = scores_at(model, before, ids[:, work.prompt :].flatten(), input_ids=ids, use_cache=False)
         (-chosen.mean()).backward()
 
     def step() -> None:
@@ -166,29 +201,33 @@ def _update(
 
 
 def _probe(
-    policy: Policy, settings: RunSettings, planned: Any, hardware: Hardware, lengths: Lengths, repeats: int
-) -> dict[str, Any]:
+    policy: Policy, settings: RunSettings, planned: Any, hardware: Hardware, lengths: Lengths, repeats: int,
+    work: Work,
+) -> dict[str, Any]:  # fmt: skip
     model, generator = policy.model, torch.Generator().manual_seed(2)
-    prompts = torch.randint(3, 700, (QUERIES, PROMPT), generator=generator).tolist()
-    tails = torch.randint(3, 700, (ROLLOUTS, COMPLETION), generator=generator).tolist()
+    prompts = torch.randint(3, 700, (work.queries, work.prompt), generator=generator).tolist()
+    tails = torch.randint(3, 700, (work.rollouts, work.completion), generator=generator).tolist()
     rest = DELIMITER + ANSWER
     targets = [
-        Target(tuple(prompts[i // GROUP]), tuple(tail[:-rest]), tuple(tail[-rest:-ANSWER]), tuple(tail[-ANSWER:]))
+        Target(tuple(prompts[i // work.group]), tuple(tail[:-rest]), tuple(tail[-rest:-ANSWER]), tuple(tail[-ANSWER:]))
         for i, tail in enumerate(tails)
     ]
     with frozen(model), attention_hook(model, "lean"):
         objective = Objective(model, targets, 10.0, policy.pad_id, 1 << 30)
         values = torch.full((objective.entries.ragged.total,), -0.4)
-        everyone = torch.arange(ROLLOUTS)
+        everyone = torch.arange(work.rollouts)
 
         def gradient() -> None:
             objective.evaluate(values, everyone)
 
         gradient()
         # a pass keeps the gradient, its part, the values in the pass, and the masks as matrices
-        masks = memory.mask_bytes(objective.entries.ragged.total, 1, 3) + 2 * ROLLOUTS * COMPLETION**2 * memory.FP32
+        masks = (
+            memory.mask_bytes(objective.entries.ragged.total, 1, 3)
+            + 2 * work.rollouts * work.completion**2 * memory.FP32
+        )
         predicted = planned.memory_by_part["activations of the probe"] + masks
-        operations = ROLLOUTS * probe_operations(planned.model, lengths)
+        operations = work.rollouts * probe_operations(planned.model, lengths)
         return {
             "bytes of a probe's gradient": ratio(predicted, above(gradient)),
             "seconds of a probe's gradient": ratio(
@@ -209,7 +248,7 @@ def main() -> int:
         "command": "python -m experiments.benchmarks.plan_check",
         "machine": f"{platform.machine()}, 1 thread",
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "tokens": {"prompt": PROMPT, "completion": COMPLETION, "rollouts": ROLLOUTS},
+        "work": asdict(Work()),
         "shapes": {name: check(changes, given.repeats) for name, changes in SHAPES.items()},
     }
     ratios: dict[str, list[float]] = {}

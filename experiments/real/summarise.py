@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from atmanrl.metrics.tagger import build_tagger, count_tokens
 from experiments.real.scale import ARMS
+from experiments.taggers.composition import shares
 
 SOLVER_COLUMNS = (
     "traces", "gradients", "pearson", "slope", "largest difference of advantages", "largest advantage", "token spearman",
@@ -33,15 +33,10 @@ def compositions(path: Path, pipeline: str | None) -> dict[str, dict[str, float]
     for line in path.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         texts.setdefault(row["arm"], []).append(row["cot"])
-    tagger, shares = build_tagger(pipeline), {}
-    for arm, each in texts.items():
-        tokens, *classes = np.sum([count_tokens(doc) for doc in tagger.pipe(each, batch_size=64)], axis=0)
-        names = ("numbers_pct", "stop_words_pct", "symbols_pct")
-        shares[arm] = {name: 100 * float(count) / float(tokens) for name, count in zip(names, classes, strict=True)}
-    return shares
+    return {arm: shares(each, pipeline) for arm, each in texts.items()}
 
 
-def columns(steps: dict[str, Any], shares: dict[str, dict[str, float]]) -> dict[str, list[dict[str, float]]]:
+def columns(steps: dict[str, Any], composed: dict[str, dict[str, float]]) -> dict[str, list[dict[str, float]]]:
     """Return the figures of each arm's runs: `before`, `outcome`, `saliency`."""
     runs: dict[str, list[dict[str, float]]] = {}
     for name, step in steps.items():
@@ -50,7 +45,7 @@ def columns(steps: dict[str, Any], shares: dict[str, dict[str, float]]) -> dict[
         if arm in ("before", *ARMS) and "test" in figures:
             measures = {key: figures.get("faithfulness", {}).get(key) for key in MEASURES}
             updates = {"updates": figures.get("training", {}).get("updates", 0)}
-            runs.setdefault(arm, []).append({**updates, **figures["test"], **shares.get(name, {}), **measures})
+            runs.setdefault(arm, []).append({**updates, **figures["test"], **composed.get(name, {}), **measures})
     return runs
 
 
@@ -63,7 +58,7 @@ def cell(values: Sequence[float | None]) -> str:
     return f"{np.mean(known):.3g}{spread}"
 
 
-def tables(results: dict[str, Any], shares: dict[str, dict[str, float]]) -> str:
+def tables(results: dict[str, Any], composed: dict[str, dict[str, float]]) -> str:
     """Return the tables in Markdown."""
     steps, lines = results["steps"], [f"{results['device']}, {results['date']}, {results.get('seconds')} s", ""]
     solvers = steps.get("instrument", {}).get("figures", {}).get("solvers", {})
@@ -74,7 +69,7 @@ def tables(results: dict[str, Any], shares: dict[str, dict[str, float]]) -> str:
     chosen = steps.get("warm_start", {}).get("figures", {}).get("chosen", {})
     lines += ["", f"Right on held-out training problems after the warm start: {chosen.get('accuracy')}; "
               f"trained on {chosen.get('task')}.", ""]  # fmt: skip
-    runs = columns(steps, shares)
+    runs = columns(steps, composed)
     keys = dict.fromkeys(key for each in runs.values() for run in each for key in run)
     lines += [
         "| | " + " | ".join(f"{arm} ({len(each)})" for arm, each in runs.items()) + " |",
@@ -94,8 +89,8 @@ def main() -> None:
     parser.add_argument("--pipeline", help="a spaCy pipeline for the composition; lexical rules by default")
     args = parser.parse_args()
     texts = args.results.with_suffix(".eval.jsonl")
-    shares = compositions(texts, args.pipeline) if texts.exists() else {}
-    print(tables(json.loads(args.results.read_text()), shares))
+    composed = compositions(texts, args.pipeline) if texts.exists() else {}
+    print(tables(json.loads(args.results.read_text()), composed))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How well the tagger-free default and a spaCy pipeline find the numbers and symbols of gold-tagged English.
 
-    python -m experiments.taggers.evaluate --gold FOLDER --pipeline PATH --json experiments/taggers/results/taggers.json
+    python -m experiments.taggers.evaluate --gold FOLDER --pipeline PATH en_core_web_sm --json FILE
 
 FOLDER holds `.conllu` files of Universal Dependencies English EWT. Gold are its universal tags NUM and SYM; judged are
 the classes NUMBER and SYMBOL of `atmanrl.metrics.tagger`, and a pipeline's own tags beside them.
@@ -12,7 +12,7 @@ import argparse
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -131,14 +131,14 @@ def from_text(nlp: Language, sentences: list[Sentence], label: Callable[[Doc], L
     }
 
 
-def measure(gold: Path, pipeline: str | None) -> dict[str, Any]:
+def measure(gold: Path, pipelines: Sequence[str]) -> dict[str, Any]:
     """Every tagger on every file of gold tags."""
     files = sorted(gold.glob("*.conllu"))
     if not files:
         raise SystemExit(f"{gold} holds no .conllu file; get UD English EWT from universaldependencies.org.")
     blank = build_tagger()
     taggers: dict[str, tuple[Language, Callable[[Doc], Labels]]] = {"lexical rules (default)": (blank, by_rules)}
-    if pipeline is not None:
+    for pipeline in pipelines:
         nlp = build_tagger(pipeline)
         name = f"{nlp.meta['lang']}_{nlp.meta['name']} {nlp.meta['version']}"
         taggers |= {f"rules and {name}": (nlp, by_rules), f"{name} alone": (nlp, by_tags)}
@@ -163,11 +163,13 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description="Hold taggers against gold tags of UD English EWT.")
     parser.add_argument("--gold", type=Path, required=True, help="folder with .conllu files")
-    parser.add_argument("--pipeline", help="name or path of a spaCy pipeline; without it, lexical rules alone")
+    parser.add_argument(
+        "--pipeline", nargs="*", default=[], help="names or paths of spaCy pipelines; without any, lexical rules alone"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     results = {
-        "command": "python -m experiments.taggers.evaluate --gold FOLDER --pipeline PATH",
+        "command": "python -m experiments.taggers.evaluate --gold FOLDER --pipeline PATH en_core_web_sm",
         "versions": {"python": platform.python_version(), "spacy": version("spacy")},
         "files": measure(args.gold, args.pipeline),
     }

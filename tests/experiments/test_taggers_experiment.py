@@ -1,11 +1,12 @@
 """The tagger experiment on three sentences."""
 
+import gzip
 import json
 import sys
 
 import pytest
 
-from experiments.taggers import evaluate
+from experiments.taggers import composition, evaluate
 
 CONLLU = """\
 # text = She paid $5 for three.
@@ -44,3 +45,17 @@ def test_the_lexical_rules_on_two_sentences(tmp_path, monkeypatch):
     assert rules["gold_tokens"]["most_frequent_errors"] == [
         {"word": "first", "gold": "ADJ", "found": "NUM", "times": 1}
     ]
+
+
+def test_compositions_side_by_side(tmp_path):
+    texts = {"a": ["3 + 4 = 7 apples", "and so on"], "b": ["3 + 4 = 7"], "d": ["the"]}
+    for arm, cots in texts.items():
+        (tmp_path / f"{arm}-0").mkdir()
+        rows = [{"cot": cot, "sample": 0} for cot in cots] + [{"cot": "left out", "sample": 1}]
+        with gzip.open(tmp_path / f"{arm}-0/completions.jsonl.gz", "wt", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+    arms = composition.measure(tmp_path, seeds=1, samples=1, pipelines=[])
+    counted = {arm: each["shares"]["lexical rules"] for arm, each in arms.items()}
+    assert counted["a"]["numbers_pct"] == [100 * 3 / 9] and counted["a"]["symbols_pct"] == [100 * 2 / 9]
+    assert counted["b"]["numbers_pct"] == [60] and counted["d"]["stop_words_pct"] == [100]
+    assert "| outcome + saliency | 60.00 | 0.00 | 40.00 |" in composition.table(arms)

@@ -9,6 +9,7 @@ import torch
 from batches import answered, judged, reasoned
 
 from atmanrl.callbacks import MetricsCallback
+from atmanrl.distributed.collectives import serving
 from atmanrl.errors import UserError
 from atmanrl.metrics.base import RolloutMetric
 from atmanrl.metrics.columns import Column
@@ -251,3 +252,11 @@ def test_the_mean_length_is_rounded_once():
     metric.reset()
     metric.update(RolloutBatch([], 1))
     assert math.isnan(metric.compute()["tokens_per_cot"])
+
+
+def test_processes_meet_before_counts_are_added_up():
+    """One that is done would else wait in a collective for one that needs its help to gather weights."""
+    served = []
+    with serving(lambda: served.append(True)):
+        MetricsCallback()._log("validation", None)
+    assert served == [True]

