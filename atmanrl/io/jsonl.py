@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from atmanrl.errors import UserError
 
@@ -52,20 +52,25 @@ def read(path: Path) -> Iterator[Line]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MOST_BYTES + 1):
-            number += 1
-            whole = line.endswith(b"\n")
-            if not whole and len(line) > MOST_BYTES:
-                while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
-                    pass
-                yield Line(number, {}, f"longer than {MOST_BYTES >> 20} MiB.")
-            elif line.removeprefix(b"\xef\xbb\xbf").strip():
-                try:
-                    yield Line(number, parse(line.removesuffix(b"\n")))
-                except RowError as error:
-                    cut_off = " The file ends within this line." if not whole and _is_cut_off(error) else ""
-                    yield Line(number, {}, f"{error}{cut_off}")
+        yield from lines(file)
+
+
+def lines(file: IO[bytes]) -> Iterator[Line]:
+    """Yield the lines of a file that is open, as `read` does."""
+    number = 0
+    while line := file.readline(MOST_BYTES + 1):
+        number += 1
+        whole = line.endswith(b"\n")
+        if not whole and len(line) > MOST_BYTES:
+            while (rest := file.readline(MOST_BYTES)) and not rest.endswith(b"\n"):
+                pass
+            yield Line(number, {}, f"longer than {MOST_BYTES >> 20} MiB.")
+        elif line.removeprefix(b"\xef\xbb\xbf").strip():
+            try:
+                yield Line(number, parse(line.removesuffix(b"\n")))
+            except RowError as error:
+                cut_off = " The file ends within this line." if not whole and _is_cut_off(error) else ""
+                yield Line(number, {}, f"{error}{cut_off}")
 
 
 def parse(line: bytes) -> dict[str, Any]:
@@ -76,11 +81,20 @@ def parse(line: bytes) -> dict[str, Any]:
     """
     if len(line) > MOST_BYTES:
         raise RowError(f"longer than {MOST_BYTES >> 20} MiB.")
-    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
+    return checked(value(line))
+
+
+def value(text: bytes) -> Any:
+    """Read one JSON value.
+
+    Raises:
+        RowError: it is not UTF-8, not JSON, or holds a key twice.
+    """
+    if text[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise RowError("not UTF-8 but UTF-16; save the file in UTF-8.")
     try:
         # some editors on Windows begin a file with a byte order mark
-        row = json.loads(line.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
+        return json.loads(text.decode("utf-8-sig"), parse_constant=_no_number, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise RowError(f"not UTF-8 (byte {error.start + 1}); save the file in that encoding.") from error
     except json.JSONDecodeError as error:
@@ -92,6 +106,14 @@ def parse(line: bytes) -> dict[str, Any]:
         raise
     except ValueError as error:  # Python reads no whole number of thousands of digits
         raise RowError("not JSON that can be read (a number of thousands of digits).") from error
+
+
+def checked(row: Any) -> dict[str, Any]:
+    """Return a value that is an object and can be written again.
+
+    Raises:
+        RowError: it is no object, or holds what `check` refuses.
+    """
     if not isinstance(row, dict):
         raise RowError(f"must be a JSON object, not {type(row).__name__}.")
     check(row)

@@ -1,12 +1,15 @@
-"""Rows of a file: JSON lines, or Parquet, which is known by its first bytes. No torch here."""
+"""Rows of a file: JSON lines or an array, compressed or not, or Parquet; its first bytes say which. No torch here."""
 
 from __future__ import annotations
 
+import gzip
+import json
 import math
+import zlib
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from atmanrl.errors import UserError, first_line
 from atmanrl.io import jsonl
@@ -15,6 +18,18 @@ from atmanrl.io.jsonl import Line, RowError
 PARQUET = b"PAR1"
 """What a Parquet file begins with."""
 
+GZIP = b"\x1f\x8b"
+"""What a file that gzip has compressed begins with."""
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors begin a file in UTF-8 with."""
+
+PEEK = 4096
+"""Bytes of a file among which its first bracket stands."""
+
+MOST_BYTES = 1 << 30
+"""Of an array, which is held at once."""
+
 AT_ONCE = 256
 """Rows of a Parquet file that are held at once."""
 
@@ -22,15 +37,46 @@ AT_ONCE = 256
 def read(path: Path) -> Iterator[Line]:
     """Yield the rows of a file, with what is wrong with faulty ones, as `jsonl.read` does.
 
-    Rows of Parquet are counted from 1; a number that is not finite is null there.
+    Rows of Parquet, and of an array, are counted from 1; a number that is not finite is null in Parquet.
 
     Raises:
-        UserError: it begins as Parquet, and is none that can be read.
+        UserError: it begins as Parquet, as gzip or as an array, and is none that can be read.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        is_parquet = file.read(len(PARQUET)) == PARQUET
-    yield from _read_parquet(path) if is_parquet else jsonl.read(path)
+        begin = file.read(len(PARQUET))
+    if begin == PARQUET:
+        yield from _read_parquet(path)
+        return
+    try:
+        with gzip.open(path) if begin.startswith(GZIP) else path.open("rb") as file:
+            yield from _read_json(path, cast("IO[bytes]", file))
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is no gzip file that can be read ({first_line(error)}); write it again.") from error
+
+
+def _read_json(path: Path, file: IO[bytes]) -> Iterator[Line]:
+    begin = file.read(PEEK)
+    file.seek(0)
+    if not begin.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+        yield from jsonl.lines(file)
+        return
+    whole = file.read(MOST_BYTES + 1)
+    if len(whole) > MOST_BYTES:
+        raise UserError(f"{path} is an array of more than {MOST_BYTES >> 20} MiB; write its rows as JSON lines.")
+    try:
+        array = jsonl.value(whole)
+    except RowError as error:
+        if isinstance(error.__cause__, json.JSONDecodeError) and error.__cause__.msg == "Extra data":
+            file.seek(0)
+            yield from jsonl.lines(file)  # lines, the first of which is a list
+            return
+        raise UserError(f"{path} begins as a JSON array and is none that can be read: {error}") from error
+    for number, row in enumerate(array, start=1):
+        try:
+            yield Line(number, jsonl.checked(row))
+        except RowError as error:
+            yield Line(number, {}, str(error))
 
 
 def _read_parquet(path: Path) -> Iterator[Line]:

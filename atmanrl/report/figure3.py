@@ -123,7 +123,7 @@ def _classes() -> list[_Run]:
 def _scale(scale: float | None) -> list[_Run]:
     full = scale or 0.0
     steps = [("  ", _ground(step / 6), INK) for step in range(-6, 7)]
-    said = f" {full:.3f} (white is 0; 99 % of the tokens lie between the ends)"
+    said = f" {full:.3f} (no colour is 0; 99 % of the tokens lie between the ends)"
     return _row([(f"saliency -{full:.3f} ", None, INK), *steps, (said, None, INK)])
 
 

@@ -95,8 +95,8 @@ def fragment(item: TraceView) -> str:
 def colour_scale(items: Iterable[TraceView]) -> float:
     """Return the size of a saliency that gets full colour: the 99th percentile of their sizes, 0 without any.
 
-    White is 0, as in Figure 1: red above, blue below. A few tokens go much further than all others, and would leave those
-    without colour.
+    0 has no colour, as in Figure 1: red above, blue below. A few tokens go much further than all others, and would leave
+    those without colour.
     """
     sizes = sorted(abs(v) for item in items for v in item.saliency or () if math.isfinite(v))
     return sizes[round(0.99 * (len(sizes) - 1))] if sizes else 0.0

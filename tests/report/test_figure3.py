@@ -43,7 +43,7 @@ def test_words_stand_on_the_colour_of_their_class():
 
 def test_saliency_has_a_second_row_where_it_is_known():
     figure = figure3.draw(item(side(), side("base", tokens=[], answer=None, correct=False)), 0.3)
-    legend = {"saliency -0.300", "0.300 (white is 0; 99 % of the tokens lie between the ends)"}
+    legend = {"saliency -0.300", "0.300 (no colour is 0; 99 % of the tokens lie between the ends)"}
     assert {*legend, "saliency not known", "base: no answer, 9 tokens"} <= set(texts(figure))
     full = (*(part / 255 for part in figure3.ABOVE), 0.72)
     assert len(grounds(figure, full)) == 2  # the token "2 +" and the legend's end

@@ -87,7 +87,7 @@ def test_a_token_below_0_is_blue_and_one_at_0_has_no_colour():
     assert [span.get("class") for span in tokens] == ["below", None, None, "below"]
     assert [span["style"] for span in tokens] == ["--s:0.25", "--s:0.0", "--s:1.0", "--s:1.0"]
     for text in (parsed.text, Strict(fragment(view(saliency=[-0.1, 0.0, 0.4, -0.4]))).text):
-        assert "saliency -0.400" in text and "White is 0, red above, blue below; 99 %" in text
+        assert "saliency -0.400" in text and "No colour is 0, red above, blue below; 99 %" in text
     coloured = trace_text.coloured(view(saliency=[-0.4, 0.0, 0.4, 0.2]))
     styles = [str(span.style) for span in coloured.spans if "rgb" in str(span.style)]
     assert styles == ["black on rgb(110,165,220)", "black on rgb(224,110,96)", "black on rgb(240,182,176)"]
