@@ -26,7 +26,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launch(script: Path, *args: str, processes: int = 2, timeout: float = 110) -> list[str]:
+def launch(script: Path, *args: str, processes: int = 2, timeout: float = 220) -> list[str]:
     """What each process printed, in order of rank; an error of one of them, or the timeout, is an AssertionError."""
     shared = os.environ | {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes), "GROUP_RANK": "0",

@@ -29,7 +29,7 @@ def deep_folder(tmp_path_factory, tiny_folder) -> Path:
 def two(deep_folder, tmp_path_factory) -> list[dict]:
     out = tmp_path_factory.mktemp("found")
     # each layer is a meeting of the processes, which on busy cores wait for their turns
-    launch(Path(__file__).with_name("layers.py"), deep_folder, out, timeout=240)
+    launch(Path(__file__).with_name("layers.py"), deep_folder, out)
     return [torch.load(out / f"layers{rank}.pt", weights_only=False) for rank in range(2)]
 
 
