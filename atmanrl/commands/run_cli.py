@@ -40,6 +40,7 @@ from atmanrl.commands.libraries import quiet
 from atmanrl.commands.options.early import DEFAULT_FOLDER
 from atmanrl.commands.options.keys import with_whole_keys
 from atmanrl.commands.options.sections import METRICS
+from atmanrl.commands.options.trainer import check_callback, check_trainer
 from atmanrl.commands.options.typed import Node
 from atmanrl.commands.parser import ConfigFile, RunParser
 from atmanrl.commands.run_folder import RunFolder, recorded_date
@@ -49,23 +50,6 @@ from atmanrl.lightning_internals import IgnoresHyperparameters
 from atmanrl.metrics.base import RolloutMetric
 from atmanrl.models.precision import check_precision
 from atmanrl.notes import say
-
-_LOOP = "it needs Lightning's own training loop, and a run has one of its own"
-CALLBACKS_NOT_HERE = {
-    "StochasticWeightAveraging": _LOOP,
-    "WeightAveraging": _LOOP,
-    "EMAWeightAveraging": _LOOP,
-    "BackboneFinetuning": _LOOP,
-    "GradientAccumulationScheduler": "model.minibatch_queries and model.micro_batch_tokens say what a step is made of",
-    "LearningRateFinder": "the loss of a policy's update says nothing of its learning rate",
-    "BatchSizeFinder": "model.micro_batch_tokens bounds the memory of an update",
-}
-"""Callbacks of Lightning that a run cannot have, and why."""
-NOT_HERE = {
-    "barebones": (True, "a run keeps its log, its evaluations and its checkpoints"),
-    "enable_checkpointing": (False, "a run writes a checkpoint at its end, and trainer.fast_dev_run keeps nothing"),
-}
-"""Options of the trainer that a run cannot have, and why."""
 
 
 class RunCLI(IgnoresHyperparameters, LightningCLI):
@@ -153,14 +137,7 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         """Build the trainer: the run's own logger before the config's, and a progress bar unless the config has one."""
         config = self.config_init[self.subcommand]
         options = config["trainer"]
-        if options["val_check_interval"] == 0:
-            raise UserError(
-                "trainer.val_check_interval is 0; give the updates between two evaluations, or trainer.limit_val_batches=0 "
-                "for none."
-            )
-        for name, (refused, reason) in NOT_HERE.items():
-            if options[name] is refused:
-                raise UserError(f"trainer.{name}={str(refused).lower()}: {reason}; leave it out.")
+        check_trainer(options)
         folder = str(Path(options["default_root_dir"]).expanduser())
         if options["fast_dev_run"]:
             folder = self.scratch.enter_context(TemporaryDirectory(prefix="atmanrl-"))
@@ -171,9 +148,8 @@ class RunCLI(IgnoresHyperparameters, LightningCLI):
         if self.subcommand == "fit":
             loggers = [RunLogger(folder), *loggers]
         callbacks = _listed(options["callbacks"])
-        for name in (type(callback).__name__ for callback in callbacks):
-            if name in CALLBACKS_NOT_HERE:
-                raise UserError(f"trainer.callbacks: no {name} here, since {CALLBACKS_NOT_HERE[name]}; leave it out.")
+        for callback in callbacks:
+            check_callback(type(callback).__name__)
         self.guide = RunGuide(None if options["fast_dev_run"] else Path(folder))
         callbacks = [*callbacks, self.guide]
         if options["enable_progress_bar"] is not False and not any(isinstance(c, ProgressBar) for c in callbacks):

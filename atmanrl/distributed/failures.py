@@ -61,6 +61,8 @@ class FailTogether(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Tell the others, and wait for them to end."""
         if self._watch is not None:
+            if self._watch.ending.is_set():  # what is raised here is but the connection that broke
+                self._watch.join()
             self.end()
             announce(exception, self.grace_seconds)
 
@@ -83,11 +85,12 @@ class Watch(threading.Thread):
 
     Attributes:
         over: to be set when this process has failed by itself, or the run is over.
+        ending: set when the thread has begun to end this process.
     """
 
     def __init__(self, grace_seconds: float) -> None:
         super().__init__(name="atmanrl-failures", daemon=True)
-        self.grace_seconds, self.over = grace_seconds, threading.Event()
+        self.grace_seconds, self.over, self.ending = grace_seconds, threading.Event(), threading.Event()
 
     def run(self) -> None:
         """Wait for the process group, then look until the run is over."""
@@ -103,6 +106,7 @@ class Watch(threading.Thread):
 
     def _exit(self, ledger: Ledger) -> None:
         """End this process, whatever its main thread is doing, and the processes of its reward functions."""
+        self.ending.set()
         say_error(ledger.end())
         for child in multiprocessing.active_children():
             child.kill()

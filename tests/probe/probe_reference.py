@@ -91,6 +91,11 @@ class Reference:
     def __init__(self, model: Any, window: int | None = None) -> None:
         self.config, self.window = model.config, window
         self.weights = {name: weight.detach().double().clone() for name, weight in model.state_dict().items()}
+        half = self.config.head_dim // 2
+        exact = self.config.rope_parameters["rope_theta"] ** -(torch.arange(half, dtype=torch.float64) / half)
+        # A model that was not built within Exact holds them rounded to float32.
+        self.frequencies = model.model.rotary_emb.inv_freq.double()
+        torch.testing.assert_close(self.frequencies, exact, rtol=1e-6, atol=0)
 
     def logits(self, ids: Sequence[int], bias: Tensor) -> Tensor:
         """`[n, V]` for n tokens, with `bias [n, n]` added to the scores of every layer and head."""
@@ -98,10 +103,8 @@ class Reference:
         i, j = torch.arange(n)[:, None], torch.arange(n)[None, :]
         visible = (j <= i) & (i - j < (self.window or n))
         bias = bias.masked_fill(~visible, -torch.inf)
-        half = c.head_dim // 2
-        base = c.rope_parameters["rope_theta"]
-        frequencies = 1.0 / base ** (torch.arange(half, dtype=torch.float32) / half)
-        turns = torch.polar(torch.ones(n, half, dtype=torch.float64), torch.arange(n)[:, None] * frequencies.double())
+        angles = torch.arange(n)[:, None] * self.frequencies
+        turns = torch.polar(torch.ones_like(angles), angles)
         x = self.weights["model.embed_tokens.weight"][torch.tensor(ids)]
         for layer in range(c.num_hidden_layers):
             y = self._norm(x, f"layers.{layer}.input_layernorm")

@@ -9,9 +9,10 @@ from atmanrl.commands.moved import moved, renamed
 from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.guards import refusal
 from atmanrl.commands.options.keys import with_whole_keys
-from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, kinds
+from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, TRAINER, kinds
 from atmanrl.commands.options.signatures import UNKNOWN, Kind, Signature, is_abstract, signature
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
+from atmanrl.commands.options.trainer import check_trainer
 from atmanrl.commands.options.typed import Node
 from atmanrl.commands.options.values import fits, taken_as
 from atmanrl.errors import UserError, did_you_mean, nearest
@@ -73,6 +74,8 @@ class Check:
                 kind = takes.parameters[name].kind if name in takes.parameters else UNKNOWN
                 if not child.children and not (child.class_path and kind.classes):
                     values.update((name, each) for each in taken_as(child.value, kind))
+            if takes.path == TRAINER:
+                check_trainer(values)  # before Lightning's own guards, which advise on what a run cannot have
             message = refusal(takes.path, values)
             if message is not None:
                 raise UserError(with_whole_keys(message, self.root, self.command))
