@@ -28,9 +28,9 @@ SHOWN = 3
 """Completions of each task that are written down."""
 
 
-def sums(terms: int, digits: int, instruction: str = INSTRUCTION) -> Task:
-    """Return reasoning-gym's sums of so many terms of so many digits."""
-    config = {"min_terms": terms, "max_terms": terms, "min_digits": digits, "max_digits": digits}
+def sums(terms: int, digits: int, instruction: str = INSTRUCTION, fewest: int | None = None) -> Task:
+    """Return reasoning-gym's sums of so many terms, or of `fewest` to so many, of so many digits."""
+    config = {"min_terms": fewest or terms, "max_terms": terms, "min_digits": digits, "max_digits": digits}
     return ReasoningGym("chain_sum", config, 50, 12, instruction=instruction)
 
 
@@ -49,6 +49,11 @@ CANDIDATES: dict[str, Callable[[], Task]] = {
     "chains of two steps": lambda: chains(INSTRUCTION),
     "chains of two steps, with an example": lambda: chains(EXAMPLE),
     "chains of two steps, bare": lambda: chains(""),
+    "sums of two two-digit numbers, bare": lambda: sums(2, 2, ""),
+    "sums of two or three one-digit numbers, bare": lambda: sums(3, 1, "", 2),
+    "sums of three one-digit numbers, bare": lambda: sums(3, 1, ""),
+    "sums of four one-digit numbers, bare": lambda: sums(4, 1, ""),
+    "word problems, bare": lambda: WordProblems(2000, 200, 1, ""),
 }
 """By name; `bare` is without an instruction, for a policy after its warm start."""
 
