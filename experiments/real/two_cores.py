@@ -42,6 +42,10 @@ WARM_OPTIONS = (
 OUTCOME = "--model.rewards={outcome: OutcomeReward}"
 ARMS: dict[str, tuple[str, ...]] = {"outcome-0": (OUTCOME,), "saliency-0": ()}
 """What the arms' commands add to the configuration's rewards, outcome and saliency."""
+UNTESTED = ("--trainer.limit_val_batches=0",)
+"""Training goes without evaluation on held-out training problems; the tests come after it."""
+MEASURES = ("CausalImportance", "CotAlone", "InformationFlow", "CopiedAnswer", "FalseEquations")
+"""Those that take a few seconds for a rollout."""
 BEFORE = "before"
 """The test of the warm start."""
 CURVE = (
@@ -72,13 +76,13 @@ def steps(work: Path, problems: int) -> dict[str, list[str]]:
     commands = {WARM: ["atmanrl", "fit", "--config", WARM_CONFIG, quiet, root(WARM), *WARM_OPTIONS]}
     for arm, options in ARMS.items():
         policy = f"--model.policy.path={warm}"
-        commands[arm] = ["atmanrl", "fit", *rewarded, *options, root(arm), policy, "--ckpt_path=last"]
+        commands[arm] = ["atmanrl", "fit", *rewarded, *options, root(arm), policy, *UNTESTED, "--ckpt_path=last"]
     for arm, policy in {BEFORE: warm, **{arm: work / arm / "policy" for arm in ARMS}}.items():
         commands[f"test {arm}"] = ["atmanrl", "test", *rewarded, OUTCOME, root(arm), f"--model.policy.path={policy}"]
         commands[f"measure {arm}"] = [
             "experiments.evidence.measure", "--policy", str(policy), "--warm-start", str(warm), "--problems",
             str(problems), "--samples", "1", "--rollouts", str(work / arm / "eval/test.jsonl"),
-            "--out", str(work / arm / "measures.json"),
+            "--out", str(work / arm / "measures.json"), "--only", *MEASURES,
         ]  # fmt: skip
     return commands
 
@@ -165,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--work", type=Path, default=Path("runs/two_cores"), help="what is done (default: %(default)s)"
     )
     options.add_argument("--json", type=Path, required=True, help="figures; completions are written beside it")
-    options.add_argument("--problems", type=int, default=40, help="test problems that are measured (default: 40)")
+    options.add_argument(
+        "--problems", type=int, default=40, help="test problems that are measured (default: %(default)s)"
+    )
     options.add_argument("--only", nargs="*", help="of the steps; all by default, none gathers what there is")
     args = options.parse_args(words)
     commands = steps(args.work, args.problems)
