@@ -1,4 +1,4 @@
-"""Rows of a file: JSON lines or an array, compressed or not, or Parquet; its first bytes say which. No torch here."""
+"""Rows of a file: JSON lines or an array, compressed or not, Parquet or Arrow; its first bytes say which. No torch here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,6 +17,9 @@ from atmanrl.io.jsonl import Line, RowError
 
 PARQUET = b"PAR1"
 """What a Parquet file begins with."""
+
+ARROW = b"\xff\xff\xff\xff"
+"""What a stream of Arrow begins with, as `datasets` saves it to disk."""
 
 GZIP = b"\x1f\x8b"
 """What a file that gzip has compressed begins with."""
@@ -37,16 +40,16 @@ AT_ONCE = 256
 def read(path: Path) -> Iterator[Line]:
     """Yield the rows of a file, with what is wrong with faulty ones, as `jsonl.read` does.
 
-    Rows of Parquet, and of an array, are counted from 1; a number that is not finite is null in Parquet.
+    Rows of a table, and of an array, are counted from 1; a number that is not finite is null in a table.
 
     Raises:
-        UserError: it begins as Parquet, as gzip or as an array, and is none that can be read.
+        UserError: it begins as Parquet, Arrow, gzip or an array, and is none that can be read.
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         begin = file.read(len(PARQUET))
-    if begin == PARQUET:
-        yield from _read_parquet(path)
+    if begin in (PARQUET, ARROW):
+        yield from _read_table(path, begin)
         return
     try:
         with gzip.open(path) if begin.startswith(GZIP) else path.open("rb") as file:
@@ -56,9 +59,7 @@ def read(path: Path) -> Iterator[Line]:
 
 
 def _read_json(path: Path, file: IO[bytes]) -> Iterator[Line]:
-    begin = file.read(PEEK)
-    file.seek(0)
-    if not begin.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"["):
+    if not _begins_array(file):
         yield from jsonl.lines(file)
         return
     whole = file.read(MOST_BYTES + 1)
@@ -79,18 +80,52 @@ def _read_json(path: Path, file: IO[bytes]) -> Iterator[Line]:
             yield Line(number, {}, str(error))
 
 
-def _read_parquet(path: Path) -> Iterator[Line]:
-    import pyarrow as pa  # a second, which readers of JSON lines need not wait for
-    from pyarrow.parquet import ParquetFile
+def holds_object(path: Path) -> bool:
+    """Return whether a file of JSON is one object, as settings are: no array, and no lines of objects.
 
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        packed = file.read(len(GZIP)) == GZIP
+    with gzip.open(path) if packed else path.open("rb") as file:
+        if _begins_array(cast("IO[bytes]", file)):
+            return False
+        lines = list(islice(jsonl.lines(cast("IO[bytes]", file)), 2))
+    return len(lines) < 2 or bool(lines[0].fault)
+
+
+def _begins_array(file: IO[bytes]) -> bool:
+    begin = file.read(PEEK)
+    file.seek(0)
+    return begin.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"[")
+
+
+def _read_table(path: Path, begin: bytes) -> Iterator[Line]:
+    import pyarrow as pa  # a second, which readers of JSON lines need not wait for
+
+    kind = "Parquet" if begin == PARQUET else "Arrow"
     numbers = count(1)
     try:
-        with ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=AT_ONCE):
-                for row in batch.to_pylist():
-                    yield _line(next(numbers), row)
+        for batch in _parquet(path) if begin == PARQUET else _arrow(path):
+            for row in batch.to_pylist():
+                yield _line(next(numbers), row)
     except pa.ArrowException as error:
-        raise UserError(f"{path} is no Parquet file that can be read ({first_line(error)}); write it again.") from error
+        raise UserError(f"{path} is no {kind} file that can be read ({first_line(error)}); write it again.") from error
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        yield from file.iter_batches(batch_size=AT_ONCE)
+
+
+def _arrow(path: Path) -> Iterator[Any]:
+    from pyarrow import ipc
+
+    with path.open("rb") as file, ipc.open_stream(file) as batches:
+        yield from batches
 
 
 def _line(number: int, row: dict[str, Any]) -> Line:

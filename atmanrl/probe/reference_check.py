@@ -133,7 +133,7 @@ def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def check_possible(probe: MaskProbe, count: int | None, name: str) -> None:
-    """Refuse a check that cannot be, before anything is computed.
+    """Refuse a check that cannot be, and a solver that could not check itself, before anything is computed.
 
     Args:
         probe: whose solver is to be checked.
@@ -141,8 +141,14 @@ def check_possible(probe: MaskProbe, count: int | None, name: str) -> None:
         name: of the option, as the user typed it.
 
     Raises:
-        UserError: there is nothing to check, or no trace to check it on.
+        UserError: there is nothing to check, no trace to check it on, or the solver's tolerance is to follow from an
+            agreement, for which a policy has to be trained.
     """
+    if probe.attribution is None and probe.solver.calibration is not None:
+        raise UserError(
+            "agreement (of the solver) moves a tolerance while a policy is trained, and here it would stay what it is; "
+            f"leave it out, and give {name} to see how well the solver agrees."
+        )
     if count is None:
         return
     if count < 1:

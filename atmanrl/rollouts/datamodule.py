@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from atmanrl.distributed import all_gather, inference_copy, processes
 from atmanrl.errors import UserError
 from atmanrl.horizon import batches_done, check_interval, planned_updates
+from atmanrl.io.row_files import RowFiles
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import traces
 from atmanrl.rollouts.answering import ProblemBatch, TraceBatch, answer
@@ -36,7 +37,7 @@ class RolloutDataModule(LightningDataModule):
 
     Args:
         task: where problems come from and who judges the answers; not needed with `traces`.
-        traces: a JSONL file of stored traces (see `rollouts.traces`), for probing and prediction.
+        traces: a file of stored traces, or a folder of such files (see `rollouts.traces`), for probing and prediction.
         queries_per_device: problems of one update on each device.
         group_size: rollouts of each problem.
         max_new_tokens: longest completion, in tokens.
@@ -181,11 +182,11 @@ class RolloutDataModule(LightningDataModule):
         """Return the loader of the stored traces, or else of the drawn test problems."""
         if self.traces is None:
             return self.test_dataloader()
-        path = Path(self.traces)
-        stored = traces.read(path, splitter=self.splitter)
-        rows = [(f"{path}, line {n}", i, trace) for i, (n, trace) in enumerate(stored)]
+        files = RowFiles(Path(self.traces))
+        stored = traces.readings(files, splitter=self.splitter)
+        rows = [(files.place(n), i, reading.trace) for i, (n, reading) in enumerate(stored)]
         if not rows:
-            raise traces.TraceError(f"{path} holds no trace.")
+            raise traces.TraceError(f"{files.path} holds no trace.")
         return self._evaluation(rows, "data.traces", TraceBatch)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

@@ -5,8 +5,8 @@ abstained), `prompt_ids`, `completion_ids`, `logprobs` (a number for each token 
 (a number for each token of the reasoning, or null), and `row`, `sample`, `finished`, `cot_tokens`; `delimiter` where the
 completion was split by another than the default: a text, or an object with the splitter's `class_path`. An evaluation adds
 `metrics`: what the rollout adds to each metric, a numerator and a denominator by key. `atmanrl probe` adds
-`line` (of the file that it read), `pieces` (the text of each token of the reasoning), `loss_initial`, `loss_final` and
-`gradients`.
+`line` (of the file that it read; through all files of a folder, in which `file` is the place), `pieces` (the text of each
+token of the reasoning), `loss_initial`, `loss_final` and `gradients`.
 
 To be read, a trace needs `prompt`, `gold` (or `answer`, taken as gold) and either `cot` or a whole `completion`; token
 ids are used where there are any, and the text is tokenized where there are none. What is known of single tokens is read
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from atmanrl.errors import UserError
-from atmanrl.io import jsonl, rows
+from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
 from atmanrl.io.jsonl import Line, RowError
+from atmanrl.io.row_files import RowFiles
 from atmanrl.io.trace_schema import check_fields
 from atmanrl.models.policy import Policy
 from atmanrl.rollouts import lm_eval
@@ -83,24 +84,24 @@ def read(
     on_fault: Callable[[int, str], None] | None = None,
     splitter: Splitter = DEFAULT,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the traces of a file, as `readings` does, without what their rows were taken for."""
-    for number, reading in readings(path, limit, on_fault, splitter):
+    """Yield the traces of a file or a folder, as `readings` does, without what their rows were taken for."""
+    for number, reading in readings(RowFiles(path), limit, on_fault, splitter):
         yield number, reading.trace
 
 
 def readings(
-    path: Path,
+    files: RowFiles,
     limit: int | None = None,
     on_fault: Callable[[int, str], None] | None = None,
     splitter: Splitter = DEFAULT,
     named: Fields = Fields(),  # noqa: B008  it is frozen
 ) -> Iterator[tuple[int, Reading]]:
-    """Yield line numbers (from 1) and checked traces of a JSONL or Parquet file; empty lines are passed over.
+    """Yield line numbers (from 1) and checked traces; empty lines are passed over.
 
     So are rows of lm-eval that repeat a completion under another filter.
 
     Args:
-        path: the file.
+        files: of rows; line numbers run on from one to the next.
         limit: read no more than the first so many traces, faulty ones counted.
         on_fault: called with the line number and the fault of each faulty line, which is then passed over; without it,
             the first fault is raised.
@@ -108,29 +109,31 @@ def readings(
         named: where rows keep their fields, as far as the user says it.
 
     Raises:
-        TraceError: no such file, not JSON, or a field that is missing or of the wrong type.
+        TraceError: not JSON, or a field that is missing or of the wrong type.
+        UserError: a file is none that can be read.
     """
     try:
-        for line in islice(_without_repeats(rows.read(path)), limit):
+        for line in islice(_without_repeats(files), limit):
             reading, fault = _reading(line, splitter, named)
             if not fault:
                 yield line.number, reading
             elif on_fault is None:
-                raise TraceError(f"{path}, line {line.number}: {fault}")
+                raise TraceError(f"{files.place(line.number)}: {fault}")
             else:
                 on_fault(line.number, fault)
     except OSError as error:
-        raise TraceError(f"the traces {path} cannot be read: {error}") from error
+        raise TraceError(f"the traces {files.path} cannot be read: {error}") from error
 
 
-def _without_repeats(lines: Iterable[Line]) -> Iterator[Line]:
-    seen: set[str] = set()
-    for line in lines:
+def _without_repeats(files: RowFiles) -> Iterator[Line]:
+    seen: set[tuple[Path, str]] = set()
+    for line in files.read():
         identity = lm_eval.identity(line.row)
-        if identity is None or identity not in seen:
+        sample = None if identity is None else (files.file_of(line.number), identity)
+        if sample is None or sample not in seen:
             yield line
-        if identity is not None:
-            seen.add(identity)
+        if sample is not None:
+            seen.add(sample)
 
 
 def _reading(line: Line, splitter: Splitter, named: Fields) -> tuple[Reading, str]:

@@ -12,7 +12,8 @@ up and is not counted. Every turn has its own seed, so that turns do not repeat 
 - Rollouts are sampled anew by either, so equal work is checked: sampled tokens an update within `--slack` of each other,
   and as many optimizer steps and threads.
 - `saliency_overhead` is our update with the saliency reward (the fast probe) divided by ours with the outcome alone,
-  `saliency_overheads` the same turn by turn.
+  `saliency_overheads` the same turn by turn. `quarter_overhead` is that of saliency on a quarter of the groups, which
+  teaches the same (`experiments/evidence`, arm i).
 
 What was weighed, so that neither has an advantage that is not its own:
 
@@ -52,7 +53,7 @@ from experiments.benchmarks.memory import peak_mib
 from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, trl_trainer
 
 LR = 1e-6
-TURNS = ("trl", "atmanrl", "saliency")
+TURNS = ("trl", "atmanrl", "saliency", "quarter")
 
 
 def measure(who: str, policy: str, updates: int, seed: int) -> dict[str, Any]:
@@ -84,7 +85,8 @@ def measure(who: str, policy: str, updates: int, seed: int) -> dict[str, Any]:
         elif who == "atmanrl":
             train = atmanrl_trainer(setting, folder, watch)
         else:
-            saliency = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.007)))
+            share = 0.25 if who == "quarter" else 1.0
+            saliency = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(0.007)), share=share)
             train = atmanrl_trainer(setting, folder, watch, {"outcome": OutcomeReward(), "saliency": saliency})
         peak = peak_mib(train)
     return {
@@ -148,7 +150,7 @@ def main() -> None:
     for seed in range(args.turns):
         for who in TURNS:
             turns[who].append(child(who, seed, args))
-    theirs, ours, salient = (pooled(turns[who]) for who in TURNS)
+    theirs, ours, salient, quarter = (pooled(turns[who]) for who in TURNS)
     tokens = theirs["tokens_an_update"] / ours["tokens_an_update"]
     if any(theirs[key] != ours[key] for key in ("optimizer_steps", "threads")) or abs(tokens - 1) > args.slack:
         raise SystemExit(
@@ -170,9 +172,12 @@ def main() -> None:
         "tokens_ratio": tokens,
         "saliency_overhead": salient["update_s_median"] / ours["update_s_median"],
         "saliency_overheads": by_turn(turns["saliency"], turns["atmanrl"]),
+        "quarter_overhead": quarter["update_s_median"] / ours["update_s_median"],
+        "quarter_overheads": by_turn(turns["quarter"], turns["atmanrl"]),
         "trl": theirs,
         "atmanrl": ours,
         "atmanrl_saliency": salient,
+        "atmanrl_quarter": quarter,
     }  # fmt: skip
     print(json.dumps({key: value for key, value in results.items() if isinstance(value, float)}, indent=2))
     if args.json:

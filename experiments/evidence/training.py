@@ -16,7 +16,8 @@ from experiments.evidence.compare import described, difference
 from experiments.evidence.results import TABLE1, seeds_of, table1
 
 LOG = "metrics.csv.gz"
-LETTERS = ("a", "b", "d")
+LETTERS = ("a", "b", "d", "h")
+CHOSEN = ("b", "d")
 SHOWN = ("tokens_per_cot", "pass_at_4")
 
 
@@ -33,9 +34,7 @@ def training(results: Path) -> dict[str, Any]:
     """
     points = [point for letter in LETTERS for point in _logged(ARMS[letter], results)]
     last = [point for point in points if point["arm"] == "a"][-1:]
-    chosen = (
-        {letter: choice([p for p in points if p["arm"] == letter], last[0]) for letter in LETTERS[1:]} if last else {}
-    )
+    chosen = {letter: choice([p for p in points if p["arm"] == letter], last[0]) for letter in CHOSEN} if last else {}
     outcome = table1(ARMS["a"], results)[1]
     tested = {}
     for arm in EARLIER.values():

@@ -59,3 +59,34 @@ def test_parquet_and_completions_that_nothing_marks(tiny_folder, tmp_path, capsy
     assert probe(tiny_folder, tmp_path / "t.parquet", tmp_path / "out") == 0
     assert "no mark of an answer is known in the completions (1): name it by --delimiter" in capsys.readouterr().err
     assert names(tmp_path / "out") == {"traces.jsonl", "summary.json", "index.html"}
+
+
+def test_a_folder_is_probed_as_one_file_and_its_files_are_named(tiny_folder, tmp_path, capsys):
+    folder, out = tmp_path / "lm", tmp_path / "out"
+    (folder / "model").mkdir(parents=True)
+    sample = {"doc_id": 0, "doc": {}, "arguments": [["3 + 4?", {}]], "resps": [[SAYS["completion"]]], "target": "7"}
+    write(folder / "model/samples_a.jsonl", [sample, {**sample, "doc_id": 1}])
+    write(folder / "model/samples_b.jsonl", [{**sample, "resps": [["seven"]]}, sample])
+    write(folder / "model/results_a.json", ['{\n"results": 1}'])
+    assert probe(tiny_folder, folder, out) == 0
+    said, error = capsys.readouterr()
+    assert "lm: 4 rows of model/samples_a.jsonl, model/samples_b.jsonl taken for lm-eval's samples (" in error
+    assert "passed over: model/results_a.json." in error
+    assert "no saliency: line 3: model/samples_b.jsonl, line 1: the completion has no delimiter" in said
+    results = read(out)
+    assert [t["line"] for t in results] == [1, 2, 4] and results[2]["file"] == "model/samples_b.jsonl, line 2"
+    assert "model/samples_b.jsonl, line 2, " in (out / "index.html").read_text()
+    write(folder / "model/samples_b.jsonl", [sample])
+    assert (
+        probe(tiny_folder, folder, out) == 1 and "the content of the traces file has changed" in capsys.readouterr().err
+    )
+
+
+def test_a_bad_row_of_a_folder_is_named_by_its_file(tiny_folder, tmp_path, capsys):
+    (tmp_path / "t").mkdir()
+    write(tmp_path / "t/a.jsonl", [SAYS])
+    write(tmp_path / "t/b.jsonl", [SAYS, {"prompt": "?"}])
+    assert probe(tiny_folder, tmp_path / "t", tmp_path / "out") == 1
+    assert f"{tmp_path}/t/b.jsonl, line 2: needs 'cot'" in capsys.readouterr().err
+    assert probe(tiny_folder, tmp_path / "t", tmp_path / "t") == 1
+    assert "--out is the folder of the traces" in capsys.readouterr().err

@@ -48,6 +48,7 @@ def test_explain_agrees_with_direct_use_of_both_solvers(tiny_policy):
         ({"check": -3}, "check is -3; give at least 1"),
         ({"check": 2}, "check is 2, and explain has one trace to check"),
         ({"check": 1, "solver": "paper"}, "compares a solver with the paper's, which this one is"),
+        ({"solver": AdaptiveSolver(agreement=0.99)}, "moves a tolerance while a policy is trained"),
     ],
 )
 def test_a_check_that_cannot_be_is_refused_before_a_model_is_loaded(options, message):

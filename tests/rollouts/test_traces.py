@@ -185,7 +185,7 @@ def test_faults_are_named(tmp_path, line, parts):
 
 def test_files_that_cannot_be_read(tmp_path):
     for path in (tmp_path / "absent.jsonl", tmp_path):
-        with pytest.raises(TraceError, match=f"the traces {path} cannot be read"):
+        with pytest.raises(UserError, match=f"the traces {path} cannot be read"):
             list(traces.read(path))
     (tmp_path / "latin.jsonl").write_bytes(b'\n{"prompt": "caf\xe9"}')
     with pytest.raises(UserError, match=r"latin\.jsonl, line 2: not UTF-8 \(byte 16\)"):

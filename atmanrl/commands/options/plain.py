@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from atmanrl.commands.options.check import Check
 from atmanrl.commands.options.declared import declared
@@ -15,6 +14,7 @@ from atmanrl.commands.options.typed import Node, read
 from atmanrl.commands.options.values import taken_as
 from atmanrl.errors import UserError
 from atmanrl.io.files import user_path
+from atmanrl.io.row_files import RowFiles
 
 
 def check_plain(command: str, args: Sequence[str]) -> None:
@@ -45,5 +45,5 @@ def check_plain(command: str, args: Sequence[str]) -> None:
 
 
 def _check_traces(node: Node | None) -> None:
-    if node is not None and isinstance(node.value, str) and not Path(user_path(node.value)).exists():
-        raise UserError(f"the traces {node.value} cannot be read: there is no such file.")
+    if node is not None and isinstance(node.value, str):
+        RowFiles(user_path(node.value))

@@ -78,7 +78,7 @@ SCREENS = {
     "probe": (
         "Measure the saliency of stored traces. The same command goes on after an interruption.",
         MODEL,
-        Entry("--traces=traces.jsonl", "JSONL or Parquet with prompt, gold, and reasoning or completion", "needed"),
+        Entry("--traces=traces.jsonl", "file or folder: JSONL, Parquet; prompt, gold, reasoning or completion", "needed"),
         Entry("--out=runs/probed", "folder for traces.jsonl, summary.json and index.html", "needed"),
         Entry("--limit=20", "only the first so many", "all"),
         Entry("--fields.prompt=question", "where a row keeps its prompt; so for its other fields", "recognised"),

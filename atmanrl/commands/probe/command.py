@@ -19,7 +19,7 @@ from atmanrl.commands.parser import RunParser
 from atmanrl.commands.probe import results
 from atmanrl.commands.probe.folder import COMMAND, Folder, content
 from atmanrl.commands.probe.progress import TraceProgress
-from atmanrl.commands.probe.trace_file import StoredTrace, TraceFile
+from atmanrl.commands.probe.stored_traces import StoredTrace, StoredTraces
 from atmanrl.errors import UserError
 from atmanrl.io import escape
 from atmanrl.io.files import user_path
@@ -47,7 +47,7 @@ same command is given again."""
 
 
 def main(args: list[str]) -> int:
-    """Probe a file of traces, and return the exit status: 130 where the user interrupts.
+    """Probe stored traces, and return the exit status: 130 where the user interrupts.
 
     Raises:
         UserError: the folder holds results of other settings, or the traces or the model cannot be used.
@@ -66,16 +66,16 @@ def main(args: list[str]) -> int:
     folder = None
     try:
         options.out = user_path(str(options.out))
-        path = Path(options.traces)
-        if not path.is_file():
-            raise UserError(f"the traces {path} cannot be read: there is no such file.")
-        file = TraceFile(path, options.limit, options.skip_bad_rows, splitter, instances.fields)
-        if file.taken:
-            say_note(file.taken)
-        folder = Folder(options.out, _settings(parser, options, file))
+        path = user_path(options.traces)
+        if path.is_dir() and path.resolve() == options.out.resolve():
+            raise UserError(f"--out is the folder of the traces, {path}; choose another one.")
+        stored = StoredTraces(path, options.limit, options.skip_bad_rows, splitter, instances.fields)
+        if stored.taken:
+            say_note(stored.taken)
+        folder = Folder(options.out, _settings(parser, options, stored))
         if not folder.finished:
             with locked(options.out, COMMAND):
-                _run(options, instances.probe, file, folder, command)
+                _run(options, instances.probe, stored, folder, command)
         _say(folder)
     except KeyboardInterrupt:
         say_end(f"interrupted; this goes on where it stood: {shlex.join(command)}")
@@ -88,8 +88,8 @@ def _parser() -> RunParser:
     parser.add_argument("--model", type=str, required=True, help="a Hugging Face folder or a name on the hub")
     parser.add_argument(
         "--traces", type=str, required=True,
-        help="JSONL or Parquet with prompt, gold (or answer), and cot or a whole completion with its delimiter; GSM8K's "
-        "rows, chats, TRL's completions and lm-eval's samples are recognised",
+        help="a file of JSONL, JSON or Parquet, or a folder of such files, with prompt, gold (or answer), and cot or a "
+        "whole completion with its delimiter; GSM8K's rows, chats, TRL's completions and lm-eval's samples are recognised",
     )  # fmt: skip
     parser.add_argument(
         "--delimiter", type=Splitter | str, default=None,  # None as a type would take ##### for a comment of YAML
@@ -125,19 +125,19 @@ def _parser() -> RunParser:
     return parser
 
 
-def _settings(parser: RunParser, options: Any, file: TraceFile) -> dict[str, Any]:
+def _settings(parser: RunParser, options: Any, stored: StoredTraces) -> dict[str, Any]:
     """Return all options that the results depend on, with hashes of the traces and of a local model."""
     settings: dict[str, Any] = json.loads(parser.dump(options, format="json"))
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if "delimiter" not in settings:  # values that are None are not dumped
-        settings["delimiter"] = _class_path(file.splitter)
+        settings["delimiter"] = _class_path(stored.splitter)
     # folders from before there was a choice have neither, and can be continued
     if settings["delimiter"] == DELIMITER:
         del settings["delimiter"]
     if not settings["fields"]:
         del settings["fields"]
     model = Path(located(options.model))
-    settings["traces_sha256"] = content(file.path)
+    settings["traces_sha256"] = content(*stored.files.files)
     settings["model_sha256"] = content(model) if model.is_dir() else None
     return settings
 
@@ -149,22 +149,22 @@ def _class_path(splitter: Splitter) -> str | dict[str, str]:
     return {"class_path": f"{type(splitter).__module__}.{type(splitter).__qualname__}"}
 
 
-def _run(options: Any, probe: MaskProbe, file: TraceFile, folder: Folder, command: list[str]) -> None:
+def _run(options: Any, probe: MaskProbe, stored: StoredTraces, folder: Folder, command: list[str]) -> None:
     """Probe what is left, and finish the folder."""
     size = options.batch_size
-    expected = file.lines
+    expected = stored.lines
     if folder.progress:
-        folder.check("traces", file.total)
+        folder.check("traces", stored.total)
         unprobed = {row["line"] for name in UNPROBED for row in folder.progress[name]}
-        expected = [line for line in file.lines if line not in unprobed]
+        expected = [line for line in stored.lines if line not in unprobed]
     if folder.part.exists() and folder.valid(size, expected) == len(expected):
         folder.rewind(size, expected)
     else:
         policy, device = Policy(options.model, **options.policy), choose_device(options.device)
         policy.dtype_name = choose_dtype(options.dtype, device, policy)
         policy.build().to(device)
-        usable = file.probeable(policy, probe)
-        folder.begin(file.skipped, file.without_saliency, file.total, str(device), policy.dtype_name)
+        usable = stored.probeable(policy, probe)
+        folder.begin(stored.skipped, stored.without_saliency, stored.total, str(device), policy.dtype_name)
         done = folder.rewind(size, [trace.line for trace in usable])
         if not usable:
             folder.append([], 0.0)

@@ -231,8 +231,10 @@ def _write(path: Path, record: Json) -> None:
         file.write(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
 
 
-def content(path: Path) -> str:
-    """Return the SHA-256 of a file, or of the configuration, tokenizer and weights in a folder."""
+def content(path: Path, *more: Path) -> str:
+    """Return the SHA-256 of a file, of several, or of the configuration, tokenizer and weights in a folder."""
+    if more:
+        return hashlib.sha256(" ".join(map(content, (path, *more))).encode()).hexdigest()
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from atmanrl import __version__
-from atmanrl.commands.probe.trace_file import StoredTrace
+from atmanrl.commands.probe.stored_traces import StoredTrace
 from atmanrl.io.files import shown_path
 from atmanrl.probe import ProbeResult
 from atmanrl.probe.reference_check import ReferenceCheck, SolvedTwice, spearman
@@ -51,8 +51,9 @@ def to_json(
         rollout = trace.rollout
         rollout.saliency, rollout.rewards["saliency"] = saliency, reward
         yield {
-            "line": trace.line, **traces.to_json(rollout), "pieces": cot_texts(rollout, tokenizer),
-            "loss_initial": _known(initial), "loss_final": _known(final), "gradients": gradients,
+            "line": trace.line, **({"file": trace.file} if trace.file else {}), **traces.to_json(rollout),
+            "pieces": cot_texts(rollout, tokenizer), "loss_initial": _known(initial),
+            "loss_final": _known(final), "gradients": gradients,
         } | ({
             "reference": {"reward": reference[trace.line][0], "saliency": reference[trace.line][1]}
         } if trace.line in reference else {})  # fmt: skip
@@ -121,7 +122,8 @@ def to_page(done: Iterable[Json], summary: Json) -> str:
 
 
 def _view(trace: Json) -> TraceView:
-    note = f"line {trace['line']}, {trace['gradients']} gradients"
+    place = trace.get("file") or f"line {trace['line']}"
+    note = f"{place}, {trace['gradients']} gradients"
     if reference := trace.get("reference"):
         ranks = spearman(reference["saliency"], trace["saliency"])
         note += f"; by the paper's solver {reference['reward']:.4f}, rank correlation of tokens {ranks:.4f}"

@@ -50,6 +50,7 @@ WRONG = {
     (*PROBE, "--limit=0"): "--limit is 0; give at least 1.",
     (*PROBE, "--probe.init_value=1"): "init_value is 1.0 (--probe.init_value); give a number below 0.",
     (*PROBE[:2], "--traces=nowhere.jsonl", "--out=x"): "the traces nowhere.jsonl cannot be read",
+    (*PROBE[:2], f"--traces={ROOT / 'docs'}", "--out=x"): "the folder holds no file of rows that can be read",
     ("probe", "--model=./nowhere", *PROBE[2:]): "--model: there is no such folder, ./nowhere",
     ("probe", "--model=x"): "--traces and --out are missing",
     ("report", "run"): "atmanrl report needs --out.",
