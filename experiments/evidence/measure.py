@@ -3,7 +3,7 @@
     python -m experiments.evidence.measure --policy runs/x/policy --rollouts runs/x/eval/test.jsonl \
         --warm-start experiments/laptop/policy --out measures.json --problems 250 --samples 1
 
-All of them take half a minute of a core for a rollout of a model of 135 M parameters: `--only` takes some.
+All of them take half a minute of a core for a rollout of a model of 135 M parameters; `--only` takes some.
 `OUT` holds the setting, the mean of each measure over problems, and `rows`: one object for each rollout, with `problem_id`,
 `sample`, `correct`, `tokens_per_cot` and every measure by its key (`docs/metrics.md`), null where it is not defined. Two
 calls on the same rollouts give the same numbers. A file that is there with the same setting, the digest of the rollouts

@@ -43,8 +43,6 @@ CANDIDATES: dict[str, Callable[[], Task]] = {
     "sums of two one-digit numbers": lambda: sums(2, 1),
     "sums of two one-digit numbers, with an example": lambda: sums(2, 1, EXAMPLE),
     "sums of three one-digit numbers, with an example": lambda: sums(3, 1, EXAMPLE),
-    "sums of two two-digit numbers, with an example": lambda: sums(2, 2, EXAMPLE),
-    "word problems": lambda: WordProblems(train_size=2000, test_size=200, seed=1),
     "word problems, with an example": lambda: WordProblems(2000, 200, 1, EXAMPLE),
     "chains of two steps": lambda: chains(INSTRUCTION),
     "chains of two steps, with an example": lambda: chains(EXAMPLE),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.real import differences
 from experiments.real.scale import ARMS
 from experiments.taggers.composition import shares
 
@@ -127,7 +128,8 @@ def main() -> None:
     args = parser.parse_args()
     texts = args.results.with_suffix(".eval.jsonl")
     composed = compositions(texts, args.pipeline) if texts.exists() else {}
-    print(tables(json.loads(args.results.read_text()), composed))
+    compared = differences.table(texts) if texts.exists() else []
+    print("\n".join([tables(json.loads(args.results.read_text()), composed), *compared]))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ CURVE = (
     "time/update", "step_time",
 )  # fmt: skip
 """What is kept of each update."""
+PACKAGES = ("torch", "transformers", "lightning", "peft", "reasoning-gym")
 KEPT = ("problem_id", "sample", "cot", "answer", "gold", "right", "finished", "cot_tokens")
 """Of each completion of a test."""
 
@@ -107,6 +109,15 @@ def run(work: Path, name: str, command: Sequence[str]) -> None:
         )
 
 
+def versions() -> dict[str, str | None]:
+    """Return the versions of the packages that figures depend on, None where one is not installed."""
+    known: dict[str, str | None] = dict.fromkeys(PACKAGES)
+    for name in known:
+        with suppress(PackageNotFoundError):
+            known[name] = version(name)
+    return known
+
+
 def curve(folder: Path) -> list[dict[str, float]]:
     """Return what a run has logged of each update."""
     path = folder / "metrics.csv"
@@ -142,18 +153,18 @@ def results(work: Path, commands: dict[str, list[str]], words: Sequence[str]) ->
         "command": shlex.join(["python", "-m", "experiments.real.two_cores", *words]),
         "date": datetime.now(UTC).isoformat(timespec="minutes"),
         "device": f"{os.cpu_count()} cores, {platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)",
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers", "peft")}},
+        "versions": {"python": platform.python_version(), **versions()},
         "seconds": round(sum(each["seconds"] for each in done.values()), 1),
         "commands": done,
         "steps": {arm: step for arm, step in arms.items() if step["figures"]},
     }
 
 
-def write(work: Path, out: Path, found: dict[str, Any]) -> None:
+def write(work: Path, out: Path, gathered: dict[str, Any]) -> None:
     """Write the figures, and the completions of the tests beside them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(out) as file:
-        file.write(json.dumps(finite(found), indent=1) + "\n")
+        file.write(json.dumps(finite(gathered), indent=1) + "\n")
     tests = {arm: path for arm in (BEFORE, *ARMS) if (path := work / arm / "eval/test.jsonl").exists()}
     with atomic_write(out.with_suffix(".eval.jsonl")) as file:
         for arm, path in tests.items():
