@@ -33,11 +33,13 @@ def main(args: Sequence[str]) -> int:
         parser.error("--examples must be 0 or more")
 
     from atmanrl.report.gather import gather
+    from atmanrl.report.runs import baseline_of, load
     from atmanrl.report.table1 import in_terminal
     from atmanrl.report.table1_formats import caption
     from atmanrl.report.write import may_write, write
 
     may_write(options.out)  # before the work, not after
+    baseline_of(load(options.runs), options.baseline)  # nor after spaCy is loaded, which takes a second
     _spare_torch()
     report = gather(options.runs, options.baseline, options.examples)
     paths = write(report, options.out, options.title)

@@ -16,6 +16,17 @@ WeightsDtype = Literal["float32", "bfloat16", "float16", "float64"]
 DtypeName = Literal["auto", WeightsDtype]
 
 
+def check_device(name: str) -> None:
+    """Check that a name is that of a device, whether or not it is here.
+
+    Raises:
+        UserError: it is none of `auto`, `cpu`, `cuda`, `cuda:1` and `mps`.
+    """
+    kind, colon, number = name.partition(":")
+    if name != "auto" and (kind not in ("cpu", "cuda", "mps") or bool(colon) != number.isdecimal()):
+        raise UserError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:1 (a GPU by its number) or mps.")
+
+
 def choose_device(name: str) -> torch.device:
     """Return the device of a name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`, a CUDA GPU where there is one.
 
@@ -24,6 +35,7 @@ def choose_device(name: str) -> torch.device:
     Raises:
         UserError: no such device, or none of its kind is here.
     """
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -35,9 +47,7 @@ def choose_device(name: str) -> torch.device:
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }
-    if device.type not in here:
-        raise UserError(f"device {name!r} is unknown; choose auto, cpu, cuda, cuda:1 (a GPU by its number) or mps.")
-    if not here[device.type]:
+    if not here.get(device.type):
         raise UserError(f"device {name!r} is not there: PyTorch sees {_seen()}.")
     return device
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from atmanrl.errors import UserError
-from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
+from atmanrl.models.devices import DtypeName, check_device, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.modes import plain_outputs
 from atmanrl.models.policy import Policy, PolicyError
 from atmanrl.probe import MaskProbe, PaperSolver, ProbeError, ProbeResult, Solver
@@ -94,6 +94,9 @@ def explain(
         raise UserError(
             f"check is {check}, and explain has one trace to check; give 1, or take `atmanrl probe` for more."
         )
+    check_device(device)
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens is {max_new_tokens}; give at least 1.")
     splitter = None if delimiter is None else splitter_of(delimiter)
     _check_texts(prompt, cot, answer, splitter or DEFAULT)
     policy = _policy(model, tokenizer, device, dtype)

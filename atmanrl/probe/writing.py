@@ -52,11 +52,9 @@ def write(policy: Policy, prompt_ids: Sequence[int], limit: int, splitter: Split
         splitter: tells its reasoning from its answer; None recognises it.
 
     Raises:
-        UserError: the limit is below 1, or it wrote an answer without a reasoning, or nothing.
+        UserError: it wrote an answer without a reasoning, or nothing.
         PolicyError: the prompt fills the context.
     """
-    if limit < 1:
-        raise UserError(f"max_new_tokens is {limit}; give at least 1.")
     room = min(limit, policy.context_length - len(prompt_ids))
     if room < 1:
         raise PolicyError(f"{policy.excess(len(prompt_ids) + 1)}: the prompt leaves no room for a reasoning.")

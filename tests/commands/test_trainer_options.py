@@ -69,7 +69,7 @@ def test_options_that_work(tiny_folder, tmp_path, options):
         (
             ["--trainer.max_steps=-1", "--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:20",
              "--model.lr_scheduler=atmanrl.grpo.WarmupSchedule", "--model.lr_scheduler.shape=cosine"],
-            "give model.lr_scheduler.total_updates or --trainer.max_steps",
+            "give model.init_args.lr_scheduler.init_args.total_updates or --trainer.max_steps",
         ),
     ],
     ids=lambda value: " ".join(o.removeprefix("--trainer.") for o in value) if isinstance(value, list) else "",

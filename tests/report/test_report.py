@@ -122,3 +122,9 @@ def test_help_loads_neither_spacy_nor_matplotlib():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
+def test_a_run_that_is_missing_is_refused_before_spacy_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("atmanrl.commands.report._spare_torch", lambda: pytest.fail("spaCy is loaded"))
+    assert main(["report", str(tmp_path / "nowhere"), f"--out={tmp_path / 'report'}"]) == 1
+    assert "nowhere is no folder; give the folder of a run" in capsys.readouterr().err

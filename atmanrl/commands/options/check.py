@@ -9,6 +9,7 @@ from atmanrl.commands.moved import moved, renamed
 from atmanrl.commands.options.errors import OptionError
 from atmanrl.commands.options.guards import refusal
 from atmanrl.commands.options.keys import with_whole_keys
+from atmanrl.commands.options.machine import machine_refusal
 from atmanrl.commands.options.sections import BASES, DEFAULTS, OBJECTS, TRAINER, kinds
 from atmanrl.commands.options.signatures import UNKNOWN, Kind, Signature, is_abstract, signature
 from atmanrl.commands.options.source import PACKAGES, find, subclasses
@@ -76,7 +77,9 @@ class Check:
                     values.update((name, each) for each in taken_as(child.value, kind))
             if takes.path == TRAINER:
                 check_trainer(values)  # before Lightning's own guards, which advise on what a run cannot have
-            message = refusal(takes.path, values)
+            typed = {name: child.value for name, child in node.children.items()}
+            machine = takes.path == TRAINER and self.only_ours  # other packages may register names of their own
+            message = (machine_refusal(typed) if machine else None) or refusal(takes.path, values)
             if message is not None:
                 raise UserError(with_whole_keys(message, self.root, self.command))
 

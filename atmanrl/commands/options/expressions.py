@@ -14,7 +14,7 @@ _FUNCTIONS: dict[str, Any] = {
     each.__name__: each
     for each in (abs, all, any, bool, dict, float, int, isinstance, len, list, max, min, set, sorted, str, tuple)
 }
-_METHODS = ("items", "join", "keys", "strip", "values")
+_METHODS = ("isdecimal", "items", "join", "keys", "partition", "strip", "values")
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
     ast.GtE: operator.ge, ast.Is: operator.is_, ast.IsNot: operator.is_not, ast.In: lambda a, b: a in b,

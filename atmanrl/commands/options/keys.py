@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from atmanrl.commands.options.sections import BASES, kinds
 from atmanrl.commands.options.signatures import Kind, is_abstract, signature
+from atmanrl.commands.options.source import find
 from atmanrl.commands.options.typed import Node
 
 _KEY = re.compile(r"(?<![\w.-])[a-z_]+(?:\.[a-z_]\w*)+(?![\w/]|\.\w)")
@@ -72,7 +73,7 @@ def _with_structure(path: tuple[str, ...], command: str) -> Iterator[str]:
         if kind.values is not None:
             kind = kind.values
             continue
-        if any(is_abstract(each) or each in BASES.values() for each in kind.classes):
+        if any(is_abstract(each) or each in BASES.values() or find(each) is None for each in kind.classes):
             yield "init_args"
         candidates = [signature(each) for each in kind.class_names.values()]
         kind = next((each.parameters[following].kind for each in candidates if following in each.parameters), Kind())

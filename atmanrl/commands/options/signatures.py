@@ -13,6 +13,8 @@ from atmanrl.commands.options.source import Definition, find, read, subclasses
 
 _SCALARS = ("int", "float", "bool", "str", "None")
 _UNIONS = ("Union", "Optional")
+_CALLABLES = {"LRSchedulerCallable": ("torch.optim.lr_scheduler.LRScheduler", "torch.optim.lr_scheduler.LambdaLR")}
+"""Types of options that name a class whose first argument the run adds: the bases of such classes."""
 
 
 @dataclass(frozen=True)
@@ -253,6 +255,8 @@ def kind_of(node: ast.expr | None, module: str) -> Kind:
     if not isinstance(node, ast.Name | ast.Attribute):
         return UNKNOWN
     text = ast.unparse(node)
+    if text in _CALLABLES:
+        return Kind(classes=_CALLABLES[text])
     definition = find(f"{module}.{text}")
     if definition is None and isinstance(node, ast.Attribute):
         definition = _through_module(text, module)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,6 +105,13 @@ def read(module: str) -> Module | None:
                 base = ".".join(filter(None, [*package.split(".")[: len(package.split(".")) - node.level + 1], base]))
             imported |= {alias.asname or alias.name: f"{base}.{alias.name}" for alias in node.names}
     return Module(defined, imported, functions)
+
+
+def modules_of(package: str) -> Iterator[ast.Module]:
+    """Yield the modules of a package as syntax trees, those of packages within it left out."""
+    file = _file(package)
+    for each in sorted(file.parent.glob("*.py")) if file is not None else ():
+        yield ast.parse(each.read_bytes())
 
 
 @cache

@@ -25,7 +25,7 @@ from atmanrl.io import escape
 from atmanrl.io.files import user_path
 from atmanrl.io.folders import locked
 from atmanrl.io.terminal import say_end, say_note
-from atmanrl.models.devices import DtypeName, choose_device, choose_dtype, cudnn_attention
+from atmanrl.models.devices import DtypeName, check_device, choose_device, choose_dtype, cudnn_attention
 from atmanrl.models.policy import Policy
 from atmanrl.probe import MaskProbe, PaperSolver
 from atmanrl.probe.reference_check import check_possible, spread_over
@@ -59,6 +59,7 @@ def main(args: list[str]) -> int:
         raise UserError(f"--batch_size is {options.batch_size}; give at least 1.")
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}; give at least 1.")
+    check_device(options.device)
     instances = parser.instantiate_classes(options)
     check_possible(instances.probe, options.check, "--check")
     splitter = None if instances.delimiter is None else splitter_of(instances.delimiter)

@@ -45,6 +45,9 @@ MISSPELT = {
 }
 WRONG = {
     (*EXPLAIN, "--init_value=1"): "init_value is 1.0",
+    (*EXPLAIN, "--device=foo"): "device 'foo' is unknown; choose auto, cpu, cuda, cuda:1",
+    (*EXPLAIN, "--max_new_tokens=0"): "max_new_tokens is 0; give at least 1.",
+    (*PROBE, "--device=cuda:x"): "device 'cuda:x' is unknown",
     (*PROBE, "--batch_size=0"): "--batch_size is 0; give at least 1.",
     (*PROBE, "--limit=few"): "--limit: 'few' is no whole number.",
     (*PROBE, "--limit=0"): "--limit is 0; give at least 1.",

@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT
 
 from atmanrl.commands.options.guards import refusal
+from atmanrl.commands.options.machine import registered
 from atmanrl.commands.options.plain import check_plain
 from atmanrl.commands.options.signatures import signature
 from atmanrl.commands.run import prepared
@@ -36,6 +37,19 @@ WRONG = {
     (f"{PROBE}.init_value=1",): f"init_value is 1.0 ({PROBE}.init_value); give a number below 0.",
     (f"{PROBE}.solver.tolerance=-1",): "the adaptive solver needs tolerance > 0",
     (f"{PROBE}.solver.steps=0",): f"steps is 0 ({PROBE}.solver.steps); give at least 1.",
+    ("--model.lr_scheduler=WarmupSchedule", "--model.lr_scheduler.warmup_updates=-1"): (
+        "--model.lr_scheduler: give warmup_updates >= 0"
+    ),
+    ("--model.lr_scheduler=atmanrl.grpo.WarmupSchedule", "--model.lr_scheduler.shape=cosin"): "did you mean cosine?",
+    ("--model.lr_scheduler=WarmupShedule",): "did you mean --model.lr_scheduler=WarmupSchedule?",
+    ("--trainer.accelerator=gpus",): "--trainer.accelerator: 'gpus' is an invalid accelerator name; did you mean gpu?",
+    ("--trainer.strategy=fspd2",): "--trainer.strategy: 'fspd2' is an invalid strategy name; did you mean fsdp2?",
+    ("--trainer.devices=foo",): "--trainer.devices is 'foo'; give how many (2)",
+    ("--trainer.devices=0",): "--trainer.devices is 0; give at least 1, or auto.",
+    (
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=-1",
+    ): "`devices` selected with `CPUAccelerator` should be an int > 0",
     ("--checkpoint.keep=1",): "--checkpoint.keep is 1; give at least 2, or -1 to keep all.",
     ("--rollout_table.rollouts=0",): "--rollout_table.rollouts is 0; give at least 1.",
 }
@@ -87,3 +101,25 @@ def test_a_wrong_value_is_refused_before_torch_is_imported(tmp_path):
     options = [LAPTOP, "--data.group_size=1", f"--trainer.default_root_dir={tmp_path}"]
     ran = subprocess.run([sys.executable, "-c", code, "fit", *options], capture_output=True, text=True)
     assert ran.returncode == 1 and ran.stderr.startswith("atmanrl: error: --data.group_size is 1;"), ran.stderr
+
+
+def test_every_name_that_lightning_has_registered_is_known():
+    from lightning.pytorch.accelerators import AcceleratorRegistry
+    from lightning.pytorch.strategies import StrategyRegistry
+
+    import atmanrl.distributed  # noqa: F401  it registers its own
+
+    assert registered("strategy") == {"auto", *StrategyRegistry.available_strategies()}
+    assert registered("accelerator") == {"auto", "gpu", *AcceleratorRegistry.available_accelerators()}
+
+
+@pytest.mark.parametrize("devices", ["2", "auto", "-1", "0,1", "[0,1]", "1,"])
+def test_devices_that_lightning_takes_are_left_to_it(devices):
+    prepared("fit", [LAPTOP, f"--trainer.devices={devices}", "--trainer.accelerator=gpu"], begins=False)
+
+
+def test_schedules_of_torch_are_left_to_the_parser():
+    from torch.optim import lr_scheduler
+
+    for name in lr_scheduler.__all__:
+        prepared("fit", [LAPTOP, f"--model.lr_scheduler={name}"], begins=False)
