@@ -21,6 +21,13 @@ ROOT = Path(__file__).parents[1]
 BLANK = ROOT / "experiments/laptop/blank"
 
 
+def skip_without_packages_of(config):
+    """Skip a test of a shipped config where a package that it needs is not installed."""
+    for word, package in (("lora", "peft"), ("ReasoningGym", "reasoning_gym")):
+        if word in config.read_text():
+            pytest.importorskip(package)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare a process that runs tests; the one that hands them out to others starts these without waiting for torch."""
     if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):

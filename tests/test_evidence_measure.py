@@ -65,6 +65,14 @@ def test_two_calls_give_the_same_numbers_and_a_third_has_nothing_to_do(call, cap
     assert call("--problems=1") != first
 
 
+def test_only_the_measures_that_are_named_are_taken(call):
+    rows = call("--only", "FalseEquations")["rows"]
+    assert all("false_equations" in row and "answer_in_cot" not in row for row in rows)
+    assert "only" not in call(out="all.json")["setting"]  # so that files of earlier calls stay as they are
+    with pytest.raises(UserError, match="no measure FalseEquation; there are Filler, CopiedAnswer, FalseEquations"):
+        call("--only", "FalseEquation")
+
+
 def test_a_call_that_was_cut_off_goes_on(call, tmp_path, monkeypatch):
     whole = call(out="whole.json")
     monkeypatch.setattr(measure, "CHUNK", 5)

@@ -83,9 +83,9 @@ def load_tested(folders: Sequence[Path]) -> list[Run]:
     """Load runs that must have been tested.
 
     Raises:
-        ReportError: as `load_values`; two runs have one name.
+        ReportError: as `load_values`; a folder does not exist or is no run's folder; two runs have one name.
     """
-    return [_tested(name, folder) for name, folder in _named(folders).items()]
+    return [_tested(name, _checked(folder)) for name, folder in _named(folders).items()]
 
 
 def load(folders: Sequence[Path]) -> list[Run]:
@@ -96,10 +96,7 @@ def load(folders: Sequence[Path]) -> list[Run]:
     """
     runs = []
     for name, folder in _named(folders).items():
-        if not folder.is_dir():
-            raise ReportError(f"{folder} is no folder; give the folder of a run (its trainer.default_root_dir).")
-        if not any((folder / mark).exists() for mark in MARKS):
-            raise ReportError(f"{folder} is no run's folder: it has none of {', '.join(MARKS)}.")
+        _checked(folder)
         runs.append(_tested(name, folder) if (folder / "eval" / "test.json").exists() else Run(name, folder, None))
     return runs
 
@@ -143,6 +140,15 @@ def comparable(runs: Sequence[Run]) -> list[str]:
                 )
             notes.append(f"The tests had different {condition.plural} ({who}), so part of a change may come from that.")
     return notes
+
+
+def _checked(folder: Path) -> Path:
+    """Return a folder that is a run's."""
+    if not folder.is_dir():
+        raise ReportError(f"{folder} is no folder; give the folder of a run (its trainer.default_root_dir).")
+    if not any((folder / mark).exists() for mark in MARKS):
+        raise ReportError(f"{folder} is no run's folder: it has none of {', '.join(MARKS)}.")
+    return folder
 
 
 def title(name: str) -> str:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from conftest import ROOT
+from conftest import ROOT, skip_without_packages_of
 
 from atmanrl.__main__ import main
 from atmanrl.models.policy import Policy
@@ -35,8 +35,7 @@ def built(monkeypatch):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_a_config_is_built_on_a_tiny_policy(path, built, tiny_folder, tmp_path):
-    if "lora" in str(read(path.stem)["model"]):
-        pytest.importorskip("peft")
+    skip_without_packages_of(path)
     folder = f"--trainer.default_root_dir={tmp_path / 'run'}"
     cli = built(["fit", "--config", str(path), f"--model.policy.path={tiny_folder}", folder])
     written = yaml.safe_load(cli.parser.dump(cli.config, skip_validation=False))  # as `--print_config` would

@@ -153,6 +153,15 @@ def test_the_summary_has_means_over_seeds_and_the_composition_of_the_texts(tmp_p
     assert "| numbers_pct | 60 ± 0 |" in page and "| cir_gold |  |" in page
 
 
+def test_the_summary_has_the_curves_by_five_updates_and_nothing_of_what_was_not_measured():
+    curve = [{"update": n, "accuracy": n / 10, "cot/mean_length": 40.0} for n in range(1, 8)]
+    steps = {"outcome-0": {"figures": {}, "curve": curve}}
+    page = summarise.tables({"device": "two cores", "date": "today", "steps": steps}, {})
+    assert "| outcome-0 | 1-5 | 0.3 | 40 |" in page and "| outcome-0 | 6-7 | 0.65 | 40 |" in page
+    assert "solver" not in page and "warm start" not in page
+    assert summarise.curves({"before": {"figures": {}, "curve": []}}) == []
+
+
 @pytest.mark.gpu
 def test_the_whole_program_runs(device, shared_data, tmp_path):
     out = tmp_path / "real.json"

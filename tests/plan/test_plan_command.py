@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, skip_without_packages_of
 from test_shape_and_flops import tiny
 
 from atmanrl.__main__ import main
@@ -23,8 +23,7 @@ def model_config(tmp_path_factory):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_can_be_planned(path, model_config, tmp_path, capsys):
-    if "lora" in path.read_text():
-        pytest.importorskip("peft")
+    skip_without_packages_of(path)
     out = tmp_path / "plan.json"
     machine = [*MACHINE, "--devices=1"] if path.stem.endswith("_sft") else MACHINE  # all that a warm start may have
     assert main(["plan", f"--config={path}", *machine, f"--model_config={model_config}", f"--json={out}"]) == 0

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, skip_without_packages_of
 
 from atmanrl.commands.planned_run import PlannedRun
 from atmanrl.distributed import FSDP2Strategy
@@ -37,8 +37,7 @@ def read(*arguments):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_the_numbers_of_a_shipped_config_are_attributes_of_its_objects(path):
-    if "lora" in path.read_text():
-        pytest.importorskip("peft")
+    skip_without_packages_of(path)
     run, settings = read(f"--config={path}")
     module, data, trainer, policy = run.model, run.datamodule, run.trainer, run.model.policy
     assert policy.model is None and policy.tokenizer is None  # nothing is loaded

@@ -176,3 +176,13 @@ def test_columns_of_different_kinds_are_refused(tmp_path):
     runs = load_tested([recorded(tmp_path / "ours"), recorded(tmp_path / "base", **share)])
     with pytest.raises(ReportError, match="mine is a value of kind 'points' in one and of 'share' in another; leave"):
         columns(runs)
+
+
+def test_the_table_names_a_folder_that_is_no_runs(tmp_path):
+    (tmp_path / "probed").mkdir()
+    for name, says in {
+        "probed": "probed is no run's folder: it has none of config",
+        "nowhere": "nowhere is no folder",
+    }.items():
+        with pytest.raises(ReportError, match=says):
+            load_tested([tmp_path / name])

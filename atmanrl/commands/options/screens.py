@@ -36,7 +36,7 @@ SCREENS = {
     "fit": (
         "Train a policy: by GRPO, or with --model=SFTModule by worked solutions.",
         POLICY, TASK,
-        Entry("--model.rewards.saliency=SaliencyReward", "adds a reward, by any name", "outcome alone"),
+        Entry("--model.rewards.saliency=SaliencyReward", "a reward; name the others, too", "outcome alone"),
         Entry("--model.rewards.saliency.weight=0.5", "a reward's weight in the total", "1.0"),
         Entry("--model.rewards.saliency.probe.solver=AdaptiveSolver", "a sixth of the gradients of `paper`", "paper"),
         Entry("--model.rewards.saliency.probe.solver.tolerance=0.007", "of AdaptiveSolver: coarser is faster", "0.001"),
