@@ -70,7 +70,7 @@ def test_what_stands_in_memory_all_the_time(options, bytes_of_a_parameter, model
         (["--flops=fast"], "--flops 'fast'"),
         (["--efficiency=2"], "--efficiency is 2.0"),
         (["--launch_us=-1"], "--launch_us is -1"),
-        (["--trainer.strategy=fsdp3"], "trainer.strategy 'fsdp3' is unknown; choose one of auto, ddp"),
+        (["--trainer.strategy=fsdp3"], "--trainer.strategy: 'fsdp3' is an invalid strategy name; did you mean fsdp?"),
         (["--config=nowhere.yaml"], "no file nowhere.yaml"),
         (["--model_config=nowhere.json"], "no file nowhere.json"),
         (["--prompt_tokens=0"], "--prompt_tokens"),
