@@ -100,7 +100,8 @@ def policy_of(
     """
     file = config or path.resolve().parent.parent / "config.yaml"
     if not file.is_file():
-        raise ExportError(f"there is no {file}; name the run's config.yaml by --config.")
+        run = "" if config else f", beside which {path} would be RUN/checkpoints/NAME.ckpt"
+        raise ExportError(f"there is no {file}{run}; name the run's config.yaml by --config.")
     try:
         options: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:

@@ -69,6 +69,10 @@ def read(path: Path) -> dict[str, Any]:
         SweepError: the file cannot be read or is not YAML, is too large, too deep or repeats itself without end, or holds
             something else (a date, a set, binary data, a number beyond all range).
     """
+    if path.is_dir():
+        raise SweepError(
+            f"{path} is a folder; give a sweep's YAML file, or a shipped one such as sweeps/reward_weight."
+        )
     try:
         text = path.read_bytes()
         if len(text) > MOST_BYTES:

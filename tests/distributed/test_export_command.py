@@ -72,7 +72,8 @@ def test_what_cannot_be_exported(run, capsys):
     assert "cannot be read" in capsys.readouterr().err
     (folder / "config.yaml").unlink()
     assert export(folder) == 1
-    assert "name the run's config.yaml by --config" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "last.ckpt would be RUN/checkpoints/NAME.ckpt; name the run's config.yaml by --config" in error
 
 
 def test_a_full_disk_leaves_nothing_behind(run, capsys):

@@ -159,3 +159,8 @@ def test_a_trial_of_other_parameters_is_not_taken_for_this_one(sweep, capsys):
     (path.parent / "out/sweep.db").unlink()
     assert run(path) == 1
     assert 'trial_0000 holds a trial of other parameters, {"x": 1}; move it away' in capsys.readouterr().err
+
+
+def test_a_folder_is_no_sweep(tmp_path, capsys):
+    assert main(["sweep", str(tmp_path)]) == 1
+    assert f"{tmp_path} is a folder; give a sweep's YAML file" in capsys.readouterr().err
