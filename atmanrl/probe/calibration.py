@@ -20,8 +20,10 @@ CONFIDENCE = 0.95
 """The confidence of the one-sided lower bound that is compared with the target."""
 ALIKE = 1.25
 """Checks at tolerances within this factor of the present one are added up."""
-MEMORY = 4
+MEMORY = 6
 """The number of latest checks that count: older ones were of another policy."""
+FASTEST = 2.0
+"""A check loosens the tolerance by no more than this factor."""
 LOOSEST, TIGHTEST = 0.1, 1e-5
 """Bounds of the tolerance."""
 
@@ -33,8 +35,10 @@ class Calibration:
     gradient, and the next check is due once the last one is paid for.
 
     Let d be 1 minus the lower bound of the correlation, and d* 1 minus the target. Measured over policies, d grows with a
-    power of the tolerance between 1 and 2. Either way the careful end is taken: where the agreement is too low, the
-    tolerance is multiplied by d*/d (power 1), and where it is better than needed, by at most the root of d*/d (power 2).
+    power of the tolerance between 1 and 3. Either way the careful end is taken: where the agreement is too low, the
+    tolerance is multiplied by d*/d (power 1), and where it is better than needed, by at most the cube root of d*/d (power
+    3). Two groups tell little, and a policy may be sensitive to more than they show: a tolerance that failed is approached
+    by halves (of its logarithm) alone, as long as the check counts.
 
     Args:
         target: wanted correlation of advantages with the reference's, in (0, 1).
@@ -94,8 +98,16 @@ class Calibration:
         assert self.agreement is not None
         distance = max(1e-9, 1 - self.agreement.lower_bound(CONFIDENCE))
         ratio = (1 - self.target) / distance
-        factor = max(ratio, 1 / 8) if ratio < 1 else min(math.sqrt(ratio), 3.0)
-        if factor < 1 or factor > ALIKE:  # a small gain is not worth a history that no longer counts
+        if ratio < 1:
+            self._move(max(ratio, 1 / 8))
+        else:
+            failed = [at for at, each in self._checks if each.lower_bound(CONFIDENCE) < self.target]
+            halfway = min((math.sqrt(at / self.tolerance) for at in failed if at > self.tolerance), default=FASTEST)
+            self._move(min(ratio ** (1 / 3), FASTEST, halfway))
+
+    def _move(self, factor: float) -> None:
+        """Multiply the tolerance by a factor, but for a small gain, which is not worth a history that no longer counts."""
+        if factor < 1 or factor > ALIKE:
             self.tolerance = min(LOOSEST, max(TIGHTEST, self.tolerance * factor))
 
     def metrics(self) -> dict[str, float]:

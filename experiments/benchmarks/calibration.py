@@ -33,7 +33,7 @@ from atmanrl.rollouts import RolloutBatch, RolloutDataModule
 from atmanrl.tasks import MultiHop, WordProblems
 from experiments.benchmarks.agreement import GROUP
 
-PROBLEMS, SEED, STEPS = 8, 7, 200
+PROBLEMS, SEED, STEPS = 8, 9, 200
 TASKS = {
     "word_problems": lambda size: WordProblems(train_size=1, test_size=size, seed=SEED, instruction=""),
     "multihop": lambda size: MultiHop(steps=(2, 3), train_size=1, test_size=size, seed=SEED, instruction=""),

@@ -34,7 +34,7 @@ def simulated(hard: float, power: float, updates: int, seed: int = 0, start: flo
     return tolerances, gradients, checks * COST
 
 
-@pytest.mark.parametrize("power", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.0])
 @pytest.mark.parametrize("fair", [0.0003, 0.003, 0.03])
 def test_the_tolerance_finds_the_agreement_that_is_wanted(fair, power):
     """`fair` is the tolerance at which the correlation is the target: runs stay below it nearly always, but not far."""
@@ -72,6 +72,23 @@ def test_a_bad_check_shrinks_the_tolerance_at_once_and_never_below_its_bound():
     for _ in range(12):
         calibration.observe(0, check(np.random.default_rng(1), 0.5), 0)
     assert calibration.tolerance == 1e-5
+
+
+def test_a_tolerance_that_failed_is_approached_by_halves():
+    rng, calibration = np.random.default_rng(0), Calibration(TARGET, 0.008)
+    calibration.observe(0, check(rng, 0.3), 0)
+    assert calibration.tolerance == 0.001
+    calibration.observe(0, check(rng, 1e-6), 0)
+    assert calibration.tolerance == 0.002  # by no more than the factor of two
+    calibration.observe(0, check(rng, 1e-6), 0)
+    assert calibration.tolerance == pytest.approx(0.004)
+    calibration.observe(0, check(rng, 1e-6), 0)
+    assert calibration.tolerance == pytest.approx(math.sqrt(0.004 * 0.008))
+    calibration.observe(0, check(rng, 1e-6), 0)
+    assert calibration.tolerance == pytest.approx(math.sqrt(0.004 * 0.008))  # what is left is no more than noise
+    for _ in range(2):
+        calibration.observe(0, check(rng, 1e-6), 0)
+    assert calibration.tolerance > 0.008  # that check was of another policy
 
 
 def test_checks_at_another_tolerance_do_not_count():
