@@ -62,7 +62,7 @@ SCREENS = {
     "predict": (
         "Write rollouts of test problems with all their rewards.",
         POLICY, TASK, Entry("--data.test_problems=500", "how many"), SAMPLES, TOKENS,
-        Entry("--model.rewards.saliency=SaliencyReward", "adds a reward", "outcome alone"), WEIGHTS, FOLDER,
+        Entry("--model.rewards.saliency=SaliencyReward", "a reward; name the others, too", "outcome alone"), WEIGHTS, FOLDER,
     ),
     "explain": (
         "Let a model answer a question, and show how much each token of its reasoning matters to the answer.",
