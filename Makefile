@@ -17,7 +17,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt reasoning-gym || echo 'reasoning-gym needs a C compiler: its tests will be skipped.'
 	touch $@
 
-demo: install  ## train twice on the laptop policy and compare (14 minutes on two cores)
+demo: install  ## train twice on the laptop policy and compare (11 to 14 minutes on two cores)
 	$(BIN)/python -m experiments.laptop.demo
 
 test: install  ## all tests: no network, no GPU
