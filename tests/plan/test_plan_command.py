@@ -87,6 +87,13 @@ def test_wrong_input_is_one_sentence(arguments, sentence, capsys, monkeypatch):
     assert error.startswith("atmanrl: error: ") and sentence in error and "Traceback" not in error
 
 
+def test_a_strategy_that_another_package_might_register_is_looked_up_when_those_are_known(capsys, monkeypatch):
+    monkeypatch.setattr("atmanrl.commands.options.check.machine_refusal", lambda options: None)
+    config = [f"--config={ROOT / 'configs/laptop.yaml'}", "--trainer.max_epochs=1"]
+    assert main(["plan", *config, *MACHINE, "--trainer.strategy=fsdp3"]) == 1
+    assert "trainer.strategy 'fsdp3' is unknown; choose one of auto, ddp" in capsys.readouterr().err
+
+
 def test_the_warm_start_has_one_device(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(["plan", f"--config={ROOT / 'configs/laptop_sft.yaml'}", *MACHINE]) == 1
