@@ -12,16 +12,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import platform
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,6 +26,7 @@ from atmanrl.io.terminal import say_error
 from experiments.gpu.record import Record
 from experiments.real import instrument
 from experiments.real.fetch import FOLDER
+from experiments.real.provenance import provenance
 from experiments.real.scale import ON_CPU, TINY, Scale
 from experiments.real.tasks import split_data
 
@@ -73,16 +68,6 @@ def prepare(args: argparse.Namespace, scale: Scale) -> None:
         json.dump(settings, file)
 
 
-def head(argv: Sequence[str]) -> dict[str, Any]:
-    """Return what a reader needs to repeat the figures."""
-    return {
-        "command": shlex.join(["python", "-m", "experiments.real.cpu", *argv]),
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, {torch.get_num_threads()} thread(s)",
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in ("torch", "transformers")}},
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure; returns the exit status, 1 where it was refused."""
     argv = sys.argv[1:] if argv is None else argv
@@ -97,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     record = Record(args.work / "instrument.json", args.minutes * 60)
     instrument.measure(args, scale, record)
     record.end()
+    head = provenance("cpu", argv, torch.get_num_threads(), ("torch", "transformers"))
     args.json.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(args.json) as file:
-        file.write(json.dumps(finite({**head(argv), "steps": {"instrument": record.as_dict()}}), indent=1) + "\n")
+        file.write(json.dumps(finite({**head, "steps": {"instrument": record.as_dict()}}), indent=1) + "\n")
     texts = args.work / "traces.jsonl"
     if texts.exists():
         with atomic_write(args.json.with_suffix(".traces.jsonl")) as file:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from atmanrl.report import intervals
+
 BEFORE, OUTCOME, SALIENCY = "before", "outcome", "saliency"
 COMPARED = {"right": "pass@1", "cot_tokens": "tokens of the reasoning"}
 """What is compared, by its key in a stored completion."""
@@ -47,8 +49,9 @@ def pairs(arms: Means) -> Iterator[tuple[str, str]]:
 def interval(differences: np.ndarray) -> tuple[float, float]:
     """Return the 95 % percentile interval of a mean over problems, which are drawn with replacement by the seed 0."""
     drawn = np.random.default_rng(0).integers(0, len(differences), (DRAWS, len(differences)))
-    low, high = np.percentile(differences[drawn].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
+    known = intervals.interval(differences[drawn].mean(axis=1))
+    assert known is not None  # every problem has its values in both arms
+    return known
 
 
 def table(path: Path) -> list[str]:

@@ -13,15 +13,11 @@ import argparse
 import csv
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +26,7 @@ from atmanrl.io import jsonl
 from atmanrl.io.files import atomic_write
 from atmanrl.io.rows import finite
 from atmanrl.io.terminal import say_error
+from experiments.real.provenance import provenance
 
 CONFIG, WARM_CONFIG, WARM = "configs/smollm2.yaml", "configs/smollm2_sft.yaml", "warm_start"
 WARM_OPTIONS = (
@@ -109,15 +106,6 @@ def run(work: Path, name: str, command: Sequence[str]) -> None:
         )
 
 
-def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that figures depend on, None where one is not installed."""
-    known: dict[str, str | None] = dict.fromkeys(PACKAGES)
-    for name in known:
-        with suppress(PackageNotFoundError):
-            known[name] = version(name)
-    return known
-
-
 def curve(folder: Path) -> list[dict[str, float]]:
     """Return what a run has logged of each update."""
     path = folder / "metrics.csv"
@@ -150,10 +138,7 @@ def results(work: Path, commands: dict[str, list[str]], words: Sequence[str]) ->
     done = {name: json.loads(path.read_text()) for name in commands if (path := work / f"{name}.json").exists()}
     arms = {arm: {"figures": figures(work, arm), "curve": curve(work / arm)} for arm in (BEFORE, *ARMS)}
     return {
-        "command": shlex.join(["python", "-m", "experiments.real.two_cores", *words]),
-        "date": datetime.now(UTC).isoformat(timespec="minutes"),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, {os.environ.get('OMP_NUM_THREADS', 'all')} thread(s)",
-        "versions": {"python": platform.python_version(), **versions()},
+        **provenance("two_cores", words, os.environ.get("OMP_NUM_THREADS", "all"), PACKAGES),
         "seconds": round(sum(each["seconds"] for each in done.values()), 1),
         "commands": done,
         "steps": {arm: step for arm, step in arms.items() if step["figures"]},
