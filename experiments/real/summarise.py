@@ -112,7 +112,8 @@ def arm_table(runs: dict[str, list[dict[str, float]]]) -> list[str]:
 
 def tables(results: dict[str, Any], composed: dict[str, dict[str, float]]) -> str:
     """Return the tables in Markdown."""
-    steps, lines = results["steps"], [f"{results['device']}, {results['date']}, {results.get('seconds')} s", ""]
+    took = f", {results['seconds']} s" if "seconds" in results else ""
+    steps, lines = results["steps"], [f"{results['device']}, {results['date']}{took}", ""]
     lines += solver_table(steps.get("instrument", {}).get("figures", {}).get("solvers", {}))
     if chosen := steps.get("warm_start", {}).get("figures", {}).get("chosen"):
         lines += [f"Right on held-out training problems after the warm start: {chosen['accuracy']}; "

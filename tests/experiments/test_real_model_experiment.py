@@ -158,6 +158,7 @@ def test_the_summary_has_the_curves_by_five_updates_and_nothing_of_what_was_not_
     steps = {"outcome-0": {"figures": {}, "curve": curve}}
     page = summarise.tables({"device": "two cores", "date": "today", "steps": steps}, {})
     assert "| outcome-0 | 1-5 | 0.3 | 40 |" in page and "| outcome-0 | 6-7 | 0.65 | 40 |" in page
+    assert page.startswith("two cores, today\n")  # which has no seconds, as what went on after a stop
     assert "solver" not in page and "warm start" not in page
     assert summarise.curves({"before": {"figures": {}, "curve": []}}) == []
 
