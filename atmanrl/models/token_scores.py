@@ -19,9 +19,15 @@ LOGITS_AT_ONCE = 1 << 26
 """Most logits that `scores_at` holds at a time: 256 MiB in float32."""
 
 
+def at_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Return logits over a temperature, in float32 or better; at temperature 1 that is no pass over them."""
+    logits = logits.to(widened(logits.dtype))
+    return logits if temperature == 1 else logits / temperature
+
+
 def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
     """Return log-probabilities `[K]` of `tokens [K]` under `logits [K, V]` at a temperature, in float32 or better."""
-    logits = logits.to(widened(logits.dtype)) / temperature
+    logits = at_temperature(logits, temperature)
     return logits.gather(-1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
 
 
@@ -30,8 +36,7 @@ class _TokenScores(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        scaled = logits.to(widened(logits.dtype))
-        scaled = scaled if temperature == 1 else scaled / temperature
+        scaled = at_temperature(logits, temperature)
         probabilities = scaled.softmax(-1)
         top, where = scaled.max(-1, keepdim=True)
         total = (top - probabilities.gather(-1, where).log())[:, 0]  # logsumexp, without another pass of exponentials

@@ -19,8 +19,8 @@ SCORED_LOGITS_COPIES = 2
 """fp32 copies of the logits at the worst moment of an update: scaled and softmax, later softmax and gradient."""
 TAUGHT_LOGITS_COPIES = 3
 """fp32 copies of the logits at the worst moment of the warm start: log-softmax, its gradient, that of the logits."""
-SAMPLED_LOGITS_COPIES = 4
-"""fp32 copies of a step's logits while a token is drawn: scaled, truncated, softmax, cumulated."""
+SAMPLED_LOGITS_COPIES = 5
+"""fp32 copies of a step's logits while a token is drawn: scaled, softmax, its units, and these as integers (two)."""
 
 
 def weights_bytes(model: ModelShape, bytes_per_weight: int, shards: int) -> float:

@@ -13,7 +13,7 @@ from atmanrl.models.batching import positions
 from atmanrl.models.cache import select_rows
 from atmanrl.models.logits import head_at
 from atmanrl.models.policy import Policy
-from atmanrl.models.token_scores import token_logprobs
+from atmanrl.models.token_scores import at_temperature, token_logprobs
 from atmanrl.pulse import beat
 from atmanrl.rollouts.preallocated import preallocate
 from atmanrl.rollouts.sampler import SamplingOptions
@@ -91,7 +91,7 @@ def draw(logits: Tensor, uniforms: Tensor, options: SamplingOptions) -> tuple[Te
         uniforms: `[B]` in [0, 1).
         options: temperature and truncation.
     """
-    scaled = logits.float() / options.temperature
+    scaled = at_temperature(logits.float(), options.temperature)
     drawn = inverse_cdf(options.truncation(scaled).softmax(-1), uniforms)
     return drawn, token_logprobs(scaled, drawn)
 

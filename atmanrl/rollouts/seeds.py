@@ -28,16 +28,21 @@ def group_uniforms(seed: int, split: str, update: int, rows: Sequence[int], samp
     return torch.stack([torch.stack(group) for group in groups])
 
 
+UNIT = 2.0**59
+"""Probabilities are summed as integers, in units of 1/UNIT: the order of summation has no effect then, and so CUDA has a
+deterministic kernel, which for floating-point numbers it has not. A row may sum to less than 16."""
+BLOCK = 256
+"""Tokens whose probabilities `inverse_cdf` sums before it looks at any of them alone."""
+
+
 @torch.library.custom_op("atmanrl::cumulated", mutates_args=())
 def cumulated(probabilities: Tensor) -> Tensor:
     """Return the sums of the first 1, 2, ... V of `probabilities [B, V]`, in float64; a row sums to less than 16.
 
-    They are summed as integers, in units of 2^-59: the order of summation has no effect, and so CUDA has a deterministic
-    kernel, which for floating-point numbers it has not. For a compiler it is one operation: inductor (PyTorch 2.11) fails
-    to make a kernel of a sum of integers over a row of 128,256.
+    For a compiler it is one operation: inductor (PyTorch 2.11) fails to make a kernel of a sum of integers over a row of
+    128,256.
     """
-    units = 2.0**59
-    return (probabilities.double() * units).long().cumsum(-1).double() / units
+    return (probabilities * UNIT).long().cumsum(-1).double() / UNIT
 
 
 @cumulated.register_fake
@@ -45,13 +50,29 @@ def _(probabilities: Tensor) -> Tensor:
     return torch.empty_like(probabilities, dtype=torch.float64, memory_format=torch.contiguous_format)
 
 
+@torch.library.custom_op("atmanrl::inverse_cdf", mutates_args=())
 def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     """Return the tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]` of their sum.
 
-    A token of probability zero is never drawn.
+    A token of probability zero is never drawn. Over a large vocabulary a row's every partial sum would be most of what a
+    token costs to draw: the sums of blocks are looked at first, and then the partial sums within one block. As integers
+    they are the same.
     """
-    cdf = cumulated(probabilities)
-    total = cdf[:, -1:]
+    batch, vocabulary = probabilities.shape
+    units = torch.zeros(batch, -(-vocabulary // BLOCK) * BLOCK, dtype=torch.long, device=probabilities.device)
+    units[:, :vocabulary] = probabilities * UNIT
+    blocks = units.view(batch, -1, BLOCK)
+    ends = blocks.sum(-1).cumsum(-1)
+    total = ends[:, -1:].double()
     # rounded up, a number next to 1 would ask for more than there is
     asked = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cdf, asked, right=True)[:, 0].clamp(max=cdf.shape[-1] - 1)
+    block = torch.searchsorted(ends.double(), asked, right=True).clamp(max=ends.shape[1] - 1)
+    inside = blocks.gather(1, block[..., None].expand(-1, -1, BLOCK))[:, 0]
+    before = ends.gather(1, block) - inside.sum(-1, keepdim=True)
+    within = torch.searchsorted((before + inside.cumsum(-1)).double(), asked, right=True)
+    return (block * BLOCK + within)[:, 0].clamp(max=vocabulary - 1)
+
+
+@inverse_cdf.register_fake
+def _(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    return uniform.new_empty(uniform.shape, dtype=torch.long)

@@ -12,7 +12,7 @@ from transformers import LogitsProcessorList, MinPLogitsWarper, TopKLogitsWarper
 from atmanrl.errors import UserError
 from atmanrl.rollouts import Completion, sample
 from atmanrl.rollouts.preallocated import ROOM
-from atmanrl.rollouts.seeds import cumulated, inverse_cdf, uniforms
+from atmanrl.rollouts.seeds import BLOCK, cumulated, inverse_cdf, uniforms
 from atmanrl.rollouts.truncation import Truncation
 
 PROMPTS = [[1, 20, 30, 40], [1, 25], [1, *range(50, 61)]]
@@ -166,6 +166,20 @@ def test_the_inverse_cdf_over_a_large_vocabulary():
     expected = [np.searchsorted(row, u * row[-1], side="right") for row, u in zip(cdf, numbers.numpy(), strict=True)]
     assert inverse_cdf(shares, numbers).tolist() == expected
     torch.testing.assert_close(cumulated(shares), torch.from_numpy(cdf), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("vocabulary", [BLOCK - 1, BLOCK, BLOCK + 1, 5 * BLOCK - 3])
+def test_drawing_by_blocks_is_drawing_from_the_cumulated_sums(vocabulary):
+    """To the last bit, steps of the sums and tokens without a probability at the edges of blocks among them."""
+    generator = torch.Generator().manual_seed(vocabulary)
+    shares = (torch.randn(300, vocabulary, generator=generator) * 6).softmax(-1)
+    shares[::3, BLOCK - 1 :: BLOCK], shares[1::3, ::BLOCK], shares[2::3, : vocabulary // 2] = 0, 0, 0
+    cdf = cumulated(shares)
+    numbers = torch.rand(300, generator=generator, dtype=torch.float64)
+    steps = cdf.gather(1, torch.randint(vocabulary, (300, 1), generator=generator))[:, 0] / cdf[:, -1]
+    numbers[::2] = steps[::2].clamp(max=1 - 2**-53)
+    expected = (cdf > (numbers * cdf[:, -1]).clamp(max=cdf[:, -1].nextafter(torch.zeros(300).double()))[:, None]).int()
+    assert torch.equal(inverse_cdf(shares, numbers), expected.argmax(-1))
 
 
 def test_a_number_next_to_one_draws_a_token_that_has_a_probability():
