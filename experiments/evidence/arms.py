@@ -76,6 +76,12 @@ ARMS = {
         Arm("h", "+ saliency, token credit", BOTH, ("--model.credit=saliency",)),
         Arm("i", "+ saliency on a quarter", BOTH, (f"{SALIENCY}.share=0.25",)),
         Arm("j", "+ saliency, tolerance 0.03", BOTH, (f"{SALIENCY}.probe.solver.tolerance=0.03",)),
+        Arm(
+            "k",
+            "+ saliency, quarter, 0.03",
+            BOTH,
+            (f"{SALIENCY}.share=0.25", f"{SALIENCY}.probe.solver.tolerance=0.03"),
+        ),
     )
 }
 """By their letters, in the order of tables."""
