@@ -40,13 +40,15 @@ class PlannedRun(RunCLI):
         """Keep strategy and accelerator, and take a trainer that any machine can have."""
         options = self._get(self.config_init, "trainer")
         self.accelerator, self.strategy = options["accelerator"], options["strategy"]
-        if isinstance(self.strategy, str) and self.strategy != "auto":
-            if self.strategy not in StrategyRegistry:
+        # Lightning's Trainer reads names in any case
+        name = self.strategy.lower() if isinstance(self.strategy, str) else "auto"
+        if name != "auto":
+            if name not in StrategyRegistry:
                 known = ", ".join(["auto", *StrategyRegistry.available_strategies()])
                 raise UserError(
                     f"trainer.strategy {self.strategy!r} is unknown; choose one of {known}, or give a class_path."
                 )
-            self.strategy = StrategyRegistry.get(self.strategy)
+            self.strategy = StrategyRegistry.get(name)
         for name, value in {"strategy": "auto", "accelerator": "cpu", "devices": 1, "num_nodes": 1}.items():
             options[name] = value
         return super().instantiate_trainer(**kwargs)

@@ -18,7 +18,7 @@ from atmanrl.io.run_layout import COMMAND, CONFIG, EVALUATIONS, POLICY
 from atmanrl.io.terminal import print_whole
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.callback import MetricsCallback
-from atmanrl.plan.units import seconds_text
+from atmanrl.plan.units import counted, seconds_text
 from atmanrl.report.table1 import build, in_terminal
 from atmanrl.rollouts import RolloutDataModule
 
@@ -42,11 +42,13 @@ class RunGuide(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained, where, and for how long."""
         planned, data = planned_updates(trainer), _data(trainer)
-        length = "updates without a planned end" if planned is None else f"{planned - trainer.global_step} updates"
+        length = (
+            "updates without a planned end" if planned is None else counted(planned - trainer.global_step, "update")
+        )
         if isinstance(data, RolloutDataModule):
             length += (
-                f" of {data.queries_per_device * trainer.world_size} problems x {data.group_size} completions, of at most "
-                f"{data.max_new_tokens} tokens"
+                f" of {counted(data.queries_per_device * trainer.world_size, 'problem')} x "
+                f"{counted(data.group_size, 'completion')}, of at most {counted(data.max_new_tokens, 'token')}"
             )
         self._begin(trainer, pl_module, COMMAND, HOLDS, f"{length}. Ctrl-C saves and ends it.")
 
@@ -66,7 +68,7 @@ class RunGuide(Callback):
         if self.folder is None or not self.updates:
             return
         policy, config = self.folder / POLICY, self.folder / CONFIG
-        self._say(trainer, f"{self.updates} updates done in {self._seconds()}. {self.folder} holds {HOLDS}.")
+        self._say(trainer, f"{counted(self.updates, 'update')} done in {self._seconds()}. {self.folder} holds {HOLDS}.")
         if isinstance(pl_module, GRPOModule):
             self._next(trainer, "atmanrl", "test", f"--config={config}", f"--model.policy.path={policy}")
 
@@ -78,7 +80,10 @@ class RunGuide(Callback):
         data, count = _data(trainer), "a batch at a time"
         if isinstance(data, RolloutDataModule) and data.task is not None:
             rows = len(data.rows["val" if command == "validate" else "test"])
-            count = f"{rows} problems x {data.eval_samples} completions, of at most {data.max_new_tokens} tokens"
+            count = (
+                f"{counted(rows, 'problem')} x {counted(data.eval_samples, 'completion')}, of at most "
+                f"{counted(data.max_new_tokens, 'token')}"
+            )
         self._begin(trainer, pl_module, command.value, ", ".join(EVALUATIONS[command.value]), f"{count}.")
 
     on_test_start = on_predict_start = on_validation_start

@@ -61,3 +61,8 @@ def seconds_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / {'days': 86400, 'h': 3600, 'min': 60}[unit]:.1f} {unit}"
     return f"{seconds:.3g} s"
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things as `1 update` or `2 updates`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

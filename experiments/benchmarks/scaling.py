@@ -29,8 +29,10 @@ from atmanrl.plan.hardware import CPU
 from experiments.benchmarks.plan_check import M_MMAP_THRESHOLD, SHAPES, Work, check, machine
 from experiments.benchmarks.scaling_processes import processes
 
+SHAPE = SHAPES["tiny"] | {"max_position_embeddings": 2048}
 BASE = Work(prompt=48, completion=64, queries=2, group=4)
-LENGTHS, GROUPS, LAYERS, VOCABULARIES = (32, 64, 128, 256), (2, 4, 8, 16), (2, 4, 8), (768, 8192, 49152)
+LENGTHS, GROUPS, LAYERS = (32, 64, 128, 256, 512, 1024), (2, 4, 8, 16), (2, 4, 8)
+VOCABULARIES = (768, 8192, 49152, 128256)
 COSTS = (
     "seconds of sampling", "seconds of a probe's gradient", "seconds of an update", "bytes of sampling",
     "bytes of a probe's gradient", "bytes of an update's pass",
@@ -47,7 +49,7 @@ def ranges(repeats: int) -> dict[str, dict[int, Costs]]:
 
     @cache
     def costs(work: Work = BASE, **shape: int) -> Costs:
-        measured = check(SHAPES["tiny"] | shape, repeats, work, hardware)
+        measured = check(SHAPE | shape, repeats, work, hardware)
         print(work, shape, {name: measured[name]["predicted/measured"] for name in COSTS}, flush=True)
         return {name: measured[name] for name in COSTS}
 
@@ -92,7 +94,7 @@ def main() -> int:
         "command": "python -m experiments.benchmarks.scaling",
         "machine": f"{platform.machine()}, 1 thread a process",
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "shape": SHAPES["tiny"], "work": asdict(BASE), "growth": growth(measured), "ranges": measured,
+        "shape": SHAPE, "work": asdict(BASE), "growth": growth(measured), "ranges": measured,
     }  # fmt: skip
     if not options.skip_processes:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,7 +8,7 @@ from test_shape_and_flops import tiny
 
 from atmanrl.__main__ import main
 from atmanrl.plan.hardware import CPU, GPU
-from atmanrl.plan.units import bytes_text, parse_bytes, parse_flops, seconds_text
+from atmanrl.plan.units import bytes_text, counted, parse_bytes, parse_flops, seconds_text
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 MACHINE = ["--devices=2", "--memory=80GB", "--flops=989T"]
@@ -94,6 +94,12 @@ def test_a_strategy_that_another_package_might_register_is_looked_up_when_those_
     assert "trainer.strategy 'fsdp3' is unknown; choose one of auto, ddp" in capsys.readouterr().err
 
 
+def test_a_strategys_name_is_read_in_any_case_as_by_fit(capsys):
+    config = [f"--config={ROOT / 'configs/laptop.yaml'}", "--trainer.max_epochs=1"]
+    assert main(["plan", *config, *MACHINE, "--trainer.strategy=DDP"]) == 0
+    assert "is unknown" not in capsys.readouterr().err
+
+
 def test_the_warm_start_has_one_device(capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(["plan", f"--config={ROOT / 'configs/laptop_sft.yaml'}", *MACHINE]) == 1
@@ -112,6 +118,7 @@ def test_units():
     assert parse_flops("989T", "") == parse_flops("989TFLOPS", "") == parse_flops("0.989 PFLOP/s", "") == 989e12
     assert (bytes_text(80e9), bytes_text(12.34e9), bytes_text(512)) == ("80 GB", "12.3 GB", "512 B")
     assert (seconds_text(1.5), seconds_text(600), seconds_text(1e4)) == ("1.5 s", "10.0 min", "2.8 h")
+    assert [counted(n, "update") for n in (0, 1, 2)] == ["0 updates", "1 update", "2 updates"]
 
 
 @pytest.mark.parametrize(
