@@ -17,6 +17,8 @@ from atmanrl.models.numerics import widened, without_autocast
 
 LOGITS_AT_ONCE = 1 << 26
 """Most logits that `scores_at` holds at a time: 256 MiB in float32."""
+PRODUCTS_AT_ONCE = 1 << 20
+"""Products that an entropy's sum has in memory at a time: 4 MiB in float32."""
 
 
 def at_temperature(logits: Tensor, temperature: float) -> Tensor:
@@ -42,7 +44,7 @@ class _TokenScores(torch.autograd.Function):
         total = (top - probabilities.gather(-1, where).log())[:, 0]  # logsumexp, without another pass of exponentials
         chosen = scaled.gather(-1, tokens[:, None])[:, 0] - total
         with without_autocast(logits):  # in bf16 the product is off by up to 0.03 nats
-            entropy = total - torch.linalg.vecdot(probabilities, scaled)
+            entropy = total - _row_products(probabilities, scaled)
         ctx.save_for_backward(probabilities, tokens)
         ctx.temperature, ctx.dtype = temperature, logits.dtype
         ctx.mark_non_differentiable(entropy)
@@ -53,6 +55,13 @@ class _TokenScores(torch.autograd.Function):
         probabilities, tokens = ctx.saved_tensors
         grad = (grads[0] / ctx.temperature)[:, None]
         return (probabilities * -grad).scatter_add_(-1, tokens[:, None], grad).to(ctx.dtype), None, None
+
+
+def _row_products(left: Tensor, right: Tensor) -> Tensor:
+    """Return the scalar product of each row, `[K]` from two `[K, V]`, some rows at a time: `vecdot` copies what it reads."""
+    rows = max(1, PRODUCTS_AT_ONCE // left.shape[-1])
+    pairs = zip(torch.split(left, rows), torch.split(right, rows), strict=True)
+    return torch.cat([torch.linalg.vecdot(some, others) for some, others in pairs])
 
 
 def token_scores(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

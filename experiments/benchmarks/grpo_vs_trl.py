@@ -143,17 +143,19 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=6, help="updates of a turn, the first of which warms up")
     parser.add_argument("--turns", type=int, default=3, help="turns of each trainer")
     parser.add_argument("--slack", type=float, default=0.1, help="how much the tokens an update may differ")
+    parser.add_argument("--without_saliency", action="store_true", help="compare the trainers alone")
     parser.add_argument("--turn", choices=TURNS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.turn:
         print(json.dumps(measure(args.turn, args.policy, args.updates, args.seed)))
         return
-    turns: dict[str, list[dict[str, Any]]] = {who: [] for who in TURNS}
+    salient = () if args.without_saliency else tuple(SALIENCY)
+    turns: dict[str, list[dict[str, Any]]] = {who: [] for who in ("trl", "atmanrl", *salient)}
     for seed in range(args.turns):
-        for who in TURNS:
-            turns[who].append(child(who, seed, args))
-    results = {who: pooled(turns[who]) for who in TURNS}
+        for who, done in turns.items():
+            done.append(child(who, seed, args))
+    results = {who: pooled(done) for who, done in turns.items()}
     theirs, ours = results["trl"], results["atmanrl"]
     tokens = theirs["tokens_an_update"] / ours["tokens_an_update"]
     if any(theirs[key] != ours[key] for key in ("optimizer_steps", "threads")) or abs(tokens - 1) > args.slack:
@@ -163,7 +165,7 @@ def main() -> None:
             f"{ours['threads']}; run more updates if it is the tokens."
         )
     overheads = {}
-    for who in SALIENCY:
+    for who in salient:
         overheads[f"{who}_overhead"] = results[who]["update_s_median"] / ours["update_s_median"]
         overheads[f"{who}_overheads"] = by_turn(turns[who], turns["atmanrl"])
     report = {
@@ -181,7 +183,7 @@ def main() -> None:
         **overheads,
         "trl": theirs,
         "atmanrl": ours,
-        **{f"atmanrl_{who}": results[who] for who in SALIENCY},
+        **{f"atmanrl_{who}": results[who] for who in salient},
     }  # fmt: skip
     print(json.dumps({key: value for key, value in report.items() if isinstance(value, float)}, indent=2))
     if args.json:

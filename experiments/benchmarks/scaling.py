@@ -15,6 +15,7 @@ import ctypes
 import json
 import math
 import platform
+import shlex
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -91,7 +92,7 @@ def main() -> int:
     ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 16)  # what is freed leaves the process
     measured = ranges(options.repeats)
     results: dict[str, Any] = {
-        "command": "python -m experiments.benchmarks.scaling",
+        "command": shlex.join(["python", "-m", "experiments.benchmarks.scaling", *sys.argv[1:]]),
         "machine": f"{platform.machine()}, 1 thread a process",
         "versions": {name: version(name) for name in ("torch", "transformers")},
         "shape": SHAPE, "work": asdict(BASE), "growth": growth(measured), "ranges": measured,

@@ -24,3 +24,14 @@ def test_entropies_are_computed_in_float32_under_autocast(kind):
         assert entropy.dtype == chosen.dtype == token_logprobs(logits, tokens).dtype == torch.float32
     assert (entropy + (exact.exp() * exact).sum(-1)).abs().max() < 1e-5
     assert (chosen - exact[tokens, tokens]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("at_once", [1, 33, 70, 10**6])
+def test_entropies_of_some_rows_at_a_time_are_those_of_all(at_once, monkeypatch):
+    monkeypatch.setattr("atmanrl.models.token_scores.PRODUCTS_AT_ONCE", at_once)
+    torch.manual_seed(0)
+    logits, tokens = torch.randn(7, 33), torch.arange(7)
+    exact = logits.double().log_softmax(-1)
+    torch.testing.assert_close(
+        token_scores(logits, tokens)[1].double(), -(exact.exp() * exact).sum(-1), rtol=1e-6, atol=1e-6
+    )
