@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,15 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 from atmanrl.io.files import atomic_file
+from experiments.evidence.arms import ARMS
 
-ORDER = "abcdefghij"
+COLOURS = dict(zip(ARMS, [*(f"C{number}" for number in range(10)), "black"], strict=True))
 
 
 def lengths(axes: Axes, arms: dict[str, Any]) -> None:
     """Length against pass@4 of every arm, a point for each seed and a larger one for their mean."""
     for key, arm in arms.items():
-        colour = f"C{ORDER.index(key)}"
+        colour = COLOURS[key]
         lengths, passed = arm["values"]["tokens_per_cot"], arm["values"]["pass_at_4"]
         axes.scatter(lengths["by_seed"], [100 * value for value in passed["by_seed"]], s=12, color=colour, alpha=0.5)
         axes.scatter(lengths["value"], 100 * passed["value"], s=60, color=colour, label=f"{key}  {arm['name']}")
@@ -34,7 +36,7 @@ def frontier(axes: Axes, points: list[dict[str, Any]], outcome: dict[str, Any]) 
     """Length against pass@4 over the weights of an arm: its means, every seed, and a's mean."""
     for letter in sorted({point["arm"] for point in points}):
         line = sorted((point for point in points if point["arm"] == letter), key=lambda point: point["multiple"])
-        colour = f"C{ORDER.index(letter)}"
+        colour = COLOURS[letter]
         means = [[point["values"][name]["value"] for point in line] for name in ("tokens_per_cot", "pass_at_4")]
         axes.plot(means[0], [100 * value for value in means[1]], "-o", color=colour, label=letter)
         for point, length, passed in zip(line, *means, strict=True):
@@ -55,7 +57,7 @@ def frontier(axes: Axes, points: list[dict[str, Any]], outcome: dict[str, Any]) 
 def training(axes: Axes, points: list[dict[str, Any]]) -> None:
     """Length against pass@4 in the course of training, on the held-out training problems: the means, and every seed."""
     for letter in sorted({point["arm"] for point in points}):
-        line, colour = [point for point in points if point["arm"] == letter], f"C{ORDER.index(letter)}"
+        line, colour = [point for point in points if point["arm"] == letter], COLOURS[letter]
         for point in line:
             passed = [100 * value for value in point["pass_at_4"]]
             axes.scatter(point["tokens_per_cot"], passed, s=8, color=colour, alpha=0.3)
@@ -102,15 +104,18 @@ def main() -> None:
     points = [point for point in summary["frontier"]["points"] if point["values"]]
     tried = len({point["multiple"] for point in points}) > 1
     logged = summary["training"]["points"]
-    panels = 1 + bool(summary["primary"]) + tried + bool(logged)
-    figure, axes = plt.subplots(1, panels, figsize=(5 * panels, 4), squeeze=False, layout="constrained")
-    lengths(axes[0][0], summary["arms"])
+    panels = [partial(lengths, arms=summary["arms"])]
     if summary["primary"]:
-        contrasts(axes[0][1], summary["primary"])
+        panels.append(partial(contrasts, primary=summary["primary"]))
     if logged:
-        training(axes[0][-1 - tried], logged)
+        panels.append(partial(training, points=logged))
     if tried:
-        frontier(axes[0][-1], points, summary["arms"].get("a", {}).get("values", {}))
+        panels.append(partial(frontier, points=points, outcome=summary["arms"].get("a", {}).get("values", {})))
+    columns = 2 if len(panels) == 4 else len(panels)
+    rows = len(panels) // columns
+    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 4.5 * rows), squeeze=False, layout="constrained")
+    for draw, where in zip(panels, axes.flat, strict=True):
+        draw(where)
     with atomic_file(options.out) as temporary:
         figure.savefig(temporary, format=options.out.suffix.lstrip("."), dpi=150, metadata={})
 
