@@ -11,7 +11,7 @@ from atmanrl.probe import MaskProbe
 from atmanrl.probe.solvers import AdaptiveSolver
 from atmanrl.rollouts import Completion, Rollout, RolloutBatch, split
 from atmanrl.rollouts.sampling import sample
-from atmanrl.rollouts.seeds import uniforms
+from atmanrl.rollouts.seeds import by_blocks, uniforms
 from atmanrl.rollouts.truncation import Truncation
 from atmanrl.tasks import Problem
 
@@ -52,7 +52,14 @@ def test_sampling(tiny_policy, truncation):
     uniform = torch.stack([uniforms(0, "train", 0, 0, s, 5) for s in range(2)])[None]
     with Refusals() as found:
         sample(tiny_policy, [tiny_policy.tokenizer("What is 3 + 4?").input_ids], uniform, truncation=truncation)
-    assert "searchsorted" in found.seen and not found.refused
+    assert "inverse_cdf" in found.seen and not found.refused
+
+
+def test_what_draws_a_token():
+    """An operation of our own, whose parts are not seen from outside."""
+    with Refusals() as found:
+        by_blocks(torch.rand(2, 1000), torch.rand(2, dtype=torch.float64))
+    assert {"searchsorted", "cumsum"} <= found.seen and not found.refused
 
 
 @pytest.mark.parametrize("backend", ["lean", "eager", "sdpa"])

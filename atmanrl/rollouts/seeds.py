@@ -50,13 +50,11 @@ def _(probabilities: Tensor) -> Tensor:
     return torch.empty_like(probabilities, dtype=torch.float64, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("atmanrl::inverse_cdf", mutates_args=())
-def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """Return the tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]` of their sum.
+def by_blocks(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return what `inverse_cdf` does, in operations that have deterministic kernels on CUDA.
 
-    A token of probability zero is never drawn. Over a large vocabulary a row's every partial sum would be most of what a
-    token costs to draw: the sums of blocks are looked at first, and then the partial sums within one block. As integers
-    they are the same.
+    Over a large vocabulary a row's every partial sum would be most of what a token costs to draw: the sums of blocks are
+    looked at first, and then the partial sums within one block. As integers they are the same.
     """
     batch, vocabulary = probabilities.shape
     units = torch.zeros(batch, -(-vocabulary // BLOCK) * BLOCK, dtype=torch.long, device=probabilities.device)
@@ -71,6 +69,15 @@ def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
     before = ends.gather(1, block) - inside.sum(-1, keepdim=True)
     within = torch.searchsorted((before + inside.cumsum(-1)).double(), asked, right=True)
     return (block * BLOCK + within)[:, 0].clamp(max=vocabulary - 1)
+
+
+@torch.library.custom_op("atmanrl::inverse_cdf", mutates_args=())
+def inverse_cdf(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """Return the tokens `[B]` at which the cumulated `probabilities [B, V]` first exceed `uniform [B]` of their sum.
+
+    A token of probability zero is never drawn. One operation for a compiler, like `cumulated`.
+    """
+    return by_blocks(probabilities, uniform)
 
 
 @inverse_cdf.register_fake

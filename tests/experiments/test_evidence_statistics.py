@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from atmanrl.report.intervals import interval
+from experiments.evidence import figure
+from experiments.evidence.arms import ARMS
 from experiments.evidence.bootstrap import Ratio, draws, holm, p_value
 from experiments.evidence.compare import difference
 from experiments.evidence.frontier import choice
@@ -140,3 +142,14 @@ def test_the_summary_of_results(results):
     assert made["seconds"]["b"]["fit"] == 102
     text = markdown(made, ("tokens_per_cot", "pass_at_4"), ("cir",))
     assert "| b | + saliency (restored) | 5 | 30.0 [30.0, 30.0] | 100.0 [100.0, 100.0] |" in text
+
+
+def test_the_picture_has_a_colour_for_every_arm_and_a_panel_for_everything_that_there_is(
+    results, tmp_path, monkeypatch
+):
+    assert len(set(figure.COLOURS.values())) == len(ARMS)
+    (tmp_path / "summary.json").write_text(json.dumps(summary(results)))
+    monkeypatch.setattr("sys.argv", ["figure", str(tmp_path / "summary.json"), str(tmp_path / "evidence.svg")])
+    figure.main()
+    drawn = (tmp_path / "evidence.svg").read_text()
+    assert drawn.count('id="axes_') == 2 and "#ff7f0e" in drawn
