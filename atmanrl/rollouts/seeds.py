@@ -57,8 +57,8 @@ def by_blocks(probabilities: Tensor, uniform: Tensor) -> Tensor:
     looked at first, and then the partial sums within one block. As integers they are the same.
     """
     batch, vocabulary = probabilities.shape
-    units = torch.zeros(batch, -(-vocabulary // BLOCK) * BLOCK, dtype=torch.long, device=probabilities.device)
-    units[:, :vocabulary] = probabilities * UNIT
+    units = torch.empty(batch, -(-vocabulary // BLOCK) * BLOCK, dtype=torch.long, device=probabilities.device)
+    units[:, :vocabulary], units[:, vocabulary:] = probabilities * UNIT, 0
     blocks = units.view(batch, -1, BLOCK)
     ends = blocks.sum(-1).cumsum(-1)
     total = ends[:, -1:].double()

@@ -20,7 +20,6 @@ import json
 import platform
 import shlex
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from atmanrl.probe.lean import constant_past, lean_attention
+from experiments.benchmarks.plan_check import best_seconds
 
 ROWS, TOKENS, PAST = 16, 64, 50
 LAYERS, WIDTH, HEADS, INNER = 4, 128, 4, 352
@@ -219,16 +219,6 @@ def joined(query: Tensor, key: Tensor, value: Tensor, cos: Tensor, sin: Tensor) 
     return torch.stack([query, key, value]).permute(1, 3, 0, 2, 4).reshape(-1, 3 * WIDTH)
 
 
-def least(work: Callable[[], Any], repeats: int) -> float:
-    """The least processor seconds of some repetitions."""
-    seconds = []
-    for _ in range(repeats):
-        began = time.process_time()
-        work()
-        seconds.append(time.process_time() - began)
-    return min(seconds)
-
-
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="The probe's gradient against the processor's peak, and by hand.")
@@ -246,9 +236,10 @@ def main() -> None:
     found = {name: way(mask) for name, way in ways.items()}
     for gradient in found.values():
         torch.testing.assert_close(gradient, found["autograd"], rtol=1e-4, atol=1e-4)
-    peak = 2 * 1024**3 / least(functools.partial(torch.mm, square, square), args.repeats)
+    peak = 2 * 1024**3 / best_seconds(functools.partial(torch.mm, square, square), args.repeats)
     rounds = [
-        {name: least(functools.partial(way, mask), 4) for name, way in ways.items()} for _ in range(args.repeats // 4)
+        {name: best_seconds(functools.partial(way, mask), 4) for name, way in ways.items()}
+        for _ in range(args.repeats // 4)
     ]
     seconds = {name: min(each[name] for each in rounds) for name in ways}
     results = {
