@@ -5,23 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from experiments.pictures import style
 
 TRAINERS = {"trl": ("TRL", "#7f8c8d"), "atmanrl": ("AtManRL", "#c0392b")}
 WINDOW = 5
 
 
+@style(**{"svg.hashsalt": "grpo_learning"})  # the same results, the same file
 def draw(results: dict[str, Any], path: Path) -> None:
     """Write PNG and SVG beside the results: a thin line for each seed, a thick one with error bars for their mean."""
     runs, every = results["runs"], results["setting"]["every"]
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    plt.rcParams["svg.hashsalt"] = "grpo_learning"  # the same results, the same file
-    figure, (held_out, training) = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained", sharey=True)
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    held_out, training = figure.subplots(1, 2, sharey=True)
     for who, (label, colour) in TRAINERS.items():
         curves = 100 * np.array([run[who]["accuracy"] for run in runs])
         updates = every * np.arange(curves.shape[1])
@@ -41,4 +40,3 @@ def draw(results: dict[str, Any], path: Path) -> None:
     figure.legend(*held_out.get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
     figure.savefig(path.with_suffix(".png"), dpi=150)
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-    plt.close(figure)

@@ -11,11 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from atmanrl.io.files import atomic_file
 from experiments.evidence.arms import ARMS
+from experiments.pictures import style
 
 COLOURS = dict(zip(ARMS, [*(f"C{number}" for number in range(10)), "black"], strict=True))
 
@@ -93,6 +94,7 @@ def contrasts(axes: Axes, primary: dict[str, Any]) -> None:
     axes.set_xlabel("b - d, in half-widths of its 95 % interval")
 
 
+@style()
 def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description="Draw the evidence: all seeds, and b against d.")
@@ -100,7 +102,6 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     summary = json.loads(options.summary.read_text())
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     points = [point for point in summary["frontier"]["points"] if point["values"]]
     tried = len({point["multiple"] for point in points}) > 1
     logged = summary["training"]["points"]
@@ -113,8 +114,8 @@ def main() -> None:
         panels.append(partial(frontier, points=points, outcome=summary["arms"].get("a", {}).get("values", {})))
     columns = 2 if len(panels) == 4 else len(panels)
     rows = len(panels) // columns
-    figure, axes = plt.subplots(rows, columns, figsize=(6 * columns, 4.5 * rows), squeeze=False, layout="constrained")
-    for draw, where in zip(panels, axes.flat, strict=True):
+    figure = Figure(figsize=(6 * columns, 4.5 * rows), layout="constrained")
+    for draw, where in zip(panels, figure.subplots(rows, columns, squeeze=False).flat, strict=True):
         draw(where)
     with atomic_file(options.out) as temporary:
         figure.savefig(temporary, format=options.out.suffix.lstrip("."), dpi=150, metadata={})

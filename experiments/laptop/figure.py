@@ -12,8 +12,10 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.pictures import style
 
 PANELS = {
     "cot/mean_length": "tokens per chain of thought",
@@ -34,14 +36,15 @@ def series(run: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(window, len(values) + 1), smooth
 
 
+@style()
 def main() -> None:
     """Draw."""
     parser = argparse.ArgumentParser(description="Draw the two runs of the laptop demo over training.")
     parser.add_argument("--demo", type=Path, default=Path("runs/demo"))
     parser.add_argument("--out", type=Path, default=Path("docs/laptop.png"))
     args = parser.parse_args()
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 2.9), layout="constrained")
+    figure = Figure(figsize=(11, 2.9), layout="constrained")
+    axes = figure.subplots(1, len(PANELS))
     for axis, (name, title) in zip(axes, PANELS.items(), strict=True):
         for run, (label, colour) in RUNS.items():
             axis.plot(*series(args.demo / run, name), color=colour, label=label)

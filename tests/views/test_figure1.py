@@ -42,9 +42,9 @@ def test_no_global_state(tmp_path):
     import matplotlib
     import matplotlib.pyplot as plt
 
-    before = dict(matplotlib.rcParams)
+    before = plt.get_fignums(), dict(matplotlib.rcParams)
     figure1.save(draw(), tmp_path / "figure.png")
-    assert plt.get_fignums() == [] and dict(matplotlib.rcParams) == before
+    assert (plt.get_fignums(), dict(matplotlib.rcParams)) == before
 
 
 def test_many_tokens_are_numbered(tmp_path):
