@@ -4,7 +4,8 @@
     python -m experiments.real.cpu --data DIR --json OUT/cpu.json [--questions 3] [--minutes 40]
 
 DIR holds GSM8K's `train.jsonl` and `test.jsonl`. What is done is kept in `--work`; `OUT/cpu.json` has the figures of all
-questions so far and `OUT/cpu.traces.jsonl` the texts, rewards and saliency. Three questions are 12 traces.
+questions so far and `OUT/cpu.traces.jsonl` the texts, rewards and saliency. Three questions are 12 traces. The same call
+with `--ahead N`, beside it on another core, solves the questions from number N on, which the first then finds done.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--json", type=Path, required=True, help="figures; texts are written beside it")
     options.add_argument("--questions", type=int, default=ON_CPU.questions, help="of four traces each (default: 16)")
     options.add_argument("--minutes", type=float, default=float("inf"), help="no question is begun that takes longer")
+    options.add_argument(
+        "--ahead", type=int, metavar="N", help="only solve the questions from number N (0 is the first) on"
+    )
     options.add_argument("--tiny", action="store_true", help="tiny sizes, to try the script")
     return options
 
@@ -79,6 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         say_error(error)
         return 1
+    if args.ahead is not None:
+        instrument.solve_ahead(args, scale, Record(args.work / "ahead.json"), args.ahead)
+        return 0
     record = Record(args.work / "instrument.json", args.minutes * 60)
     instrument.measure(args, scale, record)
     record.end()

@@ -2,7 +2,7 @@
 
 Groups are questions of the task's test split: each has its gold solution and samples of the model as it came. All solvers
 solve one chunk of questions before the next is begun, so that what is on disk compares the same traces at any moment. What
-one solver made of one chunk is a file; the same call goes on where it was stopped.
+one solver made of one chunk is a file; the same call goes on where it was stopped, and another process may solve ahead.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,9 +42,7 @@ def solvers(steps: int) -> dict[str, Solver]:
 
 def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
     """Collect traces; solve them chunk by chunk."""
-    torch.set_float32_matmul_precision("highest")
-    policy = Policy(str(args.work / "base")).build().to(args.device).eval()
-    probe, every = MaskProbe(batch_tokens=8192), solvers(scale.solver_steps)
+    policy, every = _model(args), solvers(scale.solver_steps)
     columns = {name: Column() for name in every}
     needed, tolerances = 0.0, []
     (args.work / "traces.jsonl").unlink(missing_ok=True)
@@ -52,12 +51,7 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
             break
         began = time.perf_counter()
         for k, (name, solver) in enumerate(every.items()):
-            path = args.work / "solved" / f"{number:02}-{k}.json"
-            solved = Solved.read(path)
-            if solved is None:
-                solved = Solved.by(solver, probe, policy, batch)
-                solved.write(path)
-            columns[name].add(solved)
+            columns[name].add(_solved(_path(args, number, k), solver, policy, batch))
             if name == CALIBRATED:
                 tolerances.append(solver.tolerance)
                 _calibrate(solver, batch, columns["paper"], columns[name])
@@ -65,6 +59,36 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
         _write(args, batch, columns, number * scale.chunk)
         record.put("solvers", {name: column.against(columns["paper"]) for name, column in columns.items()})
         record.put("tolerances of the calibrated solver", tolerances)
+
+
+def solve_ahead(args: argparse.Namespace, scale: Scale, record: Record, first: int) -> None:
+    """Solve the chunks from `first` on for a `measure` that comes to them later, in another process.
+
+    The calibrated solver is left to that one, since its tolerance follows from the chunks before.
+    """
+    policy, every = _model(args), solvers(scale.solver_steps)
+    for number, batch in enumerate(_chunks(args, scale, policy, record)):
+        for k, (name, solver) in enumerate(every.items()):
+            if number >= first and name != CALIBRATED:
+                _solved(_path(args, number, k), solver, policy, batch)
+
+
+def _model(args: argparse.Namespace) -> Policy:
+    torch.set_float32_matmul_precision("highest")
+    return Policy(str(args.work / "base")).build().to(args.device).eval()
+
+
+def _path(args: argparse.Namespace, chunk: int, solver: int) -> Path:
+    return Path(args.work) / "solved" / f"{chunk:02}-{solver}.json"
+
+
+def _solved(path: Path, solver: Solver, policy: Policy, batch: RolloutBatch) -> Solved:
+    """Read what the solver made of a chunk; solve and write where nobody has."""
+    solved = Solved.read(path)
+    if solved is None:
+        solved = Solved.by(solver, MaskProbe(batch_tokens=8192), policy, batch)
+        solved.write(path)
+    return solved
 
 
 def _chunks(args: argparse.Namespace, scale: Scale, policy: Policy, record: Record) -> Iterator[RolloutBatch]:

@@ -126,6 +126,18 @@ def test_the_instrument_on_a_cpu_goes_on_where_it_was_stopped(data, tmp_path, mo
     assert on_cpu(data, tmp_path) == 0 and (tmp_path / "cpu.traces.jsonl").read_text() == before
 
 
+def test_another_process_solves_ahead_of_the_instrument(data, tmp_path, monkeypatch):
+    real, calls = Solved.by, []
+    monkeypatch.setattr(Solved, "by", lambda *args: calls.append(args) or real(*args))
+    assert on_cpu(data, tmp_path, "--ahead", "1") == 0
+    fixed, ahead = len(solvers(1)) - 1, len(calls)  # the calibrated solver is left to the instrument
+    assert ahead == fixed and not (tmp_path / "cpu.json").exists()
+    assert on_cpu(data, tmp_path) == 0
+    assert len(calls) - ahead == len(solvers(1)) + 1
+    figures = json.loads((tmp_path / "cpu.json").read_text())["steps"]["instrument"]["figures"]
+    assert {solver["traces"] for solver in figures["solvers"].values()} == {4}
+
+
 def test_the_instrument_takes_no_folder_with_results_of_another_model(data, tmp_path, capsys):
     assert on_cpu(data, tmp_path, "--model", str(tmp_path)) == 1
     assert "holds no model" in capsys.readouterr().err
