@@ -14,7 +14,8 @@ up and is not counted. Every turn has its own seed, so that turns do not repeat 
 - `saliency_overhead` is our update with the saliency reward (the fast probe) divided by ours with the outcome alone,
   `saliency_overheads` the same turn by turn. `quarter_overhead` is that of saliency on a quarter of the groups, and
   `rough_overhead` that of a tolerance of 0.03, each of which teaches the same (`experiments/evidence`, arms i and j);
-  `rough_quarter_overhead` that of both together (arm k).
+  `rough_quarter_overhead` that of both together (arm k). Those that begin with `compiled` take the solver's steps in one
+  kernel.
 
 What was weighed, so that neither has an advantage that is not its own:
 
@@ -54,8 +55,13 @@ from experiments.benchmarks.memory import peak_mib
 from experiments.benchmarks.trainers import Setting, Update, atmanrl_trainer, trl_trainer
 
 LR = 1e-6
-SALIENCY = {"saliency": (0.007, 1.0), "rough": (0.03, 1.0), "quarter": (0.007, 0.25), "rough_quarter": (0.03, 0.25)}
-"""Turns with the saliency reward: the solver's tolerance, and the share of the groups that is probed."""
+SALIENCY = {
+    "saliency": (0.007, 1.0, False), "rough": (0.03, 1.0, False), "quarter": (0.007, 0.25, False),
+    "rough_quarter": (0.03, 0.25, False), "compiled": (0.007, 1.0, True), "compiled_rough": (0.03, 1.0, True),
+    "compiled_rough_quarter": (0.03, 0.25, True),
+}  # fmt: skip
+"""Turns with the saliency reward: tolerance, share of the groups that is probed, and whether the solver's steps are
+compiled."""
 TURNS = ("trl", "atmanrl", *SALIENCY)
 
 
@@ -88,8 +94,9 @@ def measure(who: str, policy: str, updates: int, seed: int) -> dict[str, Any]:
         elif who == "atmanrl":
             train = atmanrl_trainer(setting, folder, watch)
         else:
-            tolerance, share = SALIENCY[who]
-            saliency = SaliencyReward(10.0, MaskProbe(solver=AdaptiveSolver(tolerance)), share=share)
+            tolerance, share, compiled = SALIENCY[who]
+            probe = MaskProbe(solver=AdaptiveSolver(tolerance, compiled=compiled))
+            saliency = SaliencyReward(10.0, probe, share=share)
             train = atmanrl_trainer(setting, folder, watch, {"outcome": OutcomeReward(), "saliency": saliency})
         peak = peak_mib(train)
     return {

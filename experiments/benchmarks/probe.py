@@ -8,6 +8,7 @@ For each policy, 8 test problems with 8 rollouts each, that nothing was trained 
 - `exact`: `PaperSolver`, the same 200 gradients with the exact savings alone (frozen weights, prompts read once, answer-only
   logits, batches by length, nothing dead in the last layer, rollouts that are alike solved once);
 - `fast`: `AdaptiveSolver` at each of `--tolerances`, with the exact savings; the first one's figures also stand at the top;
+- `compiled`: the same with its steps in one kernel;
 - the ceiling: `PaperSolver` in float64;
 - `bf16`: `fast` with the weights in bfloat16 and the masks in float32, an option and not exact.
 
@@ -106,15 +107,20 @@ def measure(path: str, tolerances: list[float], repeats: int, backend: str, seed
     probed = targets(policy, batch)
     needs = {which: memory(path, which, tolerances[0]) for which in ("naive", "fast")}
     naive.run(policy, probed, steps=1, backend=backend)
-    MaskProbe(solver=AdaptiveSolver(steps=3)).solve(policy, batch)  # both warm
-    probes = {tolerance: MaskProbe(solver=AdaptiveSolver(tolerance)) for tolerance in tolerances}
-    results: dict[float, ProbeResult] = {}
-    seconds: dict[float, list[float]] = {tolerance: [] for tolerance in tolerances}
+    probes = {
+        (tolerance, compiled): MaskProbe(solver=AdaptiveSolver(tolerance, compiled=compiled))
+        for tolerance in tolerances
+        for compiled in (False, True)
+    }
+    for compiled in (False, True):
+        MaskProbe(solver=AdaptiveSolver(steps=3, compiled=compiled)).solve(policy, batch)  # all warm
+    results: dict[tuple[float, bool], ProbeResult] = {}
+    seconds: dict[tuple[float, bool], list[float]] = {each: [] for each in probes}
 
     def fast() -> None:
-        for tolerance, probe in probes.items():
-            results[tolerance], took = timed(functools.partial(probe.solve, policy, batch), repeats)
-            seconds[tolerance] += took
+        for each, probe in probes.items():
+            results[each], took = timed(functools.partial(probe.solve, policy, batch), repeats)
+            seconds[each] += took
 
     # the machine's own mood changes over minutes: the fast probes are timed before, between and after the slow ones
     fast()
@@ -123,21 +129,23 @@ def measure(path: str, tolerances: list[float], repeats: int, backend: str, seed
     exact, exact_seconds = timed(lambda: MaskProbe(solver=PaperSolver()).solve(policy, batch), 1)
     fast()
     double: ProbeResult = MaskProbe(solver=PaperSolver()).solve(Policy(path, dtype="float64").build(), batch)
-    half, half_seconds = timed(lambda: probes[tolerances[0]].solve(Policy(path, dtype="bfloat16").build(), batch), 1)
+    half, half_seconds = timed(
+        lambda: probes[tolerances[0], False].solve(Policy(path, dtype="bfloat16").build(), batch), 1
+    )
     truth = on_all(batch, reference.reward)
     saliency = iter(reference.saliency)
     tokens = [next(saliency) if rollout.can_be_probed else None for rollout in batch.rollouts]
     found = {
-        tolerance: {
-            "speedup_fast": naive_seconds[0] / statistics.median(seconds[tolerance]),
+        each: {
+            "speedup_fast": naive_seconds[0] / statistics.median(seconds[each]),
             "advantage_pearson": agreement.pearson(truth, result.reward),
             "advantage_slope": agreement.slope(truth, result.reward),
             "token_spearman": agreement.spearman(tokens, result.saliency),
             "reward_max_abs_diff": agreement.largest_difference(truth, result.reward),
             "gradients": float(result.gradients[result.gradients > 0].float().mean()),
-            **spread(seconds[tolerance]),
+            **spread(seconds[each]),
         }
-        for tolerance, result in results.items()
+        for each, result in results.items()
     }
     return {
         "parameters": sum(p.numel() for p in policy.parameters()),
@@ -145,7 +153,7 @@ def measure(path: str, tolerances: list[float], repeats: int, backend: str, seed
         "probed": len(probed),
         "distinct": len(set(probed)),
         "speedup_exact": naive_seconds[0] / exact_seconds[0],
-        **{name: found[tolerances[0]][name] for name in HEADLINE},
+        **{name: found[tolerances[0], False][name] for name in HEADLINE},
         "pearson_ceiling": agreement.pearson(double.reward, truth),
         "peak_memory_ratio": needs["naive"] / needs["fast"],
         "peak_memory_mib": needs,
@@ -158,7 +166,8 @@ def measure(path: str, tolerances: list[float], repeats: int, backend: str, seed
         },
         "naive": spread(naive_seconds),
         "exact": spread(exact_seconds),
-        "fast": {str(tolerance): figures for tolerance, figures in found.items()},
+        "fast": {str(tolerance): figures for (tolerance, compiled), figures in found.items() if not compiled},
+        "compiled": {str(tolerance): figures for (tolerance, compiled), figures in found.items() if compiled},
     }
 
 

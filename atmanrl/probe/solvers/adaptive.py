@@ -19,18 +19,15 @@ observations let most of the gradients be predicted:
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
 from atmanrl.probe.calibration import Calibration
 from atmanrl.probe.objective import Objective
-from atmanrl.probe.ragged import Ragged
 from atmanrl.probe.solvers.base import Solution, Solver, Tiny
-from atmanrl.probe.solvers.extrapolation import GradientSample, TurnPredictor, extrapolate
+from atmanrl.probe.solvers.extrapolation import GradientSample, TurnPredictor
+from atmanrl.probe.solvers.walk import State, Walk
 
 GRADIENTS = 3.3
 """Gradients of 200 steps by the tolerance's third root, which the error of an interval grows with: three policies took 28 to
@@ -38,36 +35,6 @@ GRADIENTS = 3.3
 
 TOO_FAR = 3.0
 """An interval whose error is this many times the tolerance is walked again in parts."""
-
-
-@dataclass
-class State:
-    """The state of AdamW for K targets.
-
-    Attributes:
-        values: of H, `[P]`, ragged.
-        m: first moments, `[P]`.
-        v: second moments, `[P]`.
-        step: steps taken, `[K]`.
-
-    Example:
-        Of one target with a mask of two values, before its first step:
-        `State(values=tensor([-0.4, -0.4]), m=tensor([0.0, 0.0]), v=tensor([0.0, 0.0]), step=tensor([0]))`
-    """
-
-    values: Tensor
-    m: Tensor
-    v: Tensor
-    step: Tensor
-
-    def take(self, indices: Tensor, positions: Tensor) -> State:
-        """Return a copy of some targets, whose values stand at `positions`."""
-        return State(self.values[positions], self.m[positions], self.v[positions], self.step[indices])
-
-    def put(self, indices: Tensor, positions: Tensor, other: State) -> None:
-        """Write some targets back."""
-        self.values[positions], self.m[positions], self.v[positions] = other.values, other.m, other.v
-        self.step[indices] = other.step
 
 
 class AdaptiveSolver(Solver):
@@ -88,6 +55,8 @@ class AdaptiveSolver(Solver):
         check_share: share of the gradients that these checks may take, besides the first one.
         check_groups: groups of an update that a check looks at.
         steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
+        compiled: take the steps between gradients in one compiled kernel, ten times as fast as by PyTorch's operations and
+            equal to them but for rounding: by numba on a CPU (`pip install 'atmanrl[numba]'`), by Triton on a GPU.
 
     Raises:
         UserError: an option is out of its range.
@@ -110,6 +79,7 @@ class AdaptiveSolver(Solver):
         weight_decay: float = 0.05,
         eps: float = 1e-8,
         sparsity: float = 0.0,
+        compiled: bool = False,
     ) -> None:
         super().__init__(steps, lr, betas, weight_decay, eps, sparsity)
         if tolerance <= 0 or first_interval < 1 or max_interval < first_interval or growth <= 1:
@@ -121,6 +91,7 @@ class AdaptiveSolver(Solver):
         self.tolerance, self.first_interval = tolerance, first_interval
         self.max_interval, self.growth = max_interval, growth
         self.agreement = agreement
+        self.walk = Walk(self, compiled)
 
     def expected_gradients(self) -> float:
         """Return how many gradients a rollout is likely to take at the present tolerance, with its part of the checks."""
@@ -155,7 +126,7 @@ class AdaptiveSolver(Solver):
             else:
                 last, predicted, span = samples.take(running, positions), state.values, new.step - samples.step[running]
                 state = corrected.take(running, positions)
-                self._walk(state, last, new, span, part, init_value)
+                self.walk(state, last, new, span, part, init_value)
                 error = part.means((state.values - predicted).square_()).sqrt() / abs(init_value)
                 interval[running] = self._next(span, error)
                 again = (error > TOO_FAR * self.tolerance) & (span > 1)
@@ -168,7 +139,7 @@ class AdaptiveSolver(Solver):
                 last = predictor.damp(last, new, positions, part, again)
             corrected.put(running, positions, state)
             interval[running] = torch.minimum(interval[running], self.steps - state.step)
-            self._walk(state, last, new, interval[running], part, init_value)
+            self.walk(state, last, new, interval[running], part, init_value)
             ahead.put(running, positions, state)
             running = running[ahead.step[running] < self.steps]
         return Solution(ahead.values, loss_initial, gradients, tiny.share, losses)
@@ -180,43 +151,3 @@ class AdaptiveSolver(Solver):
         """
         factor = (self.tolerance / error.clamp(min=1e-12)).pow(1 / 3).clamp(max=self.growth)
         return (span * factor).long().clamp(1, self.max_interval)
-
-    def _walk(
-        self, state: State, last: GradientSample, new: GradientSample, count: Tensor, ragged: Ragged, init_value: float
-    ) -> None:
-        """Take `count [K]` AdamW steps in place, with gradients extrapolated from two samples.
-
-        This is most of the solver's time on a CPU, so all targets walk together and nothing is computed twice. What a
-        step needs of a target is a handful of numbers, known before the walk begins: they are computed for all steps and
-        targets at once, in `table`. A step is then a few operations on vectors `[P]`.
-        """
-        # in the order of their counts, targets that still have steps to take are a prefix of the vector, which shrinks
-        order = count.argsort(descending=True)
-        positions, part = ragged.positions(order), ragged.take(order)
-        walking, last, new = state.take(order, positions), last.take(order, positions), new.take(order, positions)
-        turn, ends, counts = new.direction - last.direction, part.ends.tolist(), count[order].tolist()
-        beta1, beta2 = self.betas
-        steps = walking.step + torch.arange(counts[0], device=turn.device)[:, None]
-        size, beyond = extrapolate(last, new, steps)
-        # AdamW's update lr * m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + eps), its fraction multiplied by
-        # root = sqrt(1 - beta2^t), needs no division of v: it is rate * m / (sqrt(v) + root * eps)
-        taken = (steps + 1).double()
-        root = (1 - beta2**taken).sqrt()
-        rate = self.lr * root / (1 - beta1**taken)
-        table = torch.stack([-size, -size * beyond, -rate, self.eps * root], dim=1).to(turn.dtype)
-        active, under_way = len(counts), part
-        for done in range(counts[0]):
-            if counts[active - 1] <= done:
-                active = bisect_left(counts, -done, key=lambda steps: -steps)
-                under_way = Ragged(part.counts[:active])
-            here = slice(0, ends[active - 1])
-            of_direction, of_turn, rates, eps = under_way.spread(table[done, :, :active])
-            gradient = torch.addcmul(of_direction.mul_(new.direction[here]), of_turn, turn[here])
-            if self.sparsity:
-                gradient += self.penalty(walking.values[here], under_way, init_value)
-            m, v = walking.m[here].lerp_(gradient, 1 - beta1), walking.v[here]
-            v.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-            # decoupled weight decay first, as torch.optim.AdamW has it
-            walking.values[here].mul_(1 - self.lr * self.weight_decay).addcdiv_(rates.mul_(m), v.sqrt().add_(eps))
-        walking.step += count[order]
-        state.put(order, positions, walking)

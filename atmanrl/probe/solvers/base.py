@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from atmanrl.errors import UserError
@@ -106,7 +107,11 @@ class Solver(ABC):
 
     def penalty(self, values: Tensor, ragged: Ragged, init_value: float) -> Tensor:
         """Return the sparsity penalty's gradient `[P]` in the values `[P]`: 0 above 0, where H is restored already."""
-        return ragged.spread(-self.sparsity / (init_value * ragged.counts)).to(values.dtype) * (values < 0)
+        return ragged.spread(self.price(ragged, init_value, values.dtype)) * (values < 0)
+
+    def price(self, ragged: Ragged, init_value: float, dtype: torch.dtype) -> Tensor:
+        """Return that gradient in a value below 0 of each mask, `[K]`."""
+        return -self.sparsity / (init_value * ragged.counts.to(dtype))
 
 
 class Tiny:
