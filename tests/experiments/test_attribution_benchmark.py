@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -74,14 +75,27 @@ def test_a_folder_with_other_results_is_refused(arguments, processes, tmp_path):
         contest.main(arguments)
 
 
+@pytest.mark.parametrize("option", ["--limit", "--each"])
+def test_fewer_traces_are_those_of_another_contest(arguments, processes, tmp_path, option):
+    path = tmp_path / "traces.jsonl"
+    path.write_text(path.read_text().splitlines()[0] + "\n" + path.read_text())  # the first problem has two
+    few = [*arguments[:-4], "random", option, "1"]
+    contest.main(few)
+    found = json.loads((tmp_path / "out.json").read_text())["traces"]
+    assert (found["traces"], found["problems"]) == ((1, 1) if option == "--limit" else (2, 2))
+    with pytest.raises(UserError, match="of another model or of other traces"):
+        contest.main(arguments)
+
+
 def test_a_rival_that_fails_is_named_and_one_of_ours_stops_the_contest(tmp_path, monkeypatch):
     failed = subprocess.CompletedProcess([], 1, "", "Traceback\nAttributeError: no layers")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     monkeypatch.setattr(methods, "find_spec", lambda name: name)
-    rival = contest.run("flashtrace", tmp_path, "model", tmp_path / "t.jsonl", None)
+    args = Namespace(work=tmp_path, model="model", limit=None, each=None)
+    rival = contest.run("flashtrace", tmp_path / "t.jsonl", args)
     assert rival == {"skipped": "flashtrace fails: AttributeError: no layers"}
     with pytest.raises(RuntimeError, match="mask_adaptive failed:\nTraceback"):
-        contest.run("mask_adaptive", tmp_path, "model", tmp_path / "t.jsonl", None)
+        contest.run("mask_adaptive", tmp_path / "t.jsonl", args)
 
 
 def test_losses_are_told_from_wins_and_ties_whichever_way_is_better():

@@ -49,21 +49,24 @@ def versions() -> dict[str, str | None]:
     return installed
 
 
-def prepared(work: Path, model: str, file: Path | None, problems: int, policy: Policy) -> Path:
+def prepared(args: argparse.Namespace, policy: Policy) -> Path:
     """Return the file of traces, sampled where none is given, and refuse a folder with results of others.
 
     Raises:
         UserError: the folder holds results of another model or of other traces.
     """
-    path = work / "traces.jsonl" if file is None else file
-    if not path.exists() and file is None:
-        trace_files.write(traces.sample(policy, problems), path)
-    weights = sorted(Path(model).glob("*.safetensors"))
+    work = args.work
+    path = work / "traces.jsonl" if args.traces is None else args.traces
+    if not path.exists() and args.traces is None:
+        trace_files.write(traces.sample(policy, args.problems), path)
+    weights = sorted(Path(args.model).glob("*.safetensors"))
     settings = {
-        "model": model,
+        "model": args.model,
         "weights": [hashlib.sha256(each.read_bytes()).hexdigest() for each in weights],
         "traces": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "problems": problems if file is None else None,
+        "problems": args.problems if args.traces is None else None,
+        "limit": args.limit,
+        "each": args.each,
     }
     noted = work / "settings.json"
     if noted.exists() and json.loads(noted.read_text()) != settings:
@@ -73,20 +76,23 @@ def prepared(work: Path, model: str, file: Path | None, problems: int, policy: P
     return path
 
 
-def run(name: str, work: Path, model: str, file: Path, limit: int | None) -> dict[str, Any]:
+def run(name: str, file: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Return a method's results, from the folder or from a process of its own; or why it is skipped.
 
     Raises:
         RuntimeError: a method of ours fails. One of a library is skipped, with the error.
     """
-    method, path = METHODS[name], work / f"{name}.json"
+    method, path = METHODS[name], args.work / f"{name}.json"
     if path.exists():
         stored: dict[str, Any] = json.loads(path.read_text())
         return stored
     if method.missing:
         return {"skipped": method.missing}
-    command = [sys.executable, "-m", f"{__package__}.worker", "--method", name, "--model", model]
-    command += ["--traces", str(file), "--out", str(path), *([] if limit is None else ["--limit", str(limit)])]
+    command = [sys.executable, "-m", f"{__package__}.worker", "--method", name, "--model", args.model]
+    command += ["--traces", str(file), "--out", str(path)]
+    for option in ("limit", "each"):
+        value = getattr(args, option)
+        command += [] if value is None else [f"--{option}", str(value)]
     environment = {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"} | dict(os.environ)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode == 0:
@@ -134,13 +140,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default=POLICY, help="a policy's folder")
     parser.add_argument("--traces", type=Path, help="its traces; without it, rollouts of the laptop task are sampled")
     parser.add_argument("--limit", type=int, help="read only the first so many traces")
+    parser.add_argument("--each", type=int, help="keep only the first so many traces of each problem")
     parser.add_argument("--problems", type=int, default=PROBLEMS, help="how many rollouts are sampled")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--work", type=Path, default=WORK, help="folder of what is finished")
     args = parser.parse_args(arguments)
     policy = Policy(args.model).build()
-    file = prepared(args.work, args.model, args.traces, args.problems, policy)
-    rollouts = traces.read(file, policy, args.limit)
+    file = prepared(args, policy)
+    rollouts = traces.read(file, policy, args.limit, args.each)
     chosen = traces.usable(rollouts, policy)
     head = {
         "command": shlex.join(["python", "-m", __package__, *(sys.argv[1:] if arguments is None else arguments)]),
@@ -162,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     stored: dict[str, dict[str, Any]] = {}
     for name in args.methods:
-        stored[name] = run(name, args.work, args.model, file, args.limit)
+        stored[name] = run(name, file, args)
         print(f"{name}: {stored[name].get('skipped', 'done')}", flush=True)
         results = head | summarised(stored, chosen)
         values = {

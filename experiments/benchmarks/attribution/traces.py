@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,16 +55,29 @@ def sample(policy: Policy, problems: int, seed: int = TASK_SEED) -> list[Rollout
     return data.answer(policy, data.rows["test"], "test", 0, 1).rollouts
 
 
-def read(path: Path, policy: Policy, limit: int | None = None) -> list[Rollout]:
+def read(path: Path, policy: Policy, limit: int | None = None, each: int | None = None) -> list[Rollout]:
     """Return the rollouts of a file of traces (see `atmanrl.rollouts.traces`).
+
+    Args:
+        path: the file.
+        policy: whose tokenizer reads them.
+        limit: how many traces are read; None reads all.
+        each: how many of one problem are kept, the first of them; None keeps all.
 
     Raises:
         TraceError: the message names the file, the line and the field.
     """
-    return [
+    rollouts = [
         traces.from_json(trace, row, policy, f"{path}, line {line}")
         for row, (line, trace) in enumerate(traces.read(path, limit))
     ]
+    seen: Counter[str] = Counter()
+    kept = []
+    for rollout in rollouts:
+        seen[rollout.problem.id] += 1
+        if each is None or seen[rollout.problem.id] <= each:
+            kept.append(rollout)
+    return kept
 
 
 def usable(rollouts: Sequence[Rollout], policy: Policy) -> list[Trace]:

@@ -26,11 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--traces", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--each", type=int)
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
     method = METHODS[args.method]
     policy = Policy(args.model, attn_implementation="eager" if method.eager else None).build()
-    chosen = traces.usable(traces.read(args.traces, policy, args.limit), policy)
+    chosen = traces.usable(traces.read(args.traces, policy, args.limit, args.each), policy)
     attribute = method.make(policy)
     longest = max(chosen, key=lambda trace: len(trace.explained))
     mib = peak_mib(lambda: attribute([longest.explained]))  # which also warms it up
