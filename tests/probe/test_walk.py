@@ -87,6 +87,22 @@ def test_the_kernel_of_numba_takes_the_same_steps(dtype, sparsity):
     )
 
 
+def test_machine_code_that_cannot_be_kept_is_made_anew(monkeypatch):
+    numba = pytest.importorskip("numba")
+    from atmanrl.probe.solvers import walk_numba
+
+    real, asked = numba.njit, []
+
+    def njit(cache=False, **options):
+        asked.append(cache)
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    assert walk_numba._compiled(lambda x: x + 1)(1) == 2 and asked == [True, False]
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("sparsity", [0.0, 0.01])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -7,6 +7,7 @@ from its first step to its last.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numba
 import numpy as np
@@ -41,7 +42,15 @@ def walk(
     _walk(*arrays, *map(of_values, numbers))
 
 
-@numba.njit(cache=True, error_model="numpy")
+def _compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compile at the first call, and keep the machine code on disk where there is a place for it."""
+    try:
+        return numba.njit(cache=True, error_model="numpy")(function)
+    except RuntimeError:  # neither the package's folder nor a cache of the user's can be written to
+        return numba.njit(error_model="numpy")(function)
+
+
+@_compiled
 def _walk(values, m, v, last, new, table, price, ends, count, keep, gain1, beta2, gain2):  # type: ignore[no-untyped-def]
     turn, zero = np.empty(BLOCK, values.dtype), values.dtype.type(0)
     begin = 0
