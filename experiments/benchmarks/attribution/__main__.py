@@ -63,9 +63,8 @@ def prepared(args: argparse.Namespace, policy: Policy) -> Path:
     settings = {
         "model": args.model,
         "weights": [hashlib.sha256(each.read_bytes()).hexdigest() for each in weights],
-        "traces": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "traces": hashlib.sha256(b"".join(path.read_bytes().splitlines(keepends=True)[: args.limit])).hexdigest(),
         "problems": args.problems if args.traces is None else None,
-        "limit": args.limit,
         "each": args.each,
     }
     noted = work / "settings.json"
