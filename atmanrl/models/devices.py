@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Literal, get_args
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -75,6 +75,11 @@ def choose_dtype(name: str, device: torch.device, policy: Policy) -> WeightsDtyp
         raise UserError(f"dtype {name!r} is unknown; choose one of auto, {', '.join(known)}.")
     fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return "bfloat16" if fast and _stored_dtype(policy) == "bfloat16" else "float32"
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Make a GPU the current one: there Triton starts its kernels, wherever their tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

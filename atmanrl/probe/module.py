@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from atmanrl.contention import watch
 from atmanrl.distributed import build, fail_together
 from atmanrl.errors import UserError, prefixed
+from atmanrl.models.devices import current
 from atmanrl.models.modes import evaluating
 from atmanrl.models.policy import Policy
 from atmanrl.probe import mask as masks
@@ -152,7 +153,7 @@ class MaskProbe(LightningModule):
         if not distinct:
             return ProbeResult.empty(policy.device)
         backend = choose_backend(policy.model) if self.attention == "auto" else self.attention
-        with frozen(policy.model), attention_hook(policy.model, backend):
+        with current(policy.device), frozen(policy.model), attention_hook(policy.model, backend):
             check(policy.model)
             objective = Objective(
                 policy.model,

@@ -52,8 +52,13 @@ def prepare(args: argparse.Namespace, scale: Scale) -> None:
     """Put data and model where the instrument finds them, unless an earlier call has.
 
     Raises:
-        UserError: no model there, or the folder holds results of another model or of other sizes.
+        UserError: no model there, the folder holds results of another model or of other sizes, or there is no question
+            to solve ahead.
     """
+    if args.ahead is not None and not 0 <= args.ahead < scale.questions:
+        raise UserError(
+            f"--ahead is {args.ahead}; of {scale.questions} questions give one from 0 to {scale.questions - 1}."
+        )
     weights = sorted(args.model.glob("*.safetensors"))
     if not weights:
         raise UserError(f"{args.model} holds no model; `python -m experiments.real.fetch` makes {FOLDER}.")
@@ -66,8 +71,10 @@ def prepare(args: argparse.Namespace, scale: Scale) -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     if not noted.exists():
         split_data(args.data, args.work, scale.problems)
-    (args.work / "base").unlink(missing_ok=True)
-    (args.work / "base").symlink_to(args.model.resolve())
+    model, link = args.model.resolve(), args.work / "base"
+    if link.resolve() != model:  # else another process may be reading by it
+        link.unlink(missing_ok=True)
+        link.symlink_to(model)
     with atomic_write(noted) as file:
         json.dump(settings, file)
 
@@ -84,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error(error)
         return 1
     if args.ahead is not None:
-        instrument.solve_ahead(args, scale, Record(args.work / "ahead.json"), args.ahead)
+        instrument.solve_ahead(args, scale, Record(args.work / "ahead.json", args.minutes * 60), args.ahead)
         return 0
     record = Record(args.work / "instrument.json", args.minutes * 60)
     instrument.measure(args, scale, record)

@@ -66,11 +66,16 @@ def solve_ahead(args: argparse.Namespace, scale: Scale, record: Record, first: i
 
     The calibrated solver is left to that one, since its tolerance follows from the chunks before.
     """
-    policy, every = _model(args), solvers(scale.solver_steps)
+    policy, every, needed = _model(args), solvers(scale.solver_steps), 0.0
     for number, batch in enumerate(_chunks(args, scale, policy, record)):
-        for k, (name, solver) in enumerate(every.items()):
-            if number >= first and name != CALIBRATED:
-                _solved(_path(args, number, k), solver, policy, batch)
+        if number >= first:
+            if not record.in_time(f"questions from {number * scale.chunk}", needed):
+                break
+            began = time.perf_counter()
+            for k, (name, solver) in enumerate(every.items()):
+                if name != CALIBRATED:
+                    _solved(_path(args, number, k), solver, policy, batch)
+            needed = 1.2 * (time.perf_counter() - began)
 
 
 def _model(args: argparse.Namespace) -> Policy:

@@ -145,6 +145,8 @@ def test_the_instrument_takes_no_folder_with_results_of_another_model(data, tmp_
     (tmp_path / "work/settings.json").write_text("{}")
     assert on_cpu(data, tmp_path) == 1
     assert "another model or of other sizes" in capsys.readouterr().err
+    assert on_cpu(data, tmp_path, "--ahead", "2") == 1
+    assert "--ahead is 2; of 2 questions give one from 0 to 1." in capsys.readouterr().err
 
 
 def test_json_has_no_nan():

@@ -1,15 +1,18 @@
 """AdamW's steps between gradients: by operations, by numba's kernel, and by `torch.optim.AdamW`."""
 
+from pickle import UnpicklingError
+
 import numpy as np
 import pytest
 import torch
 
 from atmanrl.errors import UserError
-from atmanrl.probe import AdaptiveSolver
+from atmanrl.probe import AdaptiveSolver, MaskProbe
 from atmanrl.probe.ragged import Ragged
 from atmanrl.probe.solvers import walk as walks
 from atmanrl.probe.solvers.extrapolation import GradientSample, extrapolate
 from atmanrl.probe.solvers.walk import State, Walk
+from atmanrl.probe.target import Target
 
 C = -0.0005
 """So near to 0 that values cross it, where the penalty ends."""
@@ -35,14 +38,8 @@ def begun(dtype: torch.dtype) -> tuple[State, GradientSample, GradientSample]:
 def walked(solver: AdaptiveSolver, dtype: torch.dtype, device: str = "cpu") -> State:
     state, last, new = ([each.to(device) for each in vars(part).values()] for part in begun(dtype))
     state = State(*state)
-    solver.walk(
-        state,
-        GradientSample(*last),
-        GradientSample(*new),
-        COUNTS.to(device),
-        Ragged(torch.tensor(SIZES, device=device)),
-        C,
-    )
+    walk, ragged = Walk(solver, state.values.device, solver.compiled), Ragged(torch.tensor(SIZES, device=device))
+    walk(state, GradientSample(*last), GradientSample(*new), COUNTS.to(device), ragged, C)
     return state
 
 
@@ -87,20 +84,40 @@ def test_the_kernel_of_numba_takes_the_same_steps(dtype, sparsity):
     )
 
 
-def test_machine_code_that_cannot_be_kept_is_made_anew(monkeypatch):
+def test_masks_are_those_of_the_operations(tiny_policy):
+    pytest.importorskip("numba")
+    tiny_policy.float()
+    case = Target((5, 6), (7, 8, 9, 10), (11,), (12, 13))
+    found = [
+        MaskProbe(solver=AdaptiveSolver(tolerance=0.1, steps=20, compiled=compiled)).solve_targets(tiny_policy, [case])
+        for compiled in (False, True)
+    ]
+    assert found[0].saliency[0] == pytest.approx(found[1].saliency[0], abs=1e-6) and any(found[0].saliency[0])
+
+
+def test_where_no_place_is_for_machine_code_it_is_made_anew(monkeypatch):
     numba = pytest.importorskip("numba")
     from atmanrl.probe.solvers import walk_numba
 
-    real, asked = numba.njit, []
-
-    def njit(cache=False, **options):
-        asked.append(cache)
-        if cache:
-            raise RuntimeError("cannot cache function: no locator available")
-        return real(**options)
+    def njit(**options):
+        raise RuntimeError("cannot cache function: no locator available")
 
     monkeypatch.setattr(numba, "njit", njit)
-    assert walk_numba._compiled(lambda x: x + 1)(1) == 2 and asked == [True, False]
+    assert walk_numba._kept_on_disk(lambda: None) is walk_numba._made_anew
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), EOFError(), UnpicklingError("truncated")])
+def test_machine_code_that_cannot_be_written_or_read_is_made_anew(monkeypatch, error):
+    pytest.importorskip("numba")
+    from atmanrl.probe.solvers import walk_numba
+
+    def kept(*arguments):
+        raise error
+
+    expected = walked(AdaptiveSolver(compiled=True), torch.float32)
+    monkeypatch.setattr(walk_numba, "_kept", kept)
+    found = walked(AdaptiveSolver(compiled=True), torch.float32)
+    assert found.values.equal(expected.values) and found.v.equal(expected.v)
 
 
 @pytest.mark.gpu
@@ -111,21 +128,29 @@ def test_the_kernel_on_the_device_takes_the_same_steps(device, dtype, sparsity):
     same(found, walked(AdaptiveSolver(sparsity=sparsity), dtype))
 
 
-def test_without_a_compiler_the_solver_is_refused(monkeypatch):
-    monkeypatch.setattr(walks, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'atmanrl\[numba\]'"):
-        AdaptiveSolver(compiled=True)
-    AdaptiveSolver()
+@pytest.mark.parametrize("compiler", ["numba", "triton"])
+def test_without_its_compiler_the_solver_is_refused(monkeypatch, compiler):
+    def no_module(name):
+        raise ImportError("Numba needs NumPy 2.4 or less")
 
-
-def test_a_compiler_of_another_device_does_not_do(monkeypatch):
-    monkeypatch.setattr(walks, "find_spec", lambda name: name == "triton" or None)
-    with pytest.raises(UserError, match="needs numba on this device"):
+    monkeypatch.setattr(walks, "import_module", no_module)
+    monkeypatch.setitem(walks.COMPILERS, "cpu", compiler)
+    with pytest.raises(
+        UserError, match=f"compiled .* needs {compiler} here, .*: Numba needs NumPy.*leave compiled out"
+    ) as error:
         walked(AdaptiveSolver(compiled=True), torch.float32)
+    assert ("pip install 'atmanrl[numba]'" in str(error.value)) == (compiler == "numba")
+    walked(AdaptiveSolver(), torch.float32)
 
 
 def test_a_device_without_a_kernel_takes_the_operations(monkeypatch):
     monkeypatch.delitem(walks.COMPILERS, "cpu")
-    monkeypatch.setattr(walks, "find_spec", lambda name: object())
-    monkeypatch.setattr(Walk, "_by_kernel", None)
-    same(walked(AdaptiveSolver(compiled=True), torch.float32), walked(AdaptiveSolver(), torch.float32))
+    assert Walk(AdaptiveSolver(), torch.device("cpu"), compiled=True).kernel is None
+
+
+def test_a_penalty_of_ones_own_takes_the_operations():
+    class Half(AdaptiveSolver):
+        def penalty(self, values, ragged, init_value):
+            return torch.full_like(values, 0.5)
+
+    same(walked(Half(compiled=True, sparsity=0.1), torch.float32), walked(Half(sparsity=0.1), torch.float32))

@@ -132,11 +132,14 @@ def _settings(parser: RunParser, options: Any, stored: StoredTraces) -> dict[str
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if "delimiter" not in settings:  # values that are None are not dumped
         settings["delimiter"] = _class_path(stored.splitter)
-    # folders from before there was a choice have neither, and can be continued
+    # folders from before there was a choice have none of these, and can be continued
     if settings["delimiter"] == DELIMITER:
         del settings["delimiter"]
     if not settings["fields"]:
         del settings["fields"]
+    of_solver = settings["probe"]["solver"].get("init_args", {})
+    if of_solver.get("compiled") is False:
+        del of_solver["compiled"]
     model = Path(located(options.model))
     settings["traces_sha256"] = content(*stored.files.files)
     settings["model_sha256"] = content(model) if model.is_dir() else None

@@ -55,8 +55,8 @@ class AdaptiveSolver(Solver):
         check_share: share of the gradients that these checks may take, besides the first one.
         check_groups: groups of an update that a check looks at.
         steps: see `Solver`, as are lr, betas, weight_decay, eps and sparsity.
-        compiled: take the steps between gradients in one compiled kernel, ten times as fast as by PyTorch's operations and
-            equal to them but for rounding: by numba on a CPU (`pip install 'atmanrl[numba]'`), by Triton on a GPU.
+        compiled: take the steps between gradients in one compiled kernel, which is ten times as fast on a CPU's thread and
+            differs by rounding: by numba on a CPU (`pip install 'atmanrl[numba]'`), by Triton on a GPU; see `Walk`.
 
     Raises:
         UserError: an option is out of its range.
@@ -91,7 +91,7 @@ class AdaptiveSolver(Solver):
         self.tolerance, self.first_interval = tolerance, first_interval
         self.max_interval, self.growth = max_interval, growth
         self.agreement = agreement
-        self.walk = Walk(self, compiled)
+        self.compiled = compiled
 
     def expected_gradients(self) -> float:
         """Return how many gradients a rollout is likely to take at the present tolerance, with its part of the checks."""
@@ -100,8 +100,13 @@ class AdaptiveSolver(Solver):
         return gradients if self.calibration is None else gradients * (1 + self.calibration.share)
 
     def solve(self, objective: Objective, init_value: float) -> Solution:
-        """Optimize the masks; see `Solver.solve`."""
+        """Optimize the masks; see `Solver.solve`.
+
+        Raises:
+            UserError: the kernel that `compiled` asks for cannot be compiled here.
+        """
         values, ragged = self.initial(objective, init_value), objective.entries.ragged
+        walk = Walk(self, values.device, self.compiled)
         running = objective.indices
         # `ahead` is where predictions have led, and where the next gradient is taken; `corrected` what is known to be right
         ahead = State(values, torch.zeros_like(values), torch.zeros_like(values), torch.zeros_like(running))
@@ -126,7 +131,7 @@ class AdaptiveSolver(Solver):
             else:
                 last, predicted, span = samples.take(running, positions), state.values, new.step - samples.step[running]
                 state = corrected.take(running, positions)
-                self.walk(state, last, new, span, part, init_value)
+                walk(state, last, new, span, part, init_value)
                 error = part.means((state.values - predicted).square_()).sqrt() / abs(init_value)
                 interval[running] = self._next(span, error)
                 again = (error > TOO_FAR * self.tolerance) & (span > 1)
@@ -139,7 +144,7 @@ class AdaptiveSolver(Solver):
                 last = predictor.damp(last, new, positions, part, again)
             corrected.put(running, positions, state)
             interval[running] = torch.minimum(interval[running], self.steps - state.step)
-            self.walk(state, last, new, interval[running], part, init_value)
+            walk(state, last, new, interval[running], part, init_value)
             ahead.put(running, positions, state)
             running = running[ahead.step[running] < self.steps]
         return Solution(ahead.values, loss_initial, gradients, tiny.share, losses)

@@ -110,7 +110,7 @@ class Solver(ABC):
         return ragged.spread(self.price(ragged, init_value, values.dtype)) * (values < 0)
 
     def price(self, ragged: Ragged, init_value: float, dtype: torch.dtype) -> Tensor:
-        """Return that gradient in a value below 0 of each mask, `[K]`."""
+        """Return what `penalty` is in each value below 0 of a mask, a number for each of K masks, `[K]`."""
         return -self.sparsity / (init_value * ragged.counts.to(dtype))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from atmanrl.probe.ragged import Ragged
 from atmanrl.probe.solvers.base import Solver
 from atmanrl.probe.solvers.extrapolation import GradientSample, extrapolate
 
-COMPILERS = {"cpu": ("numba", "pip install 'atmanrl[numba]'"), "cuda": ("triton", "PyTorch for CUDA brings it")}
-"""What compiles the steps on a device, and where it comes from."""
+COMPILERS = {"cpu": "numba", "cuda": "triton"}
+"""What compiles the steps on a device."""
 
 
 @dataclass
@@ -53,37 +54,33 @@ class Walk:
 
     Args:
         solver: whose learning rate, betas, weight decay, epsilon and sparsity apply.
-        compiled: in one kernel, which holds a value in registers from its first step to its last, where there is one for
-            the device (`COMPILERS`). It rounds differently: in float32 and after 40 steps, 4 % of the values differ, by
-            at most 3 units in the last place.
+        device: where the masks are.
+        compiled: take all steps of some values before those of the next, in a kernel (`COMPILERS`). It rounds differently:
+            on a CPU and in float32, after 40 steps from c, 4 % of the values differ, by at most 3 units in the last
+            place. On another device, and with a subclass's own penalty, the steps are PyTorch's operations as without.
 
     Raises:
-        UserError: no kernel can be compiled here.
+        UserError: the kernel for this device cannot be compiled here.
     """
 
-    def __init__(self, solver: Solver, compiled: bool) -> None:
-        self.solver, self.compiled = solver, compiled
-        if compiled and not any(find_spec(name) for name, _ in COMPILERS.values()):
-            raise UserError(
-                "compiled (in YAML, of probe.solver) needs numba, which is not installed; run pip install 'atmanrl[numba]'."
-            )
+    def __init__(self, solver: Solver, device: torch.device, compiled: bool) -> None:
+        self.solver, self.kernel = solver, None
+        if compiled and device.type in COMPILERS and type(solver).penalty is Solver.penalty:
+            self.kernel = _kernel(COMPILERS[device.type])
 
     def __call__(
         self, state: State, last: GradientSample, new: GradientSample, count: Tensor, ragged: Ragged, init_value: float
     ) -> None:
-        """Take `count [K]` steps in place; see `extrapolate` for the two samples.
-
-        Raises:
-            UserError: the kernel for this device cannot be compiled here.
-        """
-        table, device = self._table(last, new, state.step, count), state.values.device.type
-        if self.compiled and device in COMPILERS:
-            name, origin = COMPILERS[device]
-            if not find_spec(name):
-                raise UserError(f"compiled (in YAML, of probe.solver) needs {name} on this device; {origin}.")
-            self._by_kernel(state, last, new, count, ragged, init_value, table)
-        else:
+        """Take `count [K]` steps in place; see `extrapolate` for the two samples."""
+        table, solver, (beta1, beta2) = self._table(last, new, state.step, count), self.solver, self.solver.betas
+        if self.kernel is None:
             self._by_operations(state, last, new, count, ragged, init_value, table)
+        else:
+            price = solver.price(ragged, init_value, table.dtype)
+            factors = (1 - solver.lr * solver.weight_decay, 1 - beta1, beta2, 1 - beta2)
+            self.kernel(
+                state.values, state.m, state.v, last.direction, new.direction, table, price, ragged, count, factors
+            )
         state.step += count
 
     def _table(self, last: GradientSample, new: GradientSample, step: Tensor, count: Tensor) -> Tensor:
@@ -126,19 +123,15 @@ class Walk:
             walking.values[here].mul_(1 - solver.lr * solver.weight_decay).addcdiv_(rates.mul_(m), v.sqrt().add_(eps))
         state.put(order, positions, walking)
 
-    def _by_kernel(
-        self, state: State, last: GradientSample, new: GradientSample, count: Tensor, ragged: Ragged, init_value: float,
-        table: Tensor,
-    ) -> None:  # fmt: skip
-        """Value by value, all steps at once."""
-        if state.values.is_cuda:
-            from atmanrl.probe.solvers.walk_triton import walk
-        else:
-            from atmanrl.probe.solvers.walk_numba import walk
-        (beta1, beta2), solver = self.solver.betas, self.solver
-        price = solver.price(ragged, init_value, table.dtype)
-        numbers = (1 - solver.lr * solver.weight_decay, 1 - beta1, beta2, 1 - beta2)
-        walk(
-            state.values, state.m, state.v, last.direction, new.direction, table, price, ragged, count,
-            numbers,
-        )  # fmt: skip
+
+def _kernel(compiler: str) -> Callable[..., None]:
+    try:
+        module = import_module(f"atmanrl.probe.solvers.walk_{compiler}")
+    except ImportError as error:
+        remedy = "run pip install 'atmanrl[numba]', or " if compiler == "numba" else ""
+        raise UserError(
+            f"compiled (in YAML, of probe.solver) needs {compiler} here, which cannot be imported: {error}; {remedy}leave "
+            "compiled out."
+        ) from error
+    found: Callable[..., None] = module.walk
+    return found

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pickle import UnpicklingError
+from typing import Any
 
 import numba
 import numpy as np
@@ -15,13 +17,16 @@ from torch import Tensor
 
 from atmanrl.probe.ragged import Ragged
 
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "nogil": True}
+UNREADABLE = (OSError, EOFError, UnpicklingError)
+"""What is raised where machine code cannot be written to disk, or what is there not be read."""
 BLOCK = 256
 """Values that go through all steps together: few enough for the first-level cache, and enough to fill vector registers."""
 
 
 def walk(
     values: Tensor, m: Tensor, v: Tensor, last: Tensor, new: Tensor, table: Tensor, price: Tensor, ragged: Ragged,
-    count: Tensor, numbers: tuple[float, float, float, float],
+    count: Tensor, factors: tuple[float, float, float, float],
 ) -> None:  # fmt: skip
     """Take `count [K]` steps of `values`, `m` and `v`, all `[P]`, in place.
 
@@ -35,22 +40,17 @@ def walk(
         price: `[K]` the sparsity penalty's gradient in a value below 0.
         ragged: the layout of the values.
         count: steps of each target.
-        numbers: what is kept of a value by weight decay, 1 - beta1, beta2, 1 - beta2.
+        factors: what weight decay leaves of a value, 1 - beta1, beta2, 1 - beta2.
     """
     of_values = values.numpy().dtype.type  # else a float32 mask would be computed in float64
-    arrays = (each.numpy() for each in (values, m, v, last, new, table, price, ragged.ends, count))
-    _walk(*arrays, *map(of_values, numbers))
-
-
-def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """Compile at the first call, and keep the machine code on disk where there is a place for it."""
+    arrays = [each.numpy() for each in (values, m, v, last, new, table, price, ragged.ends, count)]
+    numbers = [of_values(factor) for factor in factors]
     try:
-        return numba.njit(cache=True, error_model="numpy")(function)
-    except RuntimeError:  # neither the package's folder nor a cache of the user's can be written to
-        return numba.njit(error_model="numpy")(function)
+        _kept(*arrays, *numbers)
+    except UNREADABLE:  # before the first step was taken
+        _made_anew(*arrays, *numbers)
 
 
-@_compiled
 def _walk(values, m, v, last, new, table, price, ends, count, keep, gain1, beta2, gain2):  # type: ignore[no-untyped-def]
     turn, zero = np.empty(BLOCK, values.dtype), values.dtype.type(0)
     begin = 0
@@ -70,3 +70,14 @@ def _walk(values, m, v, last, new, table, price, ends, count, keep, gain1, beta2
                     second[i] = beta2 * second[i] + gain2 * (gradient * gradient)
                     h[i] = keep * h[i] + rate * first[i] / (math.sqrt(second[i]) + eps)
         begin = ends[k]
+
+
+def _kept_on_disk(function: Callable[..., None]) -> Callable[..., None]:
+    try:
+        return numba.njit(cache=True, **OPTIONS)(function)
+    except RuntimeError:  # neither the package's folder nor a cache of the user's can be written to
+        return _made_anew
+
+
+_made_anew = numba.njit(**OPTIONS)(_walk)
+_kept = _kept_on_disk(_walk)

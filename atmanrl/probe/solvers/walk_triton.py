@@ -18,22 +18,24 @@ BLOCK = 256
 
 def walk(
     values: Tensor, m: Tensor, v: Tensor, last: Tensor, new: Tensor, table: Tensor, price: Tensor, ragged: Ragged,
-    count: Tensor, numbers: tuple[float, float, float, float],
+    count: Tensor, factors: tuple[float, float, float, float],
 ) -> None:  # fmt: skip
     """Take `count [K]` steps in place; the arguments are those of `walk_numba.walk`."""
-    of = ragged.spread(torch.arange(len(count), device=values.device))
-    constants = torch.tensor(numbers, dtype=values.dtype, device=values.device)  # a number would be passed as float32
+    targets = ragged.spread(torch.arange(len(count), device=values.device))
+    constants = torch.tensor(factors, dtype=values.dtype, device=values.device)  # a number would be passed as float32
     _walk[(triton.cdiv(ragged.total, BLOCK),)](
-        values, m, v, last, new, table, price, of, count, constants, ragged.total, len(count),
-        len(table), BLOCK, num_warps=4,
+        values, m, v, last, new, table, price, targets, count, constants, ragged.total, len(count), len(table), BLOCK,
+        num_warps=4,
     )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=["total", "targets", "longest"])
-def _walk(values, m, v, last, new, table, price, of, count, constants, total, targets, longest, BLOCK: tl.constexpr):
+@triton.jit(do_not_specialize=["total", "number", "longest"])
+def _walk(
+    values, m, v, last, new, table, price, targets, count, constants, total, number, longest, BLOCK: tl.constexpr
+):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < total
-    target = tl.load(of + at, mask=inside, other=0)
+    target = tl.load(targets + at, mask=inside, other=0)
     steps = tl.load(count + target, mask=inside, other=0)
     below_zero = tl.load(price + target, mask=inside, other=0.0)
     keep, gain1 = tl.load(constants), tl.load(constants + 1)
@@ -45,11 +47,11 @@ def _walk(values, m, v, last, new, table, price, of, count, constants, total, ta
     turn = direction - tl.load(last + at, mask=inside, other=0.0)
     for t in range(0, longest):
         going = t < steps
-        row = table + t * 4 * targets + target
+        row = table + t * 4 * number + target
         of_direction = tl.load(row, mask=going, other=0.0)
-        of_turn = tl.load(row + targets, mask=going, other=0.0)
-        rate = tl.load(row + 2 * targets, mask=going, other=0.0)
-        eps = tl.load(row + 3 * targets, mask=going, other=1.0)
+        of_turn = tl.load(row + number, mask=going, other=0.0)
+        rate = tl.load(row + 2 * number, mask=going, other=0.0)
+        eps = tl.load(row + 3 * number, mask=going, other=1.0)
         gradient = of_direction * direction + of_turn * turn + tl.where(h < 0, below_zero, 0.0)
         first = tl.where(going, first + gain1 * (gradient - first), first)
         second = tl.where(going, beta2 * second + gain2 * gradient * gradient, second)
