@@ -26,7 +26,13 @@ def as_typed(sentence: str, typed: Sequence[str]) -> str:
         "Option 'lrr' is not accepted" becomes "--model.optimizer.lrr: SGD has no option 'lrr'; did you mean
         --model.optimizer.lr?".
     """
+    unnamed = re.search(r"Got value: (?:NestedArg\(key='|Namespace\()(\w+)", sentence)
     refused = re.search(r"unrecognized arguments: --(\S+)|Option '(\w+)' is not accepted", sentence)
+    if unnamed is not None:
+        for option in (each.partition("=")[0] for each in typed):
+            if option.startswith("--") and option.endswith(f".{unnamed[1]}"):
+                owner = option.removesuffix(f".{unnamed[1]}")
+                return f"{option}: this is an option of a class, and none is named; name it first, by {owner}=CLASS."
     if refused is None:
         return sentence
     for argument in typed:

@@ -122,6 +122,16 @@ def test_an_option_of_a_class_of_another_package(option, says):
     assert as_typed(f"Option '{name}' is not accepted", typed) == f"--model.optimizer.{name}: {says}"
 
 
+@pytest.mark.parametrize("value", ["NestedArg(key='steps', val='3')", "Namespace(steps='3')"])
+def test_an_option_of_a_class_that_is_not_named(value):
+    said = f"solver: Expected a typing.Literal['paper', 'adaptive']. Got value: {value}"
+    answer = (
+        "--probe.solver.steps: this is an option of a class, and none is named; name it first, by --probe.solver=CLASS."
+    )
+    assert as_typed(said, ["probe", "--steps=1", "--probe.solver=paper", "--probe.solver.steps=3"]) == answer
+    assert as_typed(said, ["probe", "--config=own.yaml"]) == said
+
+
 @pytest.mark.parametrize("config", sorted(path.name for path in (ROOT / "configs").glob("*.yaml")))
 def test_every_configuration_passes(config):
     assert prepared("fit", [f"--config={ROOT / 'configs' / config}"], begins=False)
