@@ -30,6 +30,7 @@ def whole(tiny_folder, source, tmp_path_factory):
     [
         ("--probe.init_value=-0.2", "--probe.init_value was -0.4 there and is -0.2 here"),
         ("--probe.solver.steps=4", "--probe.solver.init_args.steps was 3 there and is 4 here"),
+        ("--probe.solver=adaptive", "--probe.solver was None there and is 'adaptive' here"),
         ("--dtype=float64", "--dtype was 'auto'"),
         ("--batch_size=3", "--batch_size was 2"),
         ("--limit=4", "--limit was None there and is 4 here"),

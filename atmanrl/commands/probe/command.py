@@ -137,9 +137,9 @@ def _settings(parser: RunParser, options: Any, stored: StoredTraces) -> dict[str
         del settings["delimiter"]
     if not settings["fields"]:
         del settings["fields"]
-    of_solver = settings["probe"]["solver"].get("init_args", {})
-    if of_solver.get("compiled") is False:
-        del of_solver["compiled"]
+    solver = settings["probe"]["solver"]  # the name of one with its defaults, or a class with its options
+    if isinstance(solver, dict) and solver.get("init_args", {}).get("compiled") is False:
+        del solver["init_args"]["compiled"]
     model = Path(located(options.model))
     settings["traces_sha256"] = content(*stored.files.files)
     settings["model_sha256"] = content(model) if model.is_dir() else None
