@@ -10,7 +10,8 @@ from conftest import ROOT
 BARE = """
 import importlib, json, pkgutil, sys
 
-ABSENT = ("spacy", "datasets", "jsonargparse", "rich")
+ABSENT = ("spacy", "datasets", "jsonargparse", "rich", "numba")
+KERNELS = {f"atmanrl.probe.{name}" for name in ("fused", "solvers.walk_numba", "solvers.walk_triton")}
 
 
 class Without:
@@ -36,9 +37,9 @@ core = ["sft", "plan.estimate"]
 core += ["plan.settings", "metrics.composition", "report"]
 for package in ("models", "io", "views", "probe", "faithfulness", "rollouts", "rewards", "grpo", "distributed", "tasks"):
     found = importlib.import_module(f"atmanrl.{package}")
-    # kernels for a GPU are imported there alone
+    # kernels are imported where their compiler is
     core += [each.name.removeprefix("atmanrl.") for each in pkgutil.walk_packages(found.__path__, found.__name__ + ".")
-             if each.name != "atmanrl.probe.fused"]
+             if each.name not in KERNELS]
 for name in core:
     importlib.import_module(f"atmanrl.{name}")
 

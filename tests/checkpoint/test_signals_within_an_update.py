@@ -37,7 +37,7 @@ class Signals:
 
 @pytest.fixture
 def send():
-    sent = []
+    sent, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 
     def listen(*args):
         sent.append(Signals(*args))
@@ -46,6 +46,7 @@ def send():
     yield listen
     for each in sent:
         pulse.stop_listening(each)
+    signal.signal(signal.SIGINT, before)
 
 
 def weights(folder):
