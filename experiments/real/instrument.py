@@ -11,7 +11,6 @@ import argparse
 import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
             break
         began = time.perf_counter()
         for k, (name, solver) in enumerate(every.items()):
-            columns[name].add(_solved(_path(args, number, k), solver, policy, batch))
+            columns[name].add(_solved(args, number, k, solver, policy, batch))
             if name == CALIBRATED:
                 tolerances.append(solver.tolerance)
                 _calibrate(solver, batch, columns["paper"], columns[name])
@@ -74,7 +73,7 @@ def solve_ahead(args: argparse.Namespace, scale: Scale, record: Record, first: i
             began = time.perf_counter()
             for k, (name, solver) in enumerate(every.items()):
                 if name != CALIBRATED:
-                    _solved(_path(args, number, k), solver, policy, batch)
+                    _solved(args, number, k, solver, policy, batch)
             needed = 1.2 * (time.perf_counter() - began)
 
 
@@ -83,12 +82,11 @@ def _model(args: argparse.Namespace) -> Policy:
     return Policy(str(args.work / "base")).build().to(args.device).eval()
 
 
-def _path(args: argparse.Namespace, chunk: int, solver: int) -> Path:
-    return Path(args.work) / "solved" / f"{chunk:02}-{solver}.json"
-
-
-def _solved(path: Path, solver: Solver, policy: Policy, batch: RolloutBatch) -> Solved:
-    """Read what the solver made of a chunk; solve and write where nobody has."""
+def _solved(
+    args: argparse.Namespace, chunk: int, k: int, solver: Solver, policy: Policy, batch: RolloutBatch
+) -> Solved:  # fmt: skip
+    """Read what the solver number k made of a chunk; solve and write where nobody has."""
+    path = args.work / "solved" / f"{chunk:02}-{k}.json"
     solved = Solved.read(path)
     if solved is None:
         solved = Solved.by(solver, MaskProbe(batch_tokens=8192), policy, batch)

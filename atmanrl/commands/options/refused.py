@@ -26,15 +26,9 @@ def as_typed(sentence: str, typed: Sequence[str]) -> str:
         "Option 'lrr' is not accepted" becomes "--model.optimizer.lrr: SGD has no option 'lrr'; did you mean
         --model.optimizer.lr?".
     """
-    unnamed = re.search(r"Got value: (?:NestedArg\(key='|Namespace\()(\w+)", sentence)
     refused = re.search(r"unrecognized arguments: --(\S+)|Option '(\w+)' is not accepted", sentence)
-    if unnamed is not None:
-        for option in (each.partition("=")[0] for each in typed):
-            if option.startswith("--") and option.endswith(f".{unnamed[1]}"):
-                owner = option.removesuffix(f".{unnamed[1]}")
-                return f"{option}: this is an option of a class, and none is named; name it first, by {owner}=CLASS."
     if refused is None:
-        return sentence
+        return _of_no_class(sentence, typed) or sentence
     for argument in typed:
         option = argument.partition("=")[0]
         if refused[1] and argument.startswith("--") and argument.endswith(f".{refused[1]}"):
@@ -42,6 +36,18 @@ def as_typed(sentence: str, typed: Sequence[str]) -> str:
         if refused[2] and option.startswith("--") and refused[2] in option[2:].split("."):
             return f"{option}: {_answer(sentence, option, refused[2], typed)}"
     return sentence
+
+
+def _of_no_class(sentence: str, typed: Sequence[str]) -> str | None:
+    """Return what to name before an option of a class, where the parser has none; None if that is not its complaint."""
+    given = re.search(r"Got value: (?:NestedArg\(key='|Namespace\()(\w+)", sentence)
+    if given is None:
+        return None
+    for option in (each.partition("=")[0] for each in typed if each.startswith("--")):
+        owner, _, name = option.rpartition(".")
+        if owner and name == given[1]:
+            return f"{option}: this is an option of a class, and none is named; name it first, by {owner}=CLASS."
+    return None
 
 
 def _answer(sentence: str, option: str, name: str, typed: Sequence[str]) -> str:
