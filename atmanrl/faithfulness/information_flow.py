@@ -13,7 +13,7 @@ from atmanrl.faithfulness.base import Answer, RolloutMeasure
 from atmanrl.faithfulness.divergences import js, kl
 from atmanrl.metrics.base import Stage
 from atmanrl.metrics.columns import Column
-from atmanrl.models.batching import cheapest_batches, positions, right_padded
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions, right_padded
 from atmanrl.models.logits import logits_at
 from atmanrl.models.numerics import widened
 from atmanrl.models.policy import Policy
@@ -111,7 +111,7 @@ def _batches(questions: Sequence[Target], policy: Policy) -> list[list[int]]:
     """Places of questions whose passes, and whose answers' logits, fit into memory."""
     logits = max(len(each.answer_ids) for each in questions) * policy.vocabulary_size * len(PASSES)
     most = max(1, LOGITS_AT_ONCE // logits)
-    batches = cheapest_batches([len(PASSES) * len(each) for each in questions], BATCH_TOKENS)
+    batches = cheapest_batches([len(PASSES) * len(each) for each in questions], BATCH_TOKENS, pass_tokens(policy.model))
     return [batch[k : k + most] for batch in batches for k in range(0, len(batch), most)]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atmanrl.faithfulness.base import Answer
 from atmanrl.faithfulness.information_flow import hooked
-from atmanrl.models.batching import cheapest_batches, positions, right_padded
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions, right_padded
 from atmanrl.models.policy import Policy
 from atmanrl.probe.attention import ProbeError
 from atmanrl.probe.module import MaskProbe
@@ -39,7 +39,7 @@ def by_attention(questions: Sequence[Target], policy: Policy) -> list[list[float
     """
     weights: dict[int, list[float]] = {}
     with hooked(policy, "eager"):
-        for batch in cheapest_batches([len(each) for each in questions], BATCH_TOKENS):
+        for batch in cheapest_batches([len(each) for each in questions], BATCH_TOKENS, pass_tokens(policy.model)):
             weights |= zip(batch, _attention(policy, [questions[i] for i in batch]), strict=True)
     return [weights[k] for k in range(len(questions))]
 

@@ -86,7 +86,7 @@ class Scorer:
             own = partition([sum(lengths[i] for i in group) for group in groups], me.count)[me.rank]
             yield from self.parts(batch, [rows[i] for k in own for i in groups[k]])
             return
-        for part in partition_in_parts(lengths, self.tokens, me.count)[me.rank]:
+        for part in partition_in_parts(lengths, self.tokens, pass_tokens(model), me.count)[me.rank]:
             if part:
                 yield self._read(batch, [rows[i] for i in part], model)
             else:
@@ -136,8 +136,8 @@ class Scorer:
         askers: dict[tuple[int, ...], list[int]] = {}
         for i in rows:
             askers.setdefault(tuple(batch.rollouts[i].prompt_ids), []).append(i)
-        prompts = list(askers)
-        for chosen in cheapest_batches([len(p) for p in prompts], self.tokens):
+        prompts, by_itself = list(askers), pass_tokens(model)
+        for chosen in cheapest_batches([len(p) for p in prompts], self.tokens, by_itself):
             shared = SharedPrompts(model, [prompts[q][:-1] for q in chosen], self.policy.pad_id, device)
             own = [(row, k) for k, q in enumerate(chosen) for row in askers[prompts[q]]]
             if not shared.shared:
@@ -145,7 +145,7 @@ class Scorer:
                 yield from self._full_sequences(batch, [row for row, _ in own], model)
                 continue
             lengths = [len(batch.rollouts[row].completion.ids) for row, _ in own]
-            for part in cheapest_batches(lengths, self.tokens):
+            for part in cheapest_batches(lengths, self.tokens, by_itself):
                 yield self._after_prompts(shared, batch, [own[i] for i in part], model)
             shared.backward()
 
@@ -174,7 +174,7 @@ class Scorer:
     def _full_sequences(self, batch: RolloutBatch, rows: Sequence[int], model: Any) -> Iterator[Scored]:
         """Read prompt and completion of each rollout as one sequence."""
         lengths = [_length(batch.rollouts[i]) for i in rows]
-        for part in cheapest_batches(lengths, self.tokens):
+        for part in cheapest_batches(lengths, self.tokens, pass_tokens(model)):
             yield self._read(batch, [rows[k] for k in part], model)
 
     def _read(self, batch: RolloutBatch, rows: list[int], model: Any) -> Scored:
@@ -215,16 +215,17 @@ def partition(lengths: Sequence[int], count: int) -> list[list[int]]:
     return [sorted(order[rank::count]) for rank in range(count)]
 
 
-def partition_in_parts(lengths: Sequence[int], budget: int, count: int) -> list[list[list[int]]]:
+def partition_in_parts(lengths: Sequence[int], budget: int, by_itself: float, count: int) -> list[list[list[int]]]:
     """Divide sequences among processes, and each process's into parts; all have equally many, the last may be empty.
 
     Args:
         lengths: of the sequences, in tokens.
         budget: most tokens of a part, padding counted.
+        by_itself: how many tokens a pass costs by itself.
         count: of the processes.
     """
     by_process = [
-        [[own[k] for k in part] for part in cheapest_batches([lengths[i] for i in own], budget)]
+        [[own[k] for k in part] for part in cheapest_batches([lengths[i] for i in own], budget, by_itself)]
         for own in partition(lengths, count)
     ]
     most = max(map(len, by_process))

@@ -29,28 +29,33 @@ def right_padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tenso
     return ids, (torch.arange(width) < lengths[:, None]).long()
 
 
-LAYER_OPERATIONS = 3e12
-"""FLOPs of learning that a GPU could do in the time that Python takes to start a layer's kernels, forward and backward:
-7.5 ms beside an H100 (`experiments/gpu`), at 40 % of its peak."""
+LAYER_OPERATIONS = {"cuda": 3e12, "cpu": 6e8}
+"""FLOPs of learning that a device could do in the time that a layer of a pass takes by itself, forward and backward.
+
+On a GPU it is the time in which Python starts the layer's kernels: 7.5 ms beside an H100 (`experiments/gpu`), at 40 % of its
+peak. On a CPU it is small, so that padding costs more than another pass; other devices are taken for GPUs.
+"""
 
 
 def pass_tokens(model: nn.Module) -> float:
-    """Return how many tokens a GPU could learn from while Python starts the kernels of a pass, forward and backward.
+    """Return how many tokens the model's device could learn from in the time that a pass takes by itself.
 
-    Some 8,000 for a model of 1B parameters, 5,000 for 3B and 600 for 70B: a pass over fewer takes no less time.
+    On a GPU some 8,000 for a model of 1B parameters, 5,000 for 3B and 600 for 70B: a pass over fewer takes no less time.
+    On a CPU some 500 for a model of 1M parameters and 30 for 135M.
     """
+    device = next(model.parameters(), torch.empty(0)).device.type
     layers = [part for part in model.modules() if isinstance(part, nn.ModuleList)]
     weights, count = max(((sum(p.numel() for p in part.parameters()), len(part)) for part in layers), default=(1, 0))
-    return LAYER_OPERATIONS * count / (6 * max(1, weights))
+    return LAYER_OPERATIONS.get(device, LAYER_OPERATIONS["cuda"]) * count / (6 * max(1, weights))
 
 
 def work(lengths: Sequence[int], budget: int, pass_tokens: float) -> float:
     """Return what `cheapest_batches` of sequences cost: tokens with their padding, and `pass_tokens` a batch."""
-    batches = cheapest_batches(lengths, budget)
+    batches = cheapest_batches(lengths, budget, pass_tokens)
     return sum(len(batch) * max(lengths[i] for i in batch) + pass_tokens for batch in batches)
 
 
-def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512) -> list[list[int]]:
+def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: float) -> list[list[int]]:
     """Return the indices of sequences in batches of similar lengths, divided so that the work is least.
 
     The work is the tokens with their padding, and some for each pass: batches as full as the budget allows pad short
@@ -59,7 +64,7 @@ def cheapest_batches(lengths: Sequence[int], budget: int, pass_tokens: int = 512
     Args:
         lengths: of the sequences.
         budget: most tokens of a batch, padding counted. A sequence longer than it stands alone.
-        pass_tokens: how many tokens a pass costs by itself, whatever it reads.
+        pass_tokens: how many tokens a pass costs by itself, whatever it reads; see the function of that name.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     best, begins = [0.0], [0]  # the least work for the first k sequences, and where their last batch begins

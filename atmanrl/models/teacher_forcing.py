@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atmanrl.models.batching import cheapest_batches, positions, right_padded
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions, right_padded
 from atmanrl.models.errors import PolicyError
 from atmanrl.models.layers import takes_positions
 from atmanrl.models.modes import evaluating
@@ -114,14 +114,14 @@ def _read_all(
     policy: Policy, sequences: list[_Sequence], budget: int
 ) -> Iterator[tuple[list[_Sequence], list[AnswerScores]]]:
     """Scores of distinct sequences, in parts within the budget of tokens."""
-    sharing = takes_positions(policy.model)
+    sharing, by_itself = takes_positions(policy.model), pass_tokens(policy.model)
     alone = [sequence for sequence in sequences if not sharing or len(sequence.prompt) < 2]
     askers: dict[tuple[int, ...], list[_Sequence]] = {}
     for sequence in sequences:
         if sharing and len(sequence.prompt) > 1:
             askers.setdefault(sequence.prompt, []).append(sequence)
     prompts = list(askers)
-    for chosen in cheapest_batches([len(prompt) for prompt in prompts], budget):
+    for chosen in cheapest_batches([len(prompt) for prompt in prompts], budget, by_itself):
         # the last token of a prompt is left to those that follow: logits at it may be wanted
         shared = SharedPrompts(policy.model, [prompts[k][:-1] for k in chosen], policy.pad_id, policy.device)
         followers = [(sequence, place) for place, k in enumerate(chosen) for sequence in askers[prompts[k]]]
@@ -129,10 +129,10 @@ def _read_all(
             alone += [sequence for sequence, _ in followers]
             continue
         lengths = [len(sequence) - len(sequence.prompt) for sequence, _ in followers]
-        for batch in cheapest_batches(lengths, budget):
+        for batch in cheapest_batches(lengths, budget, by_itself):
             part, places = zip(*(followers[i] for i in batch), strict=True)
             yield list(part), _read(policy, part, (shared, torch.tensor(places, device=policy.device)))
-    for batch in cheapest_batches([len(sequence) for sequence in alone], budget):
+    for batch in cheapest_batches([len(sequence) for sequence in alone], budget, by_itself):
         yield [alone[i] for i in batch], _read(policy, [alone[i] for i in batch])
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions
 from atmanrl.models.cache import can_share_cache, fork, read_prompts
 from atmanrl.models.logits import logits_at
 from atmanrl.models.numerics import widened
@@ -63,6 +63,7 @@ class Objective:
         entries: the masks' trainable values.
         indices: `[B]` of all targets.
         answer_lengths: `[B]` N of each target.
+        pass_tokens: how many tokens a pass costs by itself.
         step: how far the solver is, for `pulse.beat`.
         steps: how far it goes; 0 where that is open.
     """
@@ -73,6 +74,7 @@ class Objective:
     ) -> None:  # fmt: skip
         self.model, self.targets, self.scale, self.pad_id = model, list(targets), scale, pad_id
         self.batch_tokens, self.cache_prompts = batch_tokens, cache_prompts
+        self.pass_tokens = pass_tokens(model)
         self.step = self.steps = 0
         self.device = next(model.parameters()).device
         self.indices = torch.arange(len(self.targets), device=self.device)
@@ -119,7 +121,7 @@ class Objective:
         loss = torch.zeros(len(indices), device=self.device, dtype=values.dtype)
         logprobs = values.new_zeros(len(indices), int(self.answer_lengths.max()))
         ragged = self.entries.ragged.take(indices)
-        for batch in cheapest_batches(self.entries.rows[indices].tolist(), self.batch_tokens):
+        for batch in cheapest_batches(self.entries.rows[indices].tolist(), self.batch_tokens, self.pass_tokens):
             beat("probing", self.step, self.steps)
             chosen = self._tensor(batch)
             where, some = ragged.positions(chosen), indices[chosen]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from atmanrl.probe import MaskProbe, Solver
 from atmanrl.probe.agreement import Agreement
 from atmanrl.rollouts import RolloutBatch
 from experiments.benchmarks.agreement import spearman
+from experiments.benchmarks.memory import peak_mib
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Solved:
         gradients: that it took.
         group_size: traces of a question, which lie one after the other.
         seconds: of the chunk.
-        peak_mib: most memory of the GPU that was in use; None on a CPU.
+        peak_mib: most memory of the GPU that was in use, or what a CPU's process needed above what it held before; None
+            where it was not measured.
 
     Example:
         `Solved([0.1, 0.2], [[0.1], [0.3]], [39, 41], 2, 80.5, None)`
@@ -46,17 +48,14 @@ class Solved:
     @classmethod
     def by(cls, solver: Solver, probe: MaskProbe, policy: Policy, batch: RolloutBatch) -> Solved:
         """Solve a batch."""
-        on_gpu = policy.device.type == "cuda"
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
-            torch.cuda.synchronize()
+        measured, results = peak_on_gpu if policy.device.type == "cuda" else peak_mib, []
         began = time.perf_counter()
-        result = probe.solve(policy, batch, solver)
+        peak = measured(lambda: results.append(probe.solve(policy, batch, solver)))
+        [result] = results
         rewards = result.reward.double().tolist()  # which waits for the device
-        seconds = time.perf_counter() - began
+        seconds = round(time.perf_counter() - began, 2)
         saliency = [None if each is None else [round(value, 5) for value in each] for each in result.saliency]
-        peak = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-        return cls(rewards, saliency, result.gradients.tolist(), batch.group_size, round(seconds, 2), peak)
+        return cls(rewards, saliency, result.gradients.tolist(), batch.group_size, seconds, round(peak, 1))
 
     @classmethod
     def read(cls, path: Path) -> Solved | None:
@@ -68,6 +67,14 @@ class Solved:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             json.dump(asdict(self), file)
+
+
+def peak_on_gpu(work: Callable[[], object]) -> float:
+    """Return the most MiB of the GPU that were in use while `work` was done."""
+    torch.cuda.reset_peak_memory_stats()
+    torch.cuda.synchronize()
+    work()
+    return torch.cuda.max_memory_allocated() / 2**20
 
 
 class Column:

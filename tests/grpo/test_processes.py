@@ -15,7 +15,7 @@ from atmanrl.rollouts.datamodule import Block, EpochOrder
 
 @given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 120), st.integers(1, 5))
 def test_a_partition_has_everything_once_and_equally_many_parts(lengths, budget, count):
-    divided = partition_in_parts(lengths, budget, count)
+    divided = partition_in_parts(lengths, budget, 512, count)
     assert sorted(i for parts in divided for part in parts for i in part) == list(range(len(lengths)))
     assert len(divided) == count and len({len(parts) for parts in divided}) == 1
     for parts in divided:
@@ -29,7 +29,7 @@ def test_a_partition_has_everything_once_and_equally_many_parts(lengths, budget,
 
 
 def test_long_and_short_rollouts_are_shared():
-    divided = partition_in_parts([10, 10, 10, 10, 90, 90, 90, 90], 100, 2)
+    divided = partition_in_parts([10, 10, 10, 10, 90, 90, 90, 90], 100, 512, 2)
     loads = [sum(90 if i > 3 else 10 for part in parts for i in part) for parts in divided]
     assert loads[0] == loads[1] == 200
 

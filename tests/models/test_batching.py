@@ -1,10 +1,11 @@
 """Sequences of different lengths: positions without padding, and the batches that cost least."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atmanrl.models.batching import cheapest_batches, positions
+from atmanrl.models.batching import cheapest_batches, pass_tokens, positions
 
 
 def test_positions_count_each_rows_own_tokens():
@@ -43,4 +44,24 @@ def test_a_costly_pass_is_made_once_and_a_free_one_never_pads():
         [[0], [2], [3], [1], [4]],
         [[0, 2], [3], [1], [4]],
     )
-    assert cheapest_batches([], 10) == []
+    assert cheapest_batches([], 10, 1) == []
+
+
+@pytest.mark.parametrize(
+    ("device", "weights", "tokens"),
+    [
+        ("meta", 60_820_000, 8221),  # 7.5 ms a layer at 4e14 FLOP/s: Llama-3.2-1B beside a GPU
+        ("cpu", 196_608, 509),
+        ("cpu", 3_540_000, 28),  # SmolLM2-135M
+    ],
+)
+def test_a_pass_weighs_as_many_tokens_as_could_be_learned_from_in_its_time(device, weights, tokens):
+    layer = torch.nn.Module()
+    layer.weight = torch.nn.Parameter(torch.empty(weights, device=device))
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList([layer])
+    assert pass_tokens(model) == pytest.approx(tokens, rel=0.01)
+
+
+def test_a_model_without_layers_has_passes_that_cost_nothing_by_themselves():
+    assert pass_tokens(torch.nn.Linear(2, 2)) == 0

@@ -69,7 +69,8 @@ class Suppression(Attribution):
         losses = like.new_zeros(len(jobs))
         columns: dict[int, Tensor] = {}
         # a mask for each token: all of them would not fit into memory, so only one forward pass's exist at a time
-        for batch in cheapest_batches([objective.targets[index].rows for index, _ in jobs], objective.batch_tokens):
+        rows = [objective.targets[index].rows for index, _ in jobs]
+        for batch in cheapest_batches(rows, objective.batch_tokens, objective.pass_tokens):
             indices = [jobs[i][0] for i in batch]
             # batches go from target to target, so only the columns of those present are worth keeping
             columns = {k: columns[k] if k in columns else tokens_of(entries, k) for k in dict.fromkeys(indices)}
