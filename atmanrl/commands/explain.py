@@ -30,7 +30,7 @@ def main(args: list[str]) -> int:
     """
     quiet()
     parser = _parser()
-    options = parser.instantiate_classes(parser.parse_args(args)).as_dict()
+    options = parser.instantiate(parser.parse_args(args)).as_dict()
     files = {name: options.pop(name) for name in ("html", "json", "figure")}
     paths = {name: user_path(str(path)) for name, path in files.items() if path is not None}
     for name, path in paths.items():

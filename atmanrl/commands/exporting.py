@@ -130,7 +130,7 @@ def _policy(options: Any, file: Path) -> Policy:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Policy, "policy")
     try:
-        policy: Policy = parser.instantiate_classes(parser.parse_object({"policy": options})).policy
+        policy: Policy = parser.instantiate(parser.parse_object({"policy": options})).policy
     except ArgumentError as error:
         raise ExportError(f"{file}: model.init_args: {brief(str(error))}") from error
     return policy

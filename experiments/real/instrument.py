@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -43,18 +43,14 @@ def measure(args: argparse.Namespace, scale: Scale, record: Record) -> None:
     """Collect traces; solve them chunk by chunk."""
     policy, every = _model(args), solvers(scale.solver_steps)
     columns = {name: Column() for name in every}
-    needed, tolerances = 0.0, []
+    tolerances = []
     (args.work / "traces.jsonl").unlink(missing_ok=True)
-    for number, batch in enumerate(_chunks(args, scale, policy, record)):
-        if not record.in_time(f"questions from {number * scale.chunk}", needed):
-            break
-        began = time.perf_counter()
+    for number, batch in _chunks(args, scale, policy, record):
         for k, (name, solver) in enumerate(every.items()):
             columns[name].add(_solved(args, number, k, solver, policy, batch))
             if name == CALIBRATED:
                 tolerances.append(solver.tolerance)
                 _calibrate(solver, batch, columns["paper"], columns[name])
-        needed = 1.2 * (time.perf_counter() - began)
         _write(args, batch, columns, number * scale.chunk)
         record.put("solvers", {name: column.against(columns["paper"]) for name, column in columns.items()})
         record.put("tolerances of the calibrated solver", tolerances)
@@ -65,16 +61,11 @@ def solve_ahead(args: argparse.Namespace, scale: Scale, record: Record, first: i
 
     The calibrated solver is left to that one, since its tolerance follows from the chunks before.
     """
-    policy, every, needed = _model(args), solvers(scale.solver_steps), 0.0
-    for number, batch in enumerate(_chunks(args, scale, policy, record)):
-        if number >= first:
-            if not record.in_time(f"questions from {number * scale.chunk}", needed):
-                break
-            began = time.perf_counter()
-            for k, (name, solver) in enumerate(every.items()):
-                if name != CALIBRATED:
-                    _solved(args, number, k, solver, policy, batch)
-            needed = 1.2 * (time.perf_counter() - began)
+    policy, every = _model(args), solvers(scale.solver_steps)
+    for number, batch in _chunks(args, scale, policy, record, first):
+        for k, (name, solver) in enumerate(every.items()):
+            if name != CALIBRATED:
+                _solved(args, number, k, solver, policy, batch)
 
 
 def _model(args: argparse.Namespace) -> Policy:
@@ -94,10 +85,19 @@ def _solved(
     return solved
 
 
-def _chunks(args: argparse.Namespace, scale: Scale, policy: Policy, record: Record) -> Iterator[RolloutBatch]:
-    each = groups(args, scale, policy, record)
-    while chunk := list(islice(each, scale.chunk)):
-        yield RolloutBatch([rollout for group in chunk for rollout in group], len(chunk[0]))
+def _chunks(
+    args: argparse.Namespace, scale: Scale, policy: Policy, record: Record, first: int = 0
+) -> Iterator[tuple[int, RolloutBatch]]:
+    """Yield chunks with their numbers, from `first` on, as long as there is time for another like the last."""
+    each, needed = groups(args, scale, policy, record), 0.0
+    for number in count():
+        chunk = list(islice(each, scale.chunk))
+        if not chunk or (number >= first and not record.in_time(f"questions from {number * scale.chunk}", needed)):
+            return
+        if number >= first:
+            began = time.perf_counter()
+            yield number, RolloutBatch([rollout for group in chunk for rollout in group], len(chunk[0]))
+            needed = 1.2 * (time.perf_counter() - began)
 
 
 def _calibrate(solver: Solver, batch: RolloutBatch, paper: Column, column: Column) -> None:

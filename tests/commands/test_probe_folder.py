@@ -1,5 +1,9 @@
 """The folder of `atmanrl probe`: other settings, other contents, files of others, disks that refuse."""
 
+import functools
+import json
+import shutil
+
 import disk
 import pytest
 from probe_runs import GOOD, half, probe, write
@@ -46,6 +50,36 @@ def test_other_settings(whole, source, tiny_folder, tmp_path, capsys, finished, 
     error = capsys.readouterr().err
     assert f"{out} holds results of other settings: {named}" in error and error.count("\n") == 1
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("missing", "option", "refused"),
+    [
+        ("delimiter", "--batch_size=2", None),
+        ("skip_bad_rows", "--skip_bad_rows=false", None),
+        ("probe.init_value", "--batch_size=2", None),
+        ("probe.solver.init_args.compiled", "--probe.solver.compiled=false", None),
+        (
+            "probe.solver.init_args.compiled",
+            "--probe.solver.compiled=true",
+            "compiled was False there and is True here",
+        ),
+        ("probe.solver.init_args.lr", "--probe.solver.lr=0.5", "lr was 0.001 there and is 0.5 here"),
+        ("skip_bad_rows", "--skip_bad_rows=true", "--skip_bad_rows was False there and is True here"),
+        ("probe.solver.class_path", "--batch_size=2", "--probe.solver.class_path was None there"),
+    ],
+)
+def test_what_an_earlier_version_had_no_option_for_has_its_default(
+    whole, source, tiny_folder, tmp_path, capsys, missing, option, refused
+):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    summary = json.loads((out / "summary.json").read_text())
+    *parents, last = missing.split(".")
+    del functools.reduce(dict.__getitem__, parents, summary["settings"])[last]
+    (out / "summary.json").write_text(json.dumps(summary))
+    assert probe(tiny_folder, source, out, option) == (0 if refused is None else 1)
+    assert (refused or "All done: 5 of 5") in "".join(capsys.readouterr())
 
 
 def test_other_contents(whole, source, tiny_folder, tmp_path, capsys):

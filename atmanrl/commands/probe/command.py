@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 import time
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def main(args: list[str]) -> int:
     if options.limit is not None and options.limit < 1:
         raise UserError(f"--limit is {options.limit}; give at least 1.")
     check_device(options.device)
-    instances = parser.instantiate_classes(options)
+    instances = parser.instantiate(options)
     check_possible(instances.probe, options.check, "--check")
     splitter = None if instances.delimiter is None else splitter_of(instances.delimiter)
     command = ["atmanrl", "probe", *args]
@@ -73,7 +74,7 @@ def main(args: list[str]) -> int:
         stored = StoredTraces(path, options.limit, options.skip_bad_rows, splitter, instances.fields)
         if stored.taken:
             say_note(stored.taken)
-        folder = Folder(options.out, _settings(parser, options, stored))
+        folder = Folder(options.out, _settings(parser, options, stored), _defaults(parser, instances.probe))
         if not folder.finished:
             with locked(options.out, COMMAND):
                 _run(options, instances.probe, stored, folder, command)
@@ -132,18 +133,17 @@ def _settings(parser: RunParser, options: Any, stored: StoredTraces) -> dict[str
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if "delimiter" not in settings:  # values that are None are not dumped
         settings["delimiter"] = _class_path(stored.splitter)
-    # folders from before there was a choice have none of these, and can be continued
-    if settings["delimiter"] == DELIMITER:
-        del settings["delimiter"]
-    if not settings["fields"]:
-        del settings["fields"]
-    solver = settings["probe"]["solver"]  # the name of one with its defaults, or a class with its options
-    if isinstance(solver, dict) and solver.get("init_args", {}).get("compiled") is False:
-        del solver["init_args"]["compiled"]
     model = Path(located(options.model))
     settings["traces_sha256"] = content(*stored.files.files)
     settings["model_sha256"] = content(model) if model.is_dir() else None
     return settings
+
+
+def _defaults(parser: RunParser, probe: MaskProbe) -> dict[str, Any]:
+    """Return what stands for each option that a folder of an earlier version does not have."""
+    given = json.loads(parser.dump(parser.get_defaults(), format="json"))
+    solver = {name: each.default for name, each in signature(type(probe.solver)).parameters.items()}
+    return {**given, "delimiter": DELIMITER, "probe.solver.init_args": solver}
 
 
 def _class_path(splitter: Splitter) -> str | dict[str, str]:

@@ -107,13 +107,14 @@ class Folder:
     Args:
         path: the folder.
         settings: all that the results depend on. A run that continues another must have the same.
+        defaults: values of settings that the results of an earlier version may lack.
 
     Raises:
         UserError: the folder holds results of other settings, files that no run of this command has left, or files that
             were changed since so that they cannot be used.
     """
 
-    def __init__(self, path: Path, settings: Json) -> None:
+    def __init__(self, path: Path, settings: Json, defaults: Json | None = None) -> None:
         self.path, self.settings = path, settings
         self.results, self.part = path / "traces.jsonl", path / "traces.part.jsonl"
         self.summary, self.page, self._progress = path / "summary.json", path / "index.html", path / "progress.json"
@@ -126,7 +127,7 @@ class Folder:
         if self.progress is None and (left := next((p for p in (self.results, self.part) if p.exists()), None)):
             raise UserError(f"{left} exists already, without the {record.name} of the run that wrote it; {advice}.")
         if self.progress is not None:
-            _check_same(self.progress["settings"], settings, path)
+            _check_same(self.progress["settings"], settings, defaults or {}, path)
 
     def begin(self, skipped: list[Json], without_saliency: list[Json], traces: int, device: str, dtype: str) -> None:
         """Record what a new run is about to do; a run that continues another keeps the record.
@@ -245,8 +246,12 @@ def content(path: Path, *more: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_same(was: Json, now: Json, path: Path) -> None:
+def _check_same(was: Json, now: Json, defaults: Json, path: Path) -> None:
     before, after = dict(_flat(was)), dict(_flat(now))
+    for name, value in _flat(defaults):
+        # a class with its options is no lack of a name, which may stand in its place
+        if name in after and not any(each.startswith(f"{name}.") for each in before):
+            before.setdefault(name, value)
     ignored = {"traces"} | ({"model"} if after.get("model_sha256") else set())  # a file may move; its content counts
     for name in sorted((before.keys() | after.keys()) - ignored):
         if before.get(name) != after.get(name):
