@@ -93,6 +93,14 @@ def test_a_call_that_was_cut_off_goes_on(call, tmp_path, monkeypatch):
     assert not (tmp_path / "out.json.part").exists()
 
 
+def test_as_many_as_asked_for_are_measured_at_a_time(call, monkeypatch):
+    rows, calls, whole = measure.rows_of, [], call(out="whole.json")
+    monkeypatch.setattr(measure, "rows_of", lambda some, *rest: calls.append(len(some)) or rows(some, *rest))
+    assert call("--chunk=5")["rows"] == whole["rows"] and calls == [5, 5, 2]
+    with pytest.raises(UserError, match="--chunk is 0; give at least 1"):
+        call("--chunk=0")
+
+
 def test_every_measure_of_the_package_is_taken():
     from atmanrl import faithfulness
 

@@ -3,7 +3,8 @@
     python -m experiments.evidence.measure --policy runs/x/policy --rollouts runs/x/eval/test.jsonl \
         --warm-start experiments/laptop/policy --out measures.json --problems 250 --samples 1
 
-All of them take half a minute of a core for a rollout of a model of 135 M parameters; `--only` takes some.
+All of them take half a minute of a core for a rollout of a model of 135 M parameters: `--chunk 4` writes what four have
+given before it goes on, and `--only` takes some.
 `OUT` holds the setting, the mean of each measure over problems, and `rows`: one object for each rollout, with `problem_id`,
 `sample`, `correct`, `tokens_per_cot` and every measure by its key (`docs/metrics.md`), null where it is not defined. Two
 calls on the same rollouts give the same numbers. A file that is there with the same setting, the digest of the rollouts
@@ -46,7 +47,7 @@ from atmanrl.models.policy import Policy
 from atmanrl.rollouts import Rollout, traces
 
 CHUNK = 64
-"""Rollouts that are measured, and written down, at a time."""
+"""Rollouts that are measured, and written down, at a time, where nothing else is asked for."""
 
 
 def measures(warm_start: str, seed: int) -> list[RolloutMeasure]:
@@ -143,11 +144,11 @@ def begun(part: Path, setting: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def measured(
-    rollouts: Sequence[Rollout], policy: Policy, every: Sequence[RolloutMeasure], rows: list[dict[str, Any]]
+    rollouts: Sequence[Rollout], policy: Policy, every: Sequence[RolloutMeasure], rows: list[dict[str, Any]], chunk: int
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows that are missing, chunk by chunk."""
-    for start in range(len(rows), len(rollouts), CHUNK):
-        yield rows_of(rollouts[start : start + CHUNK], policy, every)
+    for start in range(len(rows), len(rollouts), chunk):
+        yield rows_of(rollouts[start : start + chunk], policy, every)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -164,9 +165,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--only", nargs="+", metavar="NAME", help="measures by the names of their classes; all by default"
     )
+    parser.add_argument(
+        "--chunk", type=int, default=CHUNK, help=f"rollouts measured, and written down, at a time (default: {CHUNK})"
+    )
     args = parser.parse_args(arguments)
+    if args.chunk < 1:
+        raise UserError(f"--chunk is {args.chunk}; give at least 1.")
     options = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
-    setting = {name: value for name, value in options.items() if name != "out" and (name, value) != ("only", None)}
+    unsaid = [("only", None), ("chunk", CHUNK)]  # which files from before these options do not have
+    setting = {name: value for name, value in options.items() if name != "out" and (name, value) not in unsaid}
     setting["sha256"] = digest(args.rollouts)
     if finished(args.out, setting):
         print(f"{args.out} is there already.")
@@ -181,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_text("\n".join(map(json.dumps, [setting, *rows])) + "\n")
     with part.open("a") as file:
-        for new in measured(rollouts, policy, every, rows):
+        for new in measured(rollouts, policy, every, rows, args.chunk):
             file.write("".join(json.dumps(row) + "\n" for row in new))
             file.flush()
             rows += new
