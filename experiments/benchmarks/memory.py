@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,9 @@ def _status(field: str) -> int:
 def peak_mib(work: Callable[[], object]) -> float:
     """MiB that `work` needed at its worst above what the process held before it."""
     gc.collect()
+    # memory that was freed and kept would be used again, and what an earlier work needed would be missing here
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's
+        trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # what was highest before is forgotten
     before = _status("VmRSS")
     work()
