@@ -55,7 +55,6 @@ def test_other_settings(whole, source, tiny_folder, tmp_path, capsys, finished, 
 @pytest.mark.parametrize(
     ("missing", "option", "refused"),
     [
-        ("delimiter", "--batch_size=2", None),
         ("skip_bad_rows", "--skip_bad_rows=false", None),
         ("probe.init_value", "--batch_size=2", None),
         ("probe.solver.init_args.compiled", "--probe.solver.compiled=false", None),

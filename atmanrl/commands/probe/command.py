@@ -133,6 +133,8 @@ def _settings(parser: RunParser, options: Any, stored: StoredTraces) -> dict[str
     settings = {name: value for name, value in settings.items() if name not in ("out", "config")}
     if "delimiter" not in settings:  # values that are None are not dumped
         settings["delimiter"] = _class_path(stored.splitter)
+    if settings["delimiter"] == DELIMITER:  # it leaves no note in traces either
+        del settings["delimiter"]
     model = Path(located(options.model))
     settings["traces_sha256"] = content(*stored.files.files)
     settings["model_sha256"] = content(model) if model.is_dir() else None
@@ -143,7 +145,7 @@ def _defaults(parser: RunParser, probe: MaskProbe) -> dict[str, Any]:
     """Return what stands for each option that a folder of an earlier version does not have."""
     given = json.loads(parser.dump(parser.get_defaults(), format="json"))
     solver = {name: each.default for name, each in signature(type(probe.solver)).parameters.items()}
-    return {**given, "delimiter": DELIMITER, "probe.solver.init_args": solver}
+    return {**given, "probe.solver.init_args": solver}
 
 
 def _class_path(splitter: Splitter) -> str | dict[str, str]:
