@@ -3,8 +3,8 @@
     python -m experiments.evidence.measure --policy runs/x/policy --rollouts runs/x/eval/test.jsonl \
         --warm-start experiments/laptop/policy --out measures.json --problems 250 --samples 1
 
-All of them take half a minute of a core for a rollout of a model of 135 M parameters: `--chunk 4` writes what four have
-given before it goes on, and `--only` takes some.
+For a rollout of a model of 135 M parameters they take a quarter of a minute of a core, and `Erasure` about one more:
+`--chunk 4` writes what four have given before it goes on, and `--only` takes some.
 `OUT` holds the setting, the mean of each measure over problems, and `rows`: one object for each rollout, with `problem_id`,
 `sample`, `correct`, `tokens_per_cot` and every measure by its key (`docs/metrics.md`), null where it is not defined. Two
 calls on the same rollouts give the same numbers. A file that is there with the same setting, the digest of the rollouts
