@@ -46,7 +46,8 @@ def launch(script: Path, *args: str, processes: int = 2, timeout: float = 220) -
                 os.killpg(running.pid, signal.SIGKILL)
                 running.wait()
         said = [out.read_text() if out.exists() else "" for out in outs]
-    assert status == 0, "\n".join(said)[-6000:]
+    # the process that fails first is the one that says why; the others only miss it
+    assert status == 0, "\n".join(f"--- process {rank}\n{each[-4000:]}" for rank, each in enumerate(said))
     return said
 
 
